@@ -1,0 +1,284 @@
+"""The runtime's border in CRI's words: what the kubelet asks for and what it is told.
+
+Shapes and field names follow k8s.io/cri-api runtime v1 in snake case, so that a CRI socket can be put on this border
+without redesign. Only what the runtime acts on is here; nothing in this file touches the kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+
+class NamespaceMode(enum.StrEnum):
+    """CRI NamespaceMode: whose namespace of a kind a container joins (POD is shared by the pod, NODE is the node's)."""
+
+    POD = "POD"
+    CONTAINER = "CONTAINER"
+    NODE = "NODE"
+
+
+class NamespaceOption(msgspec.Struct, frozen=True, gc=False):
+    """Which namespaces a pod has of its own; PID is CONTAINER unless the pod shares its process namespace."""
+
+    network: NamespaceMode = NamespaceMode.POD
+    pid: NamespaceMode = NamespaceMode.CONTAINER
+    ipc: NamespaceMode = NamespaceMode.POD
+
+
+class DNSConfig(msgspec.Struct, frozen=True):
+    """What goes into /etc/resolv.conf."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class PortMapping(msgspec.Struct, frozen=True):
+    """A hostPort, handed to CNI as the portMappings capability."""
+
+    container_port: int
+    host_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+
+class LinuxContainerResources(msgspec.Struct, frozen=True, gc=False):
+    """Limits for one cgroup. None means: leave the kernel's default. cpu_quota is µs per cpu_period µs; memory is bytes."""
+
+    cpu_shares: int | None = None
+    cpu_period: int = 100_000
+    cpu_quota: int | None = None
+    cpuset_cpus: str | None = None
+    memory_limit_in_bytes: int | None = None
+    pids_limit: int | None = None
+    oom_score_adj: int = 0
+
+
+class PodSandboxConfig(msgspec.Struct, frozen=True):
+    """One pod's shared environment: namespaces, network, host name, /etc files, cgroup parent."""
+
+    name: str
+    namespace: str
+    uid: str
+    attempt: int = 0
+    hostname: str = ""
+    log_directory: str = ""
+    cgroup_parent: str = ""  # below the node's own cgroup, e.g. "kubepods/burstable/pod<uid>"
+    namespaces: NamespaceOption = NamespaceOption()
+    dns: DNSConfig = DNSConfig()
+    port_mappings: tuple[PortMapping, ...] = ()
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # extra /etc/hosts lines: address → names
+    sysctls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    resources: LinuxContainerResources = LinuxContainerResources()  # of the pod's own cgroup
+
+
+class MountPropagation(enum.StrEnum):
+    """CRI MountPropagation."""
+
+    PRIVATE = "PRIVATE"
+    HOST_TO_CONTAINER = "HOST_TO_CONTAINER"
+    BIDIRECTIONAL = "BIDIRECTIONAL"
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A bind mount into the container; host_path is resolved by the kubelet, container_path inside the root file system."""
+
+    container_path: str
+    host_path: str
+    readonly: bool = False
+    propagation: MountPropagation = MountPropagation.PRIVATE
+
+
+class SecurityContext(msgspec.Struct, frozen=True):
+    """CRI LinuxContainerSecurityContext. run_as_user/group None: what the image says; supplemental groups are added to the image's."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    add_capabilities: tuple[str, ...] = ()  # without CAP_, or "ALL"
+    drop_capabilities: tuple[str, ...] = ()
+    privileged: bool = False
+    readonly_rootfs: bool = False
+    no_new_privs: bool = False
+    unmasked_proc: bool = False
+
+
+class ContainerConfig(msgspec.Struct, frozen=True):
+    """One container. Empty command/args mean the image's ENTRYPOINT/CMD, merged as Kubernetes documents it."""
+
+    name: str
+    attempt: int
+    image: str  # an id (sha256:…) that the image store knows; the kubelet has resolved the reference
+    image_name: str = ""  # what the user wrote, for statuses and traces
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    envs: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    log_path: str = ""  # relative to the sandbox's log_directory, e.g. "web/0.log"
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    stop_signal: str = ""  # empty: the image's, else SIGTERM
+    resources: LinuxContainerResources = LinuxContainerResources()
+    security: SecurityContext = SecurityContext()
+
+
+class SandboxState(enum.StrEnum):
+    """CRI PodSandboxState."""
+
+    READY = "SANDBOX_READY"
+    NOTREADY = "SANDBOX_NOTREADY"
+
+
+class ContainerState(enum.StrEnum):
+    """CRI ContainerState."""
+
+    CREATED = "CONTAINER_CREATED"
+    RUNNING = "CONTAINER_RUNNING"
+    EXITED = "CONTAINER_EXITED"
+    UNKNOWN = "CONTAINER_UNKNOWN"
+
+
+class PodSandboxStatus(msgspec.Struct, frozen=True):
+    """A sandbox as it is found. created_at is nanoseconds since the epoch."""
+
+    id: str
+    config: PodSandboxConfig
+    state: SandboxState
+    created_at: int
+    ips: tuple[str, ...] = ()
+    netns: str = ""
+
+
+class ContainerStatus(msgspec.Struct, frozen=True):
+    """A container as it is found. Times are nanoseconds since the epoch, 0 where it has not happened.
+
+    reason is Completed, Error, OOMKilled, ContainerStatusUnknown or, for a container that never ran, what stopped it
+    (StartError, CreateContainerError) with message saying why.
+    """
+
+    id: str
+    sandbox_id: str
+    name: str
+    attempt: int
+    image: str
+    image_name: str
+    state: ContainerState
+    created_at: int
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    log_path: str = ""  # absolute
+    pid: int = 0  # as the node's PID namespace sees it
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class ExecResult(msgspec.Struct, frozen=True):
+    """What ExecSync gives back."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+class ExecSession(Protocol):
+    """A process started in a container, or the container's own streams (attach). File descriptors are non-blocking and owned by the session.
+
+    With a terminal stdin and stdout are the same descriptor and stderr is None.
+    """
+
+    stdin: int | None
+    stdout: int | None
+    stderr: int | None
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the terminal's size in characters; does nothing without a terminal."""
+        ...
+
+    async def wait(self) -> int:
+        """Return the exit code (128 + signal when it was killed)."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptors; a process that is still there gets SIGHUP/EOF but is not killed."""
+        ...
+
+
+class RuntimeServiceError(Exception):
+    """A verb failed: `reason` is the container reason Kubernetes would show (StartError, CreateContainerError, …)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RuntimeService(Protocol):
+    """CRI's RuntimeService as the kubelet uses it. Every verb may be repeated: asking again continues or confirms."""
+
+    async def run_pod_sandbox(self, config: PodSandboxConfig) -> str:
+        """Make namespaces, cgroup, network and /etc files of a pod; return the sandbox id. A sandbox of the same (uid, attempt) is continued."""
+        ...
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        """Kill what still runs, take the network down. Unknown ids are fine."""
+        ...
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        """Remove every trace of a sandbox and its containers from the node; logs stay (they are the kubelet's)."""
+        ...
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        """Record a container and prepare its root file system; return its id."""
+        ...
+
+    async def start_container(self, container_id: str) -> None:
+        """Run it. Raises RuntimeServiceError with reason StartError when its program cannot be executed."""
+        ...
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        """Send the stop signal, wait up to grace seconds, then kill the whole cgroup. Returns when it is empty."""
+        ...
+
+    async def remove_container(self, container_id: str) -> None:
+        """Remove a container's files and records (its log stays); it must not run."""
+        ...
+
+    async def list_pod_sandboxes(self) -> list[PodSandboxStatus]:
+        """All sandboxes that records or the kernel know."""
+        ...
+
+    async def list_containers(self, sandbox_id: str | None = None) -> list[ContainerStatus]:
+        """All containers, or those of one sandbox, newest attempt first."""
+        ...
+
+    async def container_status(self, container_id: str) -> ContainerStatus | None:
+        """One container, or None."""
+        ...
+
+    async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
+        """Run a command in a container and collect its output."""
+        ...
+
+    async def exec(self, container_id: str, command: list[str], *, tty: bool = False, stdin: bool = False) -> ExecSession:
+        """Run a command in a container with live streams."""
+        ...
+
+    async def attach(self, container_id: str) -> ExecSession:
+        """Join the streams of a container's first process."""
+        ...
+
+    def on_change(self, look_again: Callable[[str], None]) -> None:
+        """Call look_again(pod uid) whenever something about a pod may have changed (a container ended, a keeper died)."""
+        ...
