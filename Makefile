@@ -1,0 +1,45 @@
+# The commands a newcomer needs; each installs what it is missing first (apt and pip) and says what.
+PY := .venv/bin/python
+# Tests make their links, routes and mounts in namespaces of their own, so that the host's are never at stake.
+PRIVATE := unshare --net --mount --propagation private
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down test lint unit kernel cluster bench clean
+
+help:            ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST)
+
+setup:           ## install what is missing: apt packages and .venv
+	@scripts/setup run
+
+up: setup        ## a master and three nodes on this host, and a sample to look at
+	@$(PY) -m minikube_raw up --nodes 3 --sample
+
+down:            ## remove the cluster and everything it made on this host
+	@if [ -x $(PY) ]; then $(PY) -m minikube_raw down; else echo "nothing to do: make up has not run here"; fi
+
+test:            ## every check and test, about 15 minutes on two cores
+	@scripts/setup test
+	@$(MAKE) --no-print-directory lint unit kernel cluster
+
+lint:            ## ruff, strict mypy, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+unit:            ## tests that need no root
+	$(PY) -m pytest tests/unit -q
+
+kernel:          ## tests on real kernel objects; need root
+	$(PRIVATE) $(PY) -m pytest tests/kernel tests/plugins -q
+
+cluster:         ## a whole cluster and a real kubectl, end to end; needs root
+	$(PRIVATE) $(PY) -m pytest tests/cluster tests/conformance -q
+
+bench:           ## the benchmark tables of docs/benchmarks.md, peers in the same run
+	@scripts/setup bench
+	$(PRIVATE) $(PY) -m tests.bench $(ARGS)
+
+clean:           ## forget caches and the virtual environment
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .cache build dist
