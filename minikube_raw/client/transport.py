@@ -41,7 +41,10 @@ class Transport(Protocol):
         ...
 
     def watch(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield a watch's frames, one JSON WatchEvent each, until the server ends it. A refused watch raises api.status.StatusError."""
+        """Yield a watch's frames, one JSON WatchEvent each, until the server ends it.
+
+        A refused watch raises api.status.StatusError, a broken one OSError.
+        """
         ...
 
     async def close(self) -> None:
