@@ -1,0 +1,155 @@
+"""Capabilities by name and number, and the five sets of a process (capabilities(7)).
+
+Sets are Python ints used as bit masks, one bit per capability number. What a container is given by default is DEFAULT;
+what it can be given at all is what this process's bounding set still holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_ulong, c_void_p
+
+from .syscalls import bind, bind_syscall, checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAMES: tuple[str, ...] = (
+    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID"),
+    *("CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN"),
+    *("CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT"),
+    *("CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE"),
+    *("CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL"),
+    *("CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND"),
+    *("CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"),
+)
+NUMBERS: dict[str, int] = {name: number for number, name in enumerate(NAMES)}
+
+# containerd's default, pkg/oci/spec.go defaultUnixCaps (and Docker's).
+DEFAULT: tuple[str, ...] = (
+    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID"),
+    *(
+        "CAP_SETUID",
+        "CAP_SETFCAP",
+        "CAP_SETPCAP",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_CHROOT",
+        "CAP_KILL",
+        "CAP_AUDIT_WRITE",
+    ),
+)
+
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+
+class cap_header(ctypes.Structure):
+    """cap_user_header_t of capset(2)."""
+
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class cap_data(ctypes.Structure):
+    """cap_user_data_t of capset(2); two of them, low word first."""
+
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+_capset = bind_syscall("capset", c_void_p, c_void_p)
+_prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+
+
+def mask(names: Iterable[str]) -> int:
+    """Returns the bit mask of capabilities named with or without CAP_, in any case; "ALL" is every one the kernel knows.
+
+    Raises ValueError for a name that does not exist.
+    """
+    bits = 0
+    for name in names:
+        upper = name.upper()
+        if upper in ("ALL", "CAP_ALL"):
+            bits |= (1 << len(NAMES)) - 1
+            continue
+        number = NUMBERS.get(upper if upper.startswith("CAP_") else f"CAP_{upper}")
+        if number is None:
+            raise ValueError(f"unknown capability {name}")
+        bits |= 1 << number
+    return bits
+
+
+def names(bits: int) -> list[str]:
+    """Returns the names in a mask, by number; bits that have no name here are left out."""
+    return [name for number, name in enumerate(NAMES) if bits >> number & 1]
+
+
+def container_set(add: Iterable[str] = (), drop: Iterable[str] = (), *, privileged: bool = False) -> int:
+    """Returns what a container asked for: DEFAULT, all if privileged, plus `add`, minus `drop`, as containerd computes it.
+
+    drop: ALL empties the default before the others are added, so that drop ALL + add X means X alone.
+    """
+    added, dropped = mask(add), [name.upper().removeprefix("CAP_") for name in drop]
+    start = mask(["ALL"]) if privileged else mask(DEFAULT)
+    if "ALL" in dropped:
+        return added & ~mask(name for name in dropped if name != "ALL")
+    return (start | added) & ~mask(dropped)
+
+
+def available() -> int:
+    """Returns our bounding set: the most that a process started by us can ever have."""
+    bits = 0
+    for number in range(64):
+        answer = _prctl(PR_CAPBSET_READ, number, 0, 0, 0)
+        if answer < 0:  # EINVAL: the kernel has no capability of this number
+            break
+        bits |= answer << number
+    return bits
+
+
+def drop_bounding(keep: int) -> None:
+    """Drops every capability that is not in `keep` from the bounding set of this thread; needs CAP_SETPCAP."""
+    held = available()
+    for number in range(held.bit_length()):
+        if held >> number & 1 and not keep >> number & 1:
+            checked("prctl", f"PR_CAPBSET_DROP {_name(number)}", _prctl, PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def clear_ambient() -> None:
+    """Empties the ambient set."""
+    checked("prctl", "PR_CAP_AMBIENT_CLEAR_ALL", _prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def raise_ambient(bits: int) -> None:
+    """Adds to the ambient set; each capability must be permitted and inheritable already."""
+    for number in range(bits.bit_length()):
+        if bits >> number & 1:
+            what = f"PR_CAP_AMBIENT_RAISE {_name(number)}"
+            checked("prctl", what, _prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
+def set_sets(effective: int, permitted: int, inheritable: int = 0) -> None:
+    """capset(2) for the calling thread."""
+    data = (cap_data * 2)()
+    for word, shift in ((data[0], 0), (data[1], 32)):
+        word.effective, word.permitted = effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF
+        word.inheritable = inheritable >> shift & 0xFFFFFFFF
+    header = cap_header(_LINUX_CAPABILITY_VERSION_3, 0)
+    checked("capset", f"{effective:x}", _capset, ctypes.addressof(header), ctypes.addressof(data))
+
+
+def apply(bits: int) -> None:
+    """Leaves this thread exactly `bits` in effective and permitted, and nothing inheritable or ambient.
+
+    The last step before exec, after drop_bounding() and setuid: inheritable capabilities are empty on purpose
+    (CVE-2022-29162), so a program run by another user than root starts with none, as under containerd.
+    """
+    clear_ambient()
+    set_sets(bits, bits, 0)
+
+
+def _name(number: int) -> str:
+    return NAMES[number] if number < len(NAMES) else str(number)

@@ -1,0 +1,132 @@
+"""What this kernel can do: one probe each, by trying and never by version number; the only place that knows.
+
+A probe runs when it is first asked for and is remembered. MINIKUBE_RAW_NO_<FEATURE>=1 in the environment forces an
+answer off (MINIKUBE_RAW_NO_OPENAT2=1), so that the ways for older kernels are tested on newer ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from . import mount_calls, pidfd_calls
+from .syscalls import bind_syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_known: dict[str, bool] = {}
+_probes: dict[str, Callable[[], bool]] = {}
+
+
+def _feature(probe: Callable[[], bool]) -> Callable[[], bool]:
+    """Makes a probe a question that is answered once per process."""
+    name = probe.__name__
+
+    def answer() -> bool:
+        known = _known.get(name)
+        if known is None:
+            known = _known[name] = not os.environ.get(f"MINIKUBE_RAW_NO_{name.upper()}") and probe()
+        return known
+
+    answer.__name__ = answer.__qualname__ = name
+    answer.__doc__ = probe.__doc__
+    _probes[name] = answer
+    return answer
+
+
+def all() -> dict[str, bool]:
+    """Returns the answer to every probe by name."""
+    return {name: answer() for name, answer in _probes.items()}
+
+
+def forget() -> None:
+    """Forgets the answers, so that the next question probes (and reads the environment) again."""
+    _known.clear()
+
+
+@_feature
+def new_mount_api() -> bool:
+    """fsopen, fsconfig, fsmount, move_mount, open_tree (Linux ≥ 5.2)."""
+    try:
+        os.close(mount_calls.fsopen("tmpfs"))
+    except OSError:
+        return False
+    return True
+
+
+@_feature
+def overlay_lowerdir_plus() -> bool:
+    """Overlay takes its lower directories one by one through fsconfig(2) "lowerdir+" (Linux ≥ 6.7)."""
+    if not new_mount_api():
+        return False
+    try:
+        context = mount_calls.fsopen("overlay")
+    except OSError:
+        return False
+    try:
+        mount_calls.fsconfig_string(context, "lowerdir+", "/")
+    except OSError:
+        return False
+    finally:
+        os.close(context)
+    return True
+
+
+@_feature
+def mount_setattr() -> bool:
+    """mount_setattr(2), which changes a whole tree of mounts at once (Linux ≥ 5.12)."""
+    call = bind_syscall("mount_setattr", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t)
+    return _answers_otherwise_than_enosys(call, -1, b"", 0, None, 0)
+
+
+@_feature
+def openat2() -> bool:
+    """openat2(2) with RESOLVE_IN_ROOT (Linux ≥ 5.6)."""
+    call = bind_syscall("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    return _answers_otherwise_than_enosys(call, -1, b"", None, 0)
+
+
+@_feature
+def clone3() -> bool:
+    """clone3(2) (Linux ≥ 5.3; container engines' seccomp profiles answer ENOSYS)."""
+    call = bind_syscall("clone3", ctypes.c_void_p, ctypes.c_size_t)
+    return _answers_otherwise_than_enosys(call, None, 0)
+
+
+@_feature
+def close_range() -> bool:
+    """close_range(2) (Linux ≥ 5.9)."""
+    call = bind_syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+    return _answers_otherwise_than_enosys(call, 1, 0, 0)  # last < first: EINVAL, and nothing is closed
+
+
+def _answers_otherwise_than_enosys(call: Callable[..., int], *arguments: object) -> bool:
+    """Calls with arguments that can only fail: any other error than ENOSYS (and a filter's EPERM) shows that the call exists."""
+    return call(*arguments) >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
+
+
+@_feature
+def clone_into_cgroup() -> bool:
+    """clone3(2) CLONE_INTO_CGROUP (Linux ≥ 5.7): kernels that know it look at the descriptor, which here is none (EBADF)."""
+    call = bind_syscall("clone3", ctypes.c_void_p, ctypes.c_size_t)
+    arguments = (ctypes.c_uint64 * 11)(0x200000000, 0, 0, 0, 17)  # flags, …, exit_signal; the last is cgroup
+    arguments[10] = 0x7FFFFFFE
+    return call(ctypes.addressof(arguments), ctypes.sizeof(arguments)) < 0 and ctypes.get_errno() == errno.EBADF
+
+
+@_feature
+def pidfd_info_exit() -> bool:
+    """ioctl(pidfd, PIDFD_GET_INFO) tells how a reaped process ended, to others than its parent too (Linux ≥ 6.15)."""
+    child = os.fork()
+    if child == 0:
+        os._exit(42)
+    pidfd = os.pidfd_open(child)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        status = pidfd_calls.pidfd_exit_status(pidfd)
+    finally:
+        os.close(pidfd)
+    return status is not None and os.waitstatus_to_exitcode(status) == 42

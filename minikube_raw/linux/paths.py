@@ -1,0 +1,76 @@
+"""Opening paths inside a tree that is not ours: openat2(2), and a walk by descriptors where a kernel or a filter lacks it.
+
+A container's image decides what every name in its file system points at. These functions resolve a name so that no
+link in it can lead outside the directory descriptor they start from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from ctypes import c_char_p, c_int, c_size_t, c_void_p
+
+from .syscalls import bind_syscall, checked
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+
+class open_how(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_openat2 = bind_syscall("openat2", c_int, c_char_p, c_void_p, c_size_t)
+
+
+def openat2(dirfd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """openat2(2), repeated while a racing rename makes it EAGAIN; the descriptor is closed on exec.
+
+    Raises OSError: EXDEV for a path that leaves the tree (RESOLVE_BENEATH), ELOOP for a forbidden link.
+    """
+    how = open_how(flags | os.O_CLOEXEC, mode, resolve)
+    arguments = dirfd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how)
+    for _ in range(128):
+        try:
+            return checked("openat2", path, _openat2, *arguments)
+        except BlockingIOError:  # EAGAIN: a ".." could not be proven to stay inside while something was renamed
+            continue
+    raise OSError(errno.EAGAIN, "openat2: the tree keeps changing while it is resolved", path)
+
+
+def open_in_root(rootfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, resolve: int = 0) -> int:
+    """Opens `path` as a process chrooted into `rootfd` would see it; magic links (/proc/N/fd) are refused.
+
+    `resolve` adds further RESOLVE_ flags. Returns a descriptor closed on exec; raises OSError.
+    """
+    return openat2(rootfd, path, flags, mode=mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
+
+
+def open_beneath(dirfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, resolve: int = 0) -> int:
+    """Opens `path` below `dirfd`; absolute links and .. that leave it are EXDEV. For volume subPaths."""
+    return openat2(dirfd, path, flags, mode=mode, resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve)
+
+
+def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755) -> int:
+    """Makes `path` and its missing parents inside `rootfd`, following links as a chroot would; returns an O_PATH descriptor.
+
+    A component that exists and is not a directory raises NotADirectoryError.
+    """
+    done = ""
+    for name in filter(None, path.split("/")):
+        parent = open_in_root(rootfd, done or "/", os.O_PATH | os.O_DIRECTORY)
+        try:
+            if name not in (".", ".."):
+                os.mkdir(name, mode, dir_fd=parent)
+        except FileExistsError:
+            pass  # a directory or a link to one, or else the next open says what is wrong with it
+        finally:
+            os.close(parent)
+        done = f"{done}/{name}"
+    return open_in_root(rootfd, done or "/", os.O_PATH | os.O_DIRECTORY)

@@ -1,0 +1,114 @@
+"""What a process sets about itself: prctl(2), session keyring, host name, and the loopback device of its namespace.
+
+One thin function each. User and group ids are the standard library's (os.setresuid, os.setresgid, os.setgroups).
+"""
+
+from __future__ import annotations
+
+# The C core of the socket module: the module itself imports enum and selectors, 6 ms.
+import _socket
+import fcntl
+import os
+import struct
+from ctypes import c_char_p, c_int, c_size_t, c_ulong
+
+from . import steps
+from .syscalls import bind, bind_syscall, checked
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+_prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_prctl_name = bind("prctl", c_int, c_char_p, c_ulong, c_ulong, c_ulong)
+_keyctl = bind_syscall("keyctl", c_int, c_char_p)
+_sethostname = bind("sethostname", c_char_p, c_size_t)
+_setdomainname = bind("setdomainname", c_char_p, c_size_t)
+
+
+def set_name(name: str) -> None:
+    """Sets the thread's name as ps shows it; the kernel keeps 15 bytes."""
+    checked("prctl", f"PR_SET_NAME {name}", _prctl_name, PR_SET_NAME, os.fsencode(name), 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """PR_SET_DUMPABLE: without it nobody but root reads our /proc/PID, and nobody in a container we join attaches to us."""
+    checked("prctl", f"PR_SET_DUMPABLE {dumpable:d}", _prctl, PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def set_no_new_privileges() -> None:
+    """PR_SET_NO_NEW_PRIVS: setuid bits and file capabilities do nothing from now on, in children too."""
+    checked("prctl", "PR_SET_NO_NEW_PRIVS", _prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def set_keep_capabilities(keep: bool) -> None:
+    """PR_SET_KEEPCAPS: permitted capabilities survive the change from root to another user, until exec."""
+    checked("prctl", f"PR_SET_KEEPCAPS {keep:d}", _prctl, PR_SET_KEEPCAPS, int(keep), 0, 0, 0)
+
+
+def become_subreaper() -> None:
+    """PR_SET_CHILD_SUBREAPER: orphaned descendants become our children."""
+    checked("prctl", "PR_SET_CHILD_SUBREAPER", _prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def set_parent_death_signal(signal: int) -> None:
+    """PR_SET_PDEATHSIG: the signal comes when the thread that forked us ends; 0 for none. Lost on a change of user."""
+    checked("prctl", f"PR_SET_PDEATHSIG {signal}", _prctl, PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def join_new_session_keyring(name: str | None = None) -> bool:
+    """Leaves the session keyring that was inherited for a new one (named, it can be found again); False if the quota is used up."""
+    encoded = None if name is None else os.fsencode(name)
+    try:
+        checked("keyctl", f"JOIN_SESSION_KEYRING {name}", _keyctl, KEYCTL_JOIN_SESSION_KEYRING, encoded)
+    except OSError:
+        return False  # EDQUOT, ENOSYS or a filter's EPERM: the old keyring is kept, as runc does with --no-new-keyring
+    return True
+
+
+def set_hostname(name: str) -> None:
+    """sethostname(2); the kernel takes 64 bytes."""
+    encoded = os.fsencode(name)
+    checked("sethostname", name, _sethostname, encoded, len(encoded))
+
+
+def set_domainname(name: str) -> None:
+    """setdomainname(2), the NIS domain; containers start with the kernel's "(none)"."""
+    encoded = os.fsencode(name)
+    checked("setdomainname", name, _setdomainname, encoded, len(encoded))
+
+
+def set_link_up(name: str = "lo") -> None:
+    """Brings a network device of the thread's namespace up by ioctl (netdevice(7)): 20 µs, where netlink wants a library."""
+    began = steps.begin()
+    channel = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+    try:
+        answer = fcntl.ioctl(channel.fileno(), _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+        (flags,) = struct.unpack_from("H", answer, 16)
+        fcntl.ioctl(channel.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | _IFF_UP))
+    finally:
+        channel.close()
+        steps.end(began, "ioctl", f"SIOCSIFFLAGS {name} up")
+
+
+def set_oom_score_adj(value: int, pid: int | None = None) -> bool:
+    """Writes oom_score_adj; returns False when lowering it is refused (it needs CAP_SYS_RESOURCE) and the old value stands."""
+    path = f"/proc/{'self' if pid is None else pid}/oom_score_adj"
+    began = steps.begin()
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, str(value).encode())
+    except PermissionError:
+        return False
+    finally:
+        os.close(file)
+        steps.end(began, "write", f"{path}={value}")
+    return True

@@ -1,0 +1,95 @@
+"""Signal dispositions and masks: what a program expects to find when it starts.
+
+Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored across exec: without reset() every shell
+pipeline in a container breaks. The standard library's signal module costs 5 ms to import (enum), so libc is called here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_void_p
+
+from .syscalls import bind, checked
+
+HIGHEST = 64
+SIG_SETMASK = 2
+_SIG_DFL = 0
+
+# Numbers of x86_64 and aarch64 (signal(7)), in order from 1.
+NUMBERS: dict[str, int] = {
+    f"SIG{name}": number
+    for number, name in enumerate(
+        (
+            *(
+                "HUP",
+                "INT",
+                "QUIT",
+                "ILL",
+                "TRAP",
+                "ABRT",
+                "BUS",
+                "FPE",
+                "KILL",
+                "USR1",
+                "SEGV",
+                "USR2",
+                "PIPE",
+                "ALRM",
+            ),
+            *(
+                "TERM",
+                "STKFLT",
+                "CHLD",
+                "CONT",
+                "STOP",
+                "TSTP",
+                "TTIN",
+                "TTOU",
+                "URG",
+                "XCPU",
+                "XFSZ",
+                "VTALRM",
+                "PROF",
+            ),
+            *("WINCH", "IO", "PWR", "SYS"),
+        ),
+        start=1,
+    )
+}
+SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGCHLD, SIGSTOP, SIGWINCH = (
+    NUMBERS[name] for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGCHLD", "SIGSTOP", "SIGWINCH")
+)
+
+_signal = bind("signal", c_int, c_void_p, restype=c_void_p)
+_pthread_sigmask = bind("pthread_sigmask", c_int, c_void_p, c_void_p)
+_EMPTY_MASK = ctypes.create_string_buffer(128)  # sigset_t
+
+
+def number(name: str) -> int:
+    """Returns a signal's number by name, with or without SIG ("TERM", "SIGRTMIN+3"), or by digits; ValueError if there is none."""
+    upper = name.upper()
+    if upper.isdigit() and 0 < int(upper) <= HIGHEST:
+        return int(upper)
+    full = upper if upper.startswith("SIG") else f"SIG{upper}"
+    base, _, offset = full.partition("+")
+    if base == "SIGRTMIN" and (not offset or offset.isdigit()) and int(offset or 0) <= 30:
+        return 34 + int(offset or 0)
+    if full not in NUMBERS:
+        raise ValueError(f"unknown signal {name}")
+    return NUMBERS[full]
+
+
+def reset() -> None:
+    """Gives every signal its default action and blocks none; for a process that is about to exec, or to start anew.
+
+    Python's own table of handlers is not told: a process that lives on installs what it needs afterwards.
+    """
+    for signal_number in range(1, HIGHEST + 1):
+        # EINVAL is expected for SIGKILL, SIGSTOP, and for 32 and 33, which glibc keeps to itself.
+        _signal(signal_number, _SIG_DFL)
+    unblock_all()
+
+
+def unblock_all() -> None:
+    """Empties the signal mask of the calling thread."""
+    checked("rt_sigprocmask", "empty", _pthread_sigmask, SIG_SETMASK, ctypes.addressof(_EMPTY_MASK), None)
