@@ -1,0 +1,48 @@
+"""RFC 3339 as Kubernetes writes it: metav1.Time in whole seconds, metav1.MicroTime with six digits, both in UTC."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)")
+
+
+def now() -> datetime:
+    """Return the present in UTC."""
+    return datetime.now(UTC)
+
+
+def time(moment: datetime | None = None) -> str:
+    """Format as metav1.Time: 2026-01-31T09:30:00Z. Fractions are cut off, as Kubernetes does."""
+    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro_time(moment: datetime | None = None) -> str:
+    """Format as metav1.MicroTime: 2026-01-31T09:30:00.000000Z."""
+    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse(text: str) -> datetime:
+    """Read either form, any offset, any number of digits (beyond microseconds cut off). Raises ValueError."""
+    match = _RFC3339.fullmatch(text)
+    if not match:
+        raise ValueError(f'"{text}" is not an RFC 3339 time')
+    day, clock, fraction, offset = match.groups()
+    moment = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S").replace(
+        microsecond=int((fraction or "0")[:6].ljust(6, "0"))
+    )
+    return moment.replace(tzinfo=_zone(offset))
+
+
+def _zone(offset: str) -> timezone:
+    if offset == "Z":
+        return UTC
+    hours, minutes = int(offset[1:3]), int(offset[4:6])
+    delta = timedelta(hours=hours, minutes=minutes)
+    return timezone(-delta if offset[0] == "-" else delta)
+
+
+def seconds_since(text: str | None, moment: datetime | None = None) -> float:
+    """Return seconds from an object's time until `moment` (now); infinity where the object has none."""
+    return ((moment or now()) - parse(text)).total_seconds() if text else float("inf")
