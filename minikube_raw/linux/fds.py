@@ -36,7 +36,7 @@ def close_all_but(keep: Iterable[int]) -> None:
 
 
 def close_on_exec_all_but(keep: Iterable[int]) -> None:
-    """Marks every descriptor that is not in `keep` to be closed by exec; needs features.close_range() (and Linux ≥ 5.11)."""
+    """Marks every descriptor that is not in `keep` to be closed by exec (Linux ≥ 5.11, else OSError EINVAL)."""
     for first, last in _gaps(sorted({fd for fd in keep if fd >= 0})):
         checked("close_range", f"{first}-{last} cloexec", _close_range, first, last, CLOSE_RANGE_CLOEXEC)
 

@@ -104,13 +104,13 @@ def close_range() -> bool:
 
 
 def _answers_otherwise_than_enosys(call: Callable[..., int], *arguments: object) -> bool:
-    """Calls with arguments that can only fail: any other error than ENOSYS (and a filter's EPERM) shows that the call exists."""
+    """Calls with arguments that can only fail: one other than ENOSYS (or a filter's EPERM) shows that it exists."""
     return call(*arguments) >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
 
 
 @_feature
 def clone_into_cgroup() -> bool:
-    """clone3(2) CLONE_INTO_CGROUP (Linux ≥ 5.7): kernels that know it look at the descriptor, which here is none (EBADF)."""
+    """clone3(2) CLONE_INTO_CGROUP (Linux ≥ 5.7): kernels that know it look at the descriptor, here a bad one."""
     call = bind_syscall("clone3", ctypes.c_void_p, ctypes.c_size_t)
     arguments = (ctypes.c_uint64 * 11)(0x200000000, 0, 0, 0, 17)  # flags, …, exit_signal; the last is cgroup
     arguments[10] = 0x7FFFFFFE

@@ -1,4 +1,4 @@
-"""Directories, device nodes and links of a container's file system, recorded as steps; the calls are the standard library's.
+"""Directories, device nodes and links of a container's file system: the standard library's calls, recorded as steps.
 
 Modes given here are the modes that result: the caller's umask does not count.
 """

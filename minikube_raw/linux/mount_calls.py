@@ -1,6 +1,6 @@
 """The kernel's mount calls, old (mount(2)) and new (fsopen(2) and its family), one thin function each.
 
-Constants keep their names from linux/mount.h and linux/openat2.h. What is built from these calls is in mounts.py and overlay.py.
+Constants keep their names from linux/mount.h. What is built from these calls is in mounts.py and overlay.py.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def move_mount(mount_fd: int, target: str, target_dirfd: int = AT_FDCWD) -> None
 
 
 def open_tree(path: str, *, clone: bool = True, recursive: bool = True, dirfd: int = AT_FDCWD) -> int:
-    """open_tree(2): with `clone` a detached copy of the mount (and those below), else a descriptor of the mount itself."""
+    """open_tree(2): with `clone` a detached copy of the mount (and those below), else the mount itself."""
     flags = OPEN_TREE_CLOEXEC | (0 if path else AT_EMPTY_PATH)
     if clone:
         flags |= OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0)

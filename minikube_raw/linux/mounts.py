@@ -1,4 +1,4 @@
-"""The mounts a container or a node is made of: bind, overlay, tmpfs, proc, sysfs, devpts, mqueue, propagation, root switch.
+"""The mounts that containers and nodes are made of: bind, overlay, tmpfs, proc, sysfs, devpts, mqueue, root switch.
 
 Verbs over mount_calls.py, which holds the bare system calls and the kernel's constants (both are importable from here).
 Nothing here decides what a container gets; that list is the runtime's.

@@ -55,14 +55,13 @@ SIGCHLD = 17
 PR_GET_TID_ADDRESS = 40
 
 
+_CLONE_ARGS = "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
+
+
 class clone_args(ctypes.Structure):
     """struct clone_args of clone3(2), version 2 (with cgroup)."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
-        + ("set_tid", "set_tid_size", "cgroup")
-    )
+    _fields_ = tuple((name, ctypes.c_uint64) for name in _CLONE_ARGS.split())
 
 
 _unshare = bind("unshare", c_int)
@@ -88,11 +87,11 @@ def unshare(flags: int) -> None:
 
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2): joins the namespace, or with a pidfd those of the process that `nstype` names."""
-    checked("setns", nstype and hex(nstype) or f"fd {fd}", _setns, fd, nstype)
+    checked("setns", hex(nstype) if nstype else f"fd {fd}", _setns, fd, nstype)
 
 
 def pin(path: str, kind: str) -> None:
-    """Keeps the calling thread's namespace of `kind` (see KINDS) alive by a bind mount at `path`, a file made for it."""
+    """Keeps the calling thread's namespace of `kind` (see KINDS) alive by a bind mount on `path`, a new file."""
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     try:
         mount(f"/proc/thread-self/ns/{kind}", path, "", MS_BIND)
@@ -152,7 +151,7 @@ def in_thread(function: Callable[[], Result]) -> Result:
 
 
 def in_namespace(fd: int, function: Callable[[], Result]) -> Result:
-    """Runs `function` inside the namespace `fd` (any kind but user, which the kernel refuses to a process with threads)."""
+    """Runs `function` inside the namespace `fd`; any kind but user, which is refused to processes with threads."""
 
     def join_and_run() -> Result:
         unshare(CLONE_FS)  # a mount namespace is joined only by a thread whose root and working directory are its own

@@ -41,7 +41,7 @@ def overlay(
 def open_overlay(
     lowers: Sequence[str], upper: str | None = None, work: str | None = None, *, volatile: bool = True
 ) -> int:
-    """Makes the overlay as a detached mount and returns its descriptor, for move_mount(); needs features.overlay_lowerdir_plus()."""
+    """Makes the overlay as a detached mount, for move_mount(); needs features.overlay_lowerdir_plus()."""
     opened: list[int] = []
     context = fsopen("overlay")
     try:
@@ -62,7 +62,7 @@ def open_overlay(
 
 
 def _value(path: str, opened: list[int]) -> str:
-    """Returns the path as fsconfig takes it: itself, or a descriptor's name when it is long or has special characters."""
+    """Returns the path as fsconfig takes it: itself, or a descriptor's name if it is long or has special characters."""
     if len(os.fsencode(path)) <= _LONGEST_VALUE and _SPECIAL.isdisjoint(path):
         return path
     opened.append(os.open(path, _DIRECTORY))

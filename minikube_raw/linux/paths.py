@@ -1,4 +1,4 @@
-"""Opening paths inside a tree that is not ours: openat2(2), and a walk by descriptors where a kernel or a filter lacks it.
+"""Opening paths inside a tree that is not ours, by openat2(2).
 
 A container's image decides what every name in its file system points at. These functions resolve a name so that no
 link in it can lead outside the directory descriptor they start from.
@@ -58,7 +58,7 @@ def open_beneath(dirfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, *
 
 
 def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755) -> int:
-    """Makes `path` and its missing parents inside `rootfd`, following links as a chroot would; returns an O_PATH descriptor.
+    """Makes `path` with missing parents inside `rootfd`, following links as in a chroot; returns an O_PATH descriptor.
 
     A component that exists and is not a directory raises NotADirectoryError.
     """

@@ -26,7 +26,7 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """Returns when a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)); ProcessLookupError if gone."""
+    """Returns when a process started, in clock ticks since boot (proc_pid_stat(5)); ProcessLookupError if gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
@@ -75,7 +75,7 @@ def has_ended(pidfd: int, timeout: float = 0) -> bool:
 
 
 def reap(pidfd: int) -> tuple[int, int]:
-    """Waits for a child of ours and returns (exit code, signal), one of them 0; ChildProcessError if it is not our child."""
+    """Waits for a child of ours; returns (exit code, signal), one of them 0. ChildProcessError if it is not ours."""
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     assert result is not None  # only WNOHANG returns nothing
     return (result.si_status, 0) if result.si_code == os.CLD_EXITED else (0, result.si_status)

@@ -1,4 +1,4 @@
-"""The kernel's pidfd calls that the standard library lacks (os.pidfd_open and os.waitid it has), one thin function each."""
+"""The kernel's pidfd calls that the standard library lacks (it has os.pidfd_open and os.waitid), one function each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:
-    """ioctl(PIDFD_GET_INFO): the wait status of a process that was reaped by whomever; None when the kernel does not say."""
+    """ioctl(PIDFD_GET_INFO): the wait status of a process reaped by whomever; None when the kernel does not say."""
     buffer = bytearray(_INFO_SIZE)
     struct.pack_into("=Q", buffer, 0, PIDFD_INFO_EXIT)
     try:

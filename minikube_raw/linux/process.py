@@ -40,7 +40,7 @@ def set_name(name: str) -> None:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """PR_SET_DUMPABLE: without it nobody but root reads our /proc/PID, and nobody in a container we join attaches to us."""
+    """PR_SET_DUMPABLE: without it nobody in a container that we join can attach to us or read our /proc/PID."""
     checked("prctl", f"PR_SET_DUMPABLE {dumpable:d}", _prctl, PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
@@ -65,7 +65,7 @@ def set_parent_death_signal(signal: int) -> None:
 
 
 def join_new_session_keyring(name: str | None = None) -> bool:
-    """Leaves the session keyring that was inherited for a new one (named, it can be found again); False if the quota is used up."""
+    """Leaves the inherited session keyring for a new one (a named one can be found again); False if that is refused."""
     encoded = None if name is None else os.fsencode(name)
     try:
         checked("keyctl", f"JOIN_SESSION_KEYRING {name}", _keyctl, KEYCTL_JOIN_SESSION_KEYRING, encoded)
@@ -87,7 +87,7 @@ def set_domainname(name: str) -> None:
 
 
 def set_link_up(name: str = "lo") -> None:
-    """Brings a network device of the thread's namespace up by ioctl (netdevice(7)): 20 µs, where netlink wants a library."""
+    """Brings a network device of the thread's namespace up by ioctl (netdevice(7)), which needs no netlink library."""
     began = steps.begin()
     channel = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
     try:
@@ -100,7 +100,7 @@ def set_link_up(name: str = "lo") -> None:
 
 
 def set_oom_score_adj(value: int, pid: int | None = None) -> bool:
-    """Writes oom_score_adj; returns False when lowering it is refused (it needs CAP_SYS_RESOURCE) and the old value stands."""
+    """Writes oom_score_adj; False when lowering it is refused (it needs CAP_SYS_RESOURCE): the old value stands."""
     path = f"/proc/{'self' if pid is None else pid}/oom_score_adj"
     began = steps.begin()
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

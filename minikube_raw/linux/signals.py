@@ -1,7 +1,7 @@
 """Signal dispositions and masks: what a program expects to find when it starts.
 
 Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored across exec: without reset() every shell
-pipeline in a container breaks. The standard library's signal module costs 5 ms to import (enum), so libc is called here.
+pipeline in a container breaks. The standard library's signal module costs 5 ms to import, so libc is called here.
 """
 
 from __future__ import annotations
@@ -15,47 +15,12 @@ HIGHEST = 64
 SIG_SETMASK = 2
 _SIG_DFL = 0
 
-# Numbers of x86_64 and aarch64 (signal(7)), in order from 1.
-NUMBERS: dict[str, int] = {
-    f"SIG{name}": number
-    for number, name in enumerate(
-        (
-            *(
-                "HUP",
-                "INT",
-                "QUIT",
-                "ILL",
-                "TRAP",
-                "ABRT",
-                "BUS",
-                "FPE",
-                "KILL",
-                "USR1",
-                "SEGV",
-                "USR2",
-                "PIPE",
-                "ALRM",
-            ),
-            *(
-                "TERM",
-                "STKFLT",
-                "CHLD",
-                "CONT",
-                "STOP",
-                "TSTP",
-                "TTIN",
-                "TTOU",
-                "URG",
-                "XCPU",
-                "XFSZ",
-                "VTALRM",
-                "PROF",
-            ),
-            *("WINCH", "IO", "PWR", "SYS"),
-        ),
-        start=1,
-    )
-}
+# In order from 1, as x86_64 and aarch64 number them (signal(7)).
+_NAMES = """
+HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ
+VTALRM PROF WINCH IO PWR SYS
+"""
+NUMBERS: dict[str, int] = {f"SIG{name}": number for number, name in enumerate(_NAMES.split(), start=1)}
 SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGCHLD, SIGSTOP, SIGWINCH = (
     NUMBERS[name] for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGCHLD", "SIGSTOP", "SIGWINCH")
 )
@@ -66,7 +31,7 @@ _EMPTY_MASK = ctypes.create_string_buffer(128)  # sigset_t
 
 
 def number(name: str) -> int:
-    """Returns a signal's number by name, with or without SIG ("TERM", "SIGRTMIN+3"), or by digits; ValueError if there is none."""
+    """Returns a signal's number by name, with or without SIG ("TERM", "SIGRTMIN+3"), or by digits; else ValueError."""
     upper = name.upper()
     if upper.isdigit() and 0 < int(upper) <= HIGHEST:
         return int(upper)

@@ -30,7 +30,7 @@ def start_recording() -> None:
 
 
 def take() -> list[Step]:
-    """Returns the steps since the last take as (began ns, took ns, what, object), oldest first; recording goes on if it was on."""
+    """Returns the steps since the last take as (began ns, took ns, what, object), oldest first; recording goes on."""
     log = _recorder.log
     if log is None:
         return []
@@ -51,7 +51,7 @@ def recording() -> bool:
 
 
 def begin() -> int:
-    """Returns the time a step begins, or 0 when nobody records: the cheap pair for system calls is begin() and end()."""
+    """Returns the time a step begins, or 0 when nobody records; begin() and end() are the cheap pair."""
     return 0 if _recorder.log is None else monotonic_ns()
 
 

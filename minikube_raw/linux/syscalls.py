@@ -49,7 +49,7 @@ def number(name: str) -> int:
 
 
 libc = ctypes.CDLL(None, use_errno=True)
-# Calls through this handle keep the interpreter's lock: fork-like calls need it, since the child has no thread to give it back.
+# Calls through this handle keep the interpreter's lock, as fork-like calls must: no other thread lives on in the child.
 libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -85,7 +85,7 @@ def raise_errno(call: str, *paths: object) -> NoReturn:
 
 
 def checked(call: str, subject: object, function: Callable[..., int], *arguments: object) -> int:
-    """Calls `function`, records the step, and raises OSError naming `call` and `subject` when it returns a negative number."""
+    """Calls `function` and records the step; a negative result raises OSError naming `call` and `subject`."""
     began = steps.begin()
     result = function(*arguments)
     steps.end(began, call, subject)
