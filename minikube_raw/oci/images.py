@@ -1,0 +1,257 @@
+"""The image store of one host: images by reference, digest or id, and their layers unpacked for overlayfs.
+
+The directory is an OCI image layout (oci-layout, index.json, blobs/) with four more: `l/` unpacked layers, `leases/`
+which containers use which image, `locks/`, and `work/` for whatever is not finished. Kubelets of several nodes and the
+command line use it at the same time. Calls block (disk, locks): an event loop calls them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from . import archives, manifests, reference
+from .compression import CompressionError
+from .content import ContentError, ContentStore
+from .index import REF_NAME, ImageIndex
+from .layers import LayerError
+from .leases import Leases
+from .locks import locked
+from .manifests import Descriptor, ImageConfig, Manifest, ManifestError
+from .unpacked import UnpackedLayers
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class ImageError(Exception):
+    """Something about an image failed; `hint` is the cure, one line."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ImageNotFound(ImageError):
+    """No image of that reference is in the store (the kubelet: ErrImagePull, or ErrImageNeverPull)."""
+
+    def __init__(self, reference: str, hint: str = "") -> None:
+        super().__init__(f"image {reference} is not in the image store", hint or "see `minikube-raw image list`")
+        self.reference = reference
+
+
+class ImageInUse(ImageError):
+    """Containers run on the image."""
+
+
+class Image(msgspec.Struct, frozen=True):
+    """One image of the store. `id` is its config's digest, `digest` its manifest's; `size` counts compressed bytes."""
+
+    id: str
+    digest: str
+    references: tuple[str, ...]
+    config: ImageConfig
+    size: int
+    created: str
+    architecture: str
+    layers: tuple[Descriptor, ...]  # lowest first, as in the manifest
+    diff_ids: tuple[str, ...]
+
+
+class ImageStore:
+    """See the module. Opening it makes the directory, readable by root only: layers carry set-uid programs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for directory in (root, *(root / name for name in ("l", "leases", "locks", "work"))):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (root / "oci-layout").exists():
+            (root / "oci-layout").write_bytes(LAYOUT)
+        self.content = ContentStore(root, root / "work")
+        self.leases = Leases(root / "leases")
+        self._index = ImageIndex(root, self.content, lock=root / "locks" / "index", scratch=root / "work")
+        self._unpacked = UnpackedLayers(root, self.content)
+        self._decoded: dict[str, Image] = {}
+
+    def resolve(self, text: str) -> Image | None:
+        """The image a user's reference, an id or a manifest digest names, or None.
+
+        Raises InvalidReference; ImageError when the image is there but damaged.
+        """
+        if reference.is_digest(text):
+            return next((image for image in self.list() if text in (image.id, image.digest)), None)
+        wanted = reference.parse(text)
+        descriptor = self._by_digest(wanted) if wanted.digest else self._index.find(str(wanted))
+        return self._image(descriptor) if descriptor else None
+
+    def layers(self, image: Image) -> list[Path]:
+        """Directories of the image's layers for overlayfs, uppermost first; unpacked now if they were not yet.
+
+        Raises ImageError.
+        """
+        with self.writing(), _explained(f"unpacking image {_name(image)}"):
+            return self._unpacked.directories(image.layers, image.diff_ids)
+
+    def load(self, path: Path) -> list[str]:
+        """Load every image of an OCI layout (directory, tar) or docker-save tar. Returns their references, else ids.
+
+        An image appears only when all its blobs are verified and its layers unpacked.
+
+        Raises ImageError, InvalidReference.
+        """
+        with (
+            self.writing(),
+            _explained(f"loading images from {path}"),
+            archives.opened(path, self.root / "work") as source,
+        ):
+            found = archives.take_images(source, self.content, name=_stem(path))
+            images = [self.commit(image.manifest, image.references) for image in found]
+        return [name for image in images for name in image.references or (image.id,)]
+
+    def commit(self, manifest: Descriptor, references: Iterable[str]) -> Image:
+        """Make an image whose blobs are stored visible under canonical references. Call it inside `writing()`."""
+        image = self._decode(manifest.digest)
+        self._unpacked.directories(image.layers, image.diff_ids)
+        plain = Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)
+        named = [msgspec.structs.replace(plain, annotations={REF_NAME: name}) for name in references]
+        self._index.change(lambda current: _with(current, named or [plain]))
+        return self._image(plain)
+
+    def tag(self, existing: str, new: str) -> Image:
+        """Give an image a further reference, taking that reference from whichever image had it."""
+        name = str(reference.parse(new))
+        with self.writing():
+            image = self.resolve(existing)
+            if image is None:
+                raise ImageNotFound(existing)
+            size = self.content.size(image.digest)
+            descriptor = Descriptor(media_type=manifests.OCI_MANIFEST, digest=image.digest, size=size)
+            return self.commit(descriptor, [name])
+
+    def remove(self, text: str) -> None:
+        """Forget a reference (or, by id, an image with all of them) and delete what no image needs any more.
+
+        Raises ImageNotFound, InvalidReference, ImageInUse.
+        """
+        with locked(self.root / "locks" / "gc"):
+            image = self.resolve(text)
+            if image is None:
+                raise ImageNotFound(text)
+            gone = set(image.references) if reference.is_digest(text) else {str(reference.parse(text))}
+            users = self.leases.users(image.digest)
+            if users and gone >= set(image.references):
+                raise ImageInUse(
+                    f"image {_name(image)} is in use by {len(users)} container(s): {', '.join(users[:3])}",
+                    "delete the pods that use it first",
+                )
+            self._index.change(lambda current: _without(current, image.digest, gone))
+            self._collect()
+
+    def scratch_file(self, prefix: str) -> Path:
+        """A new empty file on the store's file system. Call it inside `writing()`; what is left over is swept later."""
+        fd, name = tempfile.mkstemp(prefix=prefix, dir=self.root / "work")
+        os.close(fd)
+        return Path(name)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold off `remove` while blobs or layers exist that no index entry or lease mentions yet."""
+        with locked(self.root / "locks" / "gc", shared=True):
+            yield
+
+    def _collect(self) -> None:
+        """Delete blobs and layers that neither the index nor a running container needs. The gc lock must be held."""
+        digests = {descriptor.digest for descriptor in self._index.read()} | self.leases.images()
+        blobs, chains = set[str](), set[str]()
+        for digest in digests:
+            image = self._decode(digest)
+            blobs |= {digest, image.id, *(layer.digest for layer in image.layers)}
+            chains |= set(self._unpacked.names(image.diff_ids))
+        self._unpacked.keep_only(chains)
+        for digest in self.content.digests():
+            if digest not in blobs:
+                self.content.remove(digest)
+        self._decoded.clear()
+
+    def _by_digest(self, wanted: reference.Reference) -> Descriptor | None:
+        """`name@digest`: an image of that digest that has a reference in the same repository."""
+        for descriptor in self._index.read():
+            name = descriptor.annotations.get(REF_NAME)
+            if descriptor.digest == wanted.digest and name and reference.parse(name).name == wanted.name:
+                return descriptor
+        return None
+
+    def _image(self, descriptor: Descriptor) -> Image:
+        names = (d.annotations.get(REF_NAME) for d in self._index.read() if d.digest == descriptor.digest)
+        image = self._decode(descriptor.digest)
+        return msgspec.structs.replace(image, references=tuple(name for name in names if name))
+
+    def _decode(self, digest: str) -> Image:
+        """The image behind a manifest digest, without references; remembered, since digests keep their meaning."""
+        if digest not in self._decoded:
+            with _explained(f"reading image {digest}"):
+                manifest = manifests.decode_manifest(self.content.read(digest))
+                self._decoded[digest] = _decoded(digest, manifest, self.content.read(manifest.config.digest))
+        return self._decoded[digest]
+
+    def list(self) -> list[Image]:
+        """Every image, once, by its first reference."""
+        images = {descriptor.digest: descriptor for descriptor in self._index.read()}
+        return [self._image(descriptor) for descriptor in images.values()]
+
+
+def _decoded(digest: str, manifest: Manifest, config_data: bytes) -> Image:
+    document = manifests.decode_config(config_data)
+    if len(document.rootfs.diff_ids) != len(manifest.layers):
+        raise ManifestError(f"{len(manifest.layers)} layers but {len(document.rootfs.diff_ids)} diff_ids")
+    return Image(
+        id=manifest.config.digest,
+        digest=digest,
+        references=(),
+        config=document.config,
+        size=manifest.config.size + sum(layer.size for layer in manifest.layers),
+        created=document.created,
+        architecture=document.architecture,
+        layers=tuple(manifest.layers),
+        diff_ids=tuple(document.rootfs.diff_ids),
+    )
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Translate the layers' errors below into one ImageError that says what failed."""
+    try:
+        yield
+    except (ContentError, ManifestError, LayerError, CompressionError, archives.ArchiveError, OSError) as error:
+        raise ImageError(f"{doing}: {error}") from error
+
+
+def _with(current: list[Descriptor], new: list[Descriptor]) -> list[Descriptor]:
+    """The index with `new` in it; a reference moves, and its old image stays reachable by id until it is collected."""
+    taken = {descriptor.annotations.get(REF_NAME) for descriptor in new}
+    digests = {descriptor.digest for descriptor in new}
+    kept = [
+        d
+        for d in current
+        if (d.annotations.get(REF_NAME) not in taken) and not (d.digest in digests and REF_NAME not in d.annotations)
+    ]
+    return kept + [d for d in new if REF_NAME in d.annotations or d.digest not in {k.digest for k in kept}]
+
+
+def _without(current: list[Descriptor], digest: str, names: set[str]) -> list[Descriptor]:
+    return [
+        d for d in current if d.digest != digest or (REF_NAME in d.annotations and d.annotations[REF_NAME] not in names)
+    ]
+
+
+def _name(image: Image) -> str:
+    return image.references[0] if image.references else image.id
+
+
+def _stem(path: Path) -> str:
+    """A repository name from a file's: what an archive's bare tag belongs to."""
+    return path.name.split(".")[0].lower() or "image"

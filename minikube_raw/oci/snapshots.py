@@ -1,0 +1,79 @@
+"""A container's own directories over its image's shared layers: what an overlay mount of it is made of.
+
+One directory per container: `upper` and `work` for overlayfs, `root` as a place to mount at. Nothing is mounted here;
+the runtime does that, in a mount namespace of its own choosing. The writable layer lives and dies with the container.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from .images import Image, ImageError, ImageStore
+
+_REMOVED = "removed-"
+
+
+class Snapshot(NamedTuple):
+    """Arguments of an overlay mount; `lowers` are uppermost first and never empty."""
+
+    lowers: list[Path]
+    upper: Path
+    work: Path
+    target: Path
+
+
+class Snapshots:
+    """All containers' snapshots of one node. `root` lies on a file system that can carry an upper directory."""
+
+    def __init__(self, store: ImageStore, root: Path) -> None:
+        self._store = store
+        self._root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def prepare(self, container_id: str, image: Image) -> Snapshot:
+        """Make a container's directories, empty, and hold the image for it. Unpacks missing layers (slow, once).
+
+        A second call gives the same empty state: nothing of an earlier attempt shows through. Raises ImageError.
+        """
+        directory = self._root / container_id
+        with self._store.writing():
+            self.remove(container_id)
+            directory.mkdir(mode=0o700)
+            self._store.leases.take(container_id, image.digest, directory)
+            try:
+                lowers = self._store.layers(image)
+                return _directories(directory, lowers)
+            except (ImageError, OSError):
+                self.remove(container_id)
+                raise
+
+    def remove(self, container_id: str) -> None:
+        """Give the container's directories up, once its overlay is unmounted: one rename, any size. Twice is fine."""
+        if (self._root / container_id).exists():
+            os.rename(self._root / container_id, tempfile.mkdtemp(prefix=_REMOVED, dir=self._root))
+        self._store.leases.release(container_id)
+
+    def reclaim(self) -> None:
+        """Delete what `remove` put aside, also before a crash; slow, for a background thread."""
+        for name in os.listdir(self._root):
+            if name.startswith(_REMOVED):
+                shutil.rmtree(self._root / name, ignore_errors=True)
+
+    def list(self) -> list[str]:
+        """Containers that have a snapshot, for the sweep to compare with those that should."""
+        return sorted(name for name in os.listdir(self._root) if not name.startswith(_REMOVED))
+
+
+def _directories(directory: Path, lowers: list[Path]) -> Snapshot:
+    snapshot = Snapshot(lowers, directory / "upper", directory / "work", directory / "root")
+    for path in snapshot[1:]:
+        path.mkdir()
+    image_root = lowers[0].stat()  # the merged root shows the upper directory's owner and mode
+    os.chown(snapshot.upper, image_root.st_uid, image_root.st_gid)
+    os.chmod(snapshot.upper, stat.S_IMODE(image_root.st_mode))
+    return snapshot
