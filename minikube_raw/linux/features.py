@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 
-from . import mount_calls, pidfd_calls
+from . import cgroup_mounts, mount_calls, pidfd_calls
 from .syscalls import bind_syscall
 
 TYPE_CHECKING = False
@@ -130,3 +130,30 @@ def pidfd_info_exit() -> bool:
     finally:
         os.close(pidfd)
     return status is not None and os.waitstatus_to_exitcode(status) == 42
+
+
+@_feature
+def cgroup_kill() -> bool:
+    """cgroup.kill in the unified hierarchy (Linux ≥ 5.14); the root has no such file, so a cgroup is made to look."""
+    unified = cgroup_mounts.hierarchies().unified
+    if unified is None:
+        return False
+    probe = f"{unified}/minikube-raw-probe-{os.getpid()}"
+    try:
+        os.mkdir(probe)
+    except OSError:
+        return False
+    try:
+        return os.path.exists(f"{probe}/cgroup.kill")
+    finally:
+        os.rmdir(probe)
+
+
+@_feature
+def psi() -> bool:
+    """Pressure stall information (Linux ≥ 4.20, unless booted with psi=0)."""
+    try:
+        with open("/proc/pressure/memory", "rb") as file:
+            return bool(file.read(4))
+    except OSError:
+        return False

@@ -1,0 +1,284 @@
+"""One cgroup in all hierarchies at once: the verbs that callers use, dispatched by controller to v1.py or v2.py.
+
+On a hybrid host the limits live in v1's directories while freezing, killing and "is it empty" use the unified one.
+Every verb may be repeated, and removing what is gone is fine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import monotonic, sleep
+
+from minikube_raw.linux import steps
+
+from . import control_files as files
+from . import devices, v1, v2
+from .lifecycle import Freezer, Unified, children, processes
+from .values import Pressure, Stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    from minikube_raw.linux.cgroup_mounts import Hierarchies
+
+    from .devices import DeviceRule
+    from .lifecycle import Lifecycle
+    from .values import Limits
+
+    class Version(Protocol):
+        """What v1.py and v2.py both have."""
+
+        SETTERS: dict[str, Callable[[str, Limits], list[str]]]
+        READERS: dict[str, Callable[[str, Stats], None]]
+
+        read_oom_kills: Callable[[str], int]
+
+
+_LIMITED_BY = {"cpu": "cpu_", "cpuset": "cpuset_", "memory": "memory_ swap_ oom_", "pids": "pids_"}
+_ENABLED = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
+
+
+class _Home:
+    """A controller's directory, and the module that knows the files in it."""
+
+    __slots__ = ("directory", "version")
+
+    def __init__(self, directory: str, version: Version) -> None:
+        self.directory = directory
+        self.version = version
+
+
+class Cgroup:
+    """A cgroup by its path below the hierarchies' roots; the object holds names only, no descriptor and no state."""
+
+    def __init__(self, path: str, hierarchies: Hierarchies) -> None:
+        self.path = path.strip("/")
+        if not self.path or any(part in ("", ".", "..") for part in self.path.split("/")):
+            raise ValueError(f"not a cgroup path: {path!r}")
+        self._hierarchies = hierarchies
+        self._roots = hierarchies.roots()
+        if not self._roots:
+            raise FileNotFoundError(errno.ENOENT, "no cgroup hierarchy is mounted", path)
+
+    def __repr__(self) -> str:
+        return f"Cgroup({self.path!r})"
+
+    # Where it is
+
+    @property
+    def directories(self) -> list[str]:
+        """Its directory in each hierarchy, the unified one first."""
+        return [f"{root}/{self.path}" for root in self._roots]
+
+    def child(self, name: str) -> Cgroup:
+        """Returns the cgroup `name` below this one."""
+        return Cgroup(f"{self.path}/{name}", self._hierarchies)
+
+    def children(self) -> list[str]:
+        """Returns the names of the cgroups directly below it, in any hierarchy."""
+        return sorted({name for directory in self.directories for name in children(directory)})
+
+    def exists(self) -> bool:
+        """Says whether it exists in every hierarchy."""
+        return all(os.path.isdir(directory) for directory in self.directories)
+
+    def open_unified(self) -> int | None:
+        """Opens its unified directory for namespaces.clone_child(cgroup_fd=…); None on a pure v1 host. Closed on exec."""
+        if self._hierarchies.unified is None:
+            return None
+        return os.open(f"{self._hierarchies.unified}/{self.path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    # Being there
+
+    def create(self) -> None:
+        """Makes it and its missing parents in every hierarchy, ready to be joined."""
+        cpuset = self._hierarchies.v1.get("cpuset")
+        for root in self._roots:
+            directory = f"{root}/{self.path}"
+            _make(directory, root)
+            if root == cpuset:  # also where it existed: a crash may have left it empty
+                v1.inherit_cpuset(directory, root)
+        self._enable_controllers()
+
+    def _enable_controllers(self) -> None:
+        """On v2, hands each controller down from the root to this cgroup's parent."""
+        wanted = self._hierarchies.unified_controllers.intersection(_ENABLED) - self._hierarchies.v1.keys()
+        directory = self._hierarchies.unified
+        if not wanted or directory is None:
+            return
+        if wanted.issubset(files.read(f"{directory}/{self.path}/cgroup.controllers").split()):
+            return
+        for name in self.path.split("/"):
+            v2.enable_controllers(directory, wanted)
+            directory = f"{directory}/{name}"
+
+    def attach(self, pid: int) -> None:
+        """Moves a process into it in every hierarchy; 0 is the caller. ProcessLookupError if it has ended."""
+        for directory in self.directories:
+            files.write(f"{directory}/cgroup.procs", pid)
+
+    def procs(self, *, recursive: bool = False) -> list[int]:
+        """Returns the processes in it (and below), as numbered in the caller's PID namespace."""
+        directory = self._lifecycle.directory
+        return sorted(set(processes(directory) if recursive else files.read_pids(directory)))
+
+    def remove(self, timeout: float = 2.0) -> None:
+        """Removes it and all below it, waiting for processes that are just ending; OSError EBUSY if some live on."""
+        deadline = monotonic() + timeout
+        for directory in self.directories:
+            self._remove_tree(directory, deadline)
+
+    def _remove_tree(self, directory: str, deadline: float) -> None:
+        for name in () if _remove(directory) else children(directory):
+            self._remove_tree(f"{directory}/{name}", deadline)
+        while not _remove(directory):
+            left = deadline - monotonic()
+            if left <= 0:
+                raise OSError(errno.EBUSY, f"cgroup still has processes {files.read_pids(directory)}", directory)
+            # A process stays in its cgroup for a moment after its end was reported, and no event says when rmdir works.
+            self._lifecycle.wait_empty(min(left, 0.005))
+            sleep(0.001)
+
+    # Limits and figures
+
+    def set_limits(self, limits: Limits) -> list[str]:
+        """Writes the limits that are given; returns the names of those that this host cannot enforce.
+
+        OSError EBUSY: the memory in use is above the limit and cannot be reclaimed. EINVAL: a value the kernel refuses.
+        """
+        not_enforced: list[str] = []
+        for controller, prefixes in _LIMITED_BY.items():
+            given = [name for name, value in limits.as_dict().items() if value is not None and _has(name, prefixes)]
+            if not given:
+                continue
+            home = self._home(controller)
+            if home is None:
+                not_enforced += given
+            else:
+                not_enforced += home.version.SETTERS[controller](home.directory, limits)
+        return not_enforced
+
+    def stats(self) -> Stats:
+        """Reads its figures; those that no controller counts are None. FileNotFoundError if it is gone."""
+        stats = Stats()
+        for controller in ("cpu", "cpuacct", "memory", "pids"):
+            home = self._home(controller)
+            if home is not None and controller in home.version.READERS:
+                home.version.READERS[controller](home.directory, stats)
+        return stats
+
+    def oom_kills(self) -> int:
+        """Returns how many processes in this cgroup (not below it) the kernel killed for want of memory."""
+        home = self._home("memory")
+        if home is None:
+            return 0
+        return home.version.read_oom_kills(home.directory)
+
+    def pressure(self, resource: str) -> dict[str, Pressure]:
+        """Returns the PSI of "cpu", "memory" or "io" as {"some": …, "full": …}; empty where the kernel does not tell."""
+        if self._hierarchies.unified is None:
+            return {}
+        try:
+            text = files.read(f"{self._hierarchies.unified}/{self.path}/{resource}.pressure")
+        except OSError:  # ENOENT, or EOPNOTSUPP with psi=0 on the kernel's command line
+            return {}
+        return {line.split()[0]: _pressure(line) for line in text.splitlines()}
+
+    def _home(self, controller: str) -> _Home | None:
+        """Returns where a controller of this cgroup is found, None if this host has it not."""
+        root = self._hierarchies.v1.get(controller)
+        if root is not None:
+            return _Home(f"{root}/{self.path}", v1)
+        if self._hierarchies.unified is not None and controller in self._hierarchies.unified_controllers:
+            return _Home(f"{self._hierarchies.unified}/{self.path}", v2)
+        return None
+
+    # Devices
+
+    def set_devices(self, allowed: Sequence[DeviceRule]) -> None:
+        """Lets the processes use these devices and no others; a second call replaces the first.
+
+        On v1 by devices.deny and devices.allow (which, as always there, must not allow what the parent denies), else
+        by an eBPF programme on the unified directory. NotImplementedError where a host has neither.
+        """
+        if "devices" in self._hierarchies.v1:
+            devices.write_v1(f"{self._hierarchies.v1['devices']}/{self.path}", allowed)
+        elif self._hierarchies.unified is not None:
+            devices.attach_programme(f"{self._hierarchies.unified}/{self.path}", allowed)
+        else:
+            raise NotImplementedError("this host has no devices controller and no unified hierarchy")
+
+    # Stopping
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        if self._hierarchies.unified is not None:
+            return Unified(f"{self._hierarchies.unified}/{self.path}")
+        freezer = self._hierarchies.v1.get("freezer")
+        return Freezer(f"{freezer or self._roots[0]}/{self.path}", can_freeze=freezer is not None)
+
+    def freeze(self, timeout: float = 2.0) -> bool:
+        """Stops every process in it and below; False if some have not come to rest in time (they still will)."""
+        return self._lifecycle.freeze(True, timeout)
+
+    def thaw(self, timeout: float = 2.0) -> bool:
+        """Undoes freeze()."""
+        return self._lifecycle.freeze(False, timeout)
+
+    def empty(self) -> bool:
+        """Says whether no process is in it or below; a cgroup that is gone is empty."""
+        return not self._lifecycle.populated()
+
+    def wait_empty(self, timeout: float) -> bool:
+        """Waits until it is empty; False if the time (seconds) is over first."""
+        return self._lifecycle.wait_empty(timeout)
+
+    def kill_all(self, timeout: float = 10.0) -> bool:
+        """Kills every process in it and below, forks in flight too, and waits until it is empty; False if time is over."""
+        return self._lifecycle.kill_all(timeout)
+
+
+def _has(name: str, prefixes: str) -> bool:
+    return any(name.startswith(prefix) for prefix in prefixes.split())
+
+
+def _make(directory: str, root: str) -> None:
+    """mkdir with missing parents below `root`; one that is there is fine."""
+    began = steps.begin()
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        parent = os.path.dirname(directory)
+        if parent == root:
+            raise
+        _make(parent, root)
+        _make(directory, root)
+    finally:
+        steps.end(began, "mkdir", directory)
+
+
+def _remove(directory: str) -> bool:
+    """rmdir; True if it is gone, False while it is busy (processes, children)."""
+    began = steps.begin()
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    finally:
+        steps.end(began, "rmdir", directory)
+    return True
+
+
+def _pressure(line: str) -> Pressure:
+    """Parses "some avg10=0.00 avg60=0.00 avg300=0.00 total=0" (Documentation/accounting/psi.rst)."""
+    values = dict(pair.split("=") for pair in line.split()[1:])
+    return Pressure(float(values["avg10"]), float(values["avg60"]), float(values["avg300"]), int(values["total"]))

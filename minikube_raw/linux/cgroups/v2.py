@@ -1,0 +1,135 @@
+"""Limits and figures of a cgroup in v2's files (Documentation/admin-guide/cgroup-v2.rst), one function per controller.
+
+The same functions as in v1.py; a setter returns the names of limits that v2 has no counterpart for.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from . import control_files as files
+from .values import CPU_PERIOD_US
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .values import Limits, Stats
+
+_LEAST_SHARES = 2
+_MOST_SHARES = 262_144
+
+
+def weight(shares: int) -> int:
+    """Returns cpu.weight (1 to 10,000) for v1 shares, linearly as the kubelet maps them: 1,024 shares become 39."""
+    shares = min(max(shares, _LEAST_SHARES), _MOST_SHARES)
+    return 1 + (shares - _LEAST_SHARES) * 9999 // (_MOST_SHARES - _LEAST_SHARES)
+
+
+def set_cpu(directory: str, limits: Limits) -> list[str]:
+    """cpu.weight, cpu.max ("QUOTA PERIOD"; what is not given stays)."""
+    if limits.cpu_shares is not None:
+        files.write(f"{directory}/cpu.weight", weight(limits.cpu_shares))
+    if limits.cpu_quota is not None or limits.cpu_period is not None:
+        files.write(f"{directory}/cpu.max", _cpu_max(directory, limits.cpu_quota, limits.cpu_period))
+    return []
+
+
+def _cpu_max(directory: str, quota: int | None, period: int | None) -> str:
+    if quota is None or period is None:
+        old_quota, _, old_period = files.read(f"{directory}/cpu.max").partition(" ")
+    else:
+        old_quota, old_period = "max", str(CPU_PERIOD_US)
+    new_quota = old_quota if quota is None else str(quota) if quota > 0 else "max"
+    return f"{new_quota} {period or old_period}"
+
+
+def set_cpuset(directory: str, limits: Limits) -> list[str]:
+    """cpuset.cpus, cpuset.mems; empty takes the parent's."""
+    if limits.cpuset_cpus is not None:
+        files.write(f"{directory}/cpuset.cpus", limits.cpuset_cpus)
+    if limits.cpuset_mems is not None:
+        files.write(f"{directory}/cpuset.mems", limits.cpuset_mems)
+    return []
+
+
+def set_memory(directory: str, limits: Limits) -> list[str]:
+    """memory.max, memory.swap.max (absent without swap), memory.min, memory.high, memory.oom.group."""
+    if limits.memory_limit is not None:
+        files.write(f"{directory}/memory.max", _or_max(limits.memory_limit))
+        swap = limits.swap_limit or 0
+        unlimited = limits.memory_limit <= 0 or swap < 0
+        files.write_if_present(f"{directory}/memory.swap.max", "max" if unlimited else swap)
+    if limits.memory_min is not None:
+        files.write(f"{directory}/memory.min", max(limits.memory_min, 0))
+    if limits.memory_high is not None:
+        files.write(f"{directory}/memory.high", _or_max(limits.memory_high))
+    if limits.oom_group is not None:
+        files.write(f"{directory}/memory.oom.group", int(limits.oom_group))
+    return []
+
+
+def set_pids(directory: str, limits: Limits) -> list[str]:
+    """pids.max."""
+    if limits.pids_limit is not None:
+        files.write(f"{directory}/pids.max", _or_max(limits.pids_limit))
+    return []
+
+
+def _or_max(value: int) -> str:
+    return str(value) if value > 0 else "max"
+
+
+def read_cpu(directory: str, stats: Stats) -> None:
+    """cpu.stat, in µs."""
+    detail = files.read_flat(f"{directory}/cpu.stat")
+    stats.cpu_usage_ns = detail.get("usage_usec", 0) * 1000
+    stats.cpu_throttled_ns = detail.get("throttled_usec", 0) * 1000
+
+
+def read_memory(directory: str, stats: Stats) -> None:
+    """memory.current, memory.peak (Linux ≥ 5.19), memory.stat, memory.max, memory.events.local."""
+    usage = files.read_number(f"{directory}/memory.current", 0) or 0
+    detail = files.read_flat(f"{directory}/memory.stat")
+    stats.memory_usage = usage
+    stats.memory_peak = files.read_number(f"{directory}/memory.peak")
+    stats.memory_working_set = max(usage - detail.get("inactive_file", 0), 0)
+    stats.memory_rss = detail.get("anon")
+    stats.memory_limit = files.read_number(f"{directory}/memory.max")
+    stats.oom_kills = read_oom_kills(directory)
+
+
+def read_oom_kills(directory: str) -> int:
+    """Returns how often the kernel killed in this cgroup alone (memory.events.local)."""
+    return files.read_flat(f"{directory}/memory.events.local").get("oom_kill", 0)
+
+
+def read_pids(directory: str, stats: Stats) -> None:
+    """pids.current."""
+    stats.pids = files.read_number(f"{directory}/pids.current", 0)
+
+
+def enable_controllers(directory: str, controllers: Iterable[str]) -> None:
+    """Makes controllers available to the children of `directory`.
+
+    OSError EBUSY: a process lives in that directory itself, which v2 forbids once its children have controllers.
+    """
+    missing = sorted(set(controllers) - set(files.read(f"{directory}/cgroup.subtree_control").split()))
+    if not missing:
+        return
+    try:
+        files.write(f"{directory}/cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            text = "a cgroup with processes of its own cannot hand controllers down; move them into a leaf"
+            raise OSError(errno.EBUSY, text, directory) from None
+        raise
+
+
+SETTERS: dict[str, Callable[[str, Limits], list[str]]] = {
+    "cpu": set_cpu,
+    "cpuset": set_cpuset,
+    "memory": set_memory,
+    "pids": set_pids,
+}
+READERS: dict[str, Callable[[str, Stats], None]] = {"cpu": read_cpu, "memory": read_memory, "pids": read_pids}
