@@ -1,0 +1,257 @@
+"""Bridges, veth pairs and VXLAN devices: messages that make them, and `ensure_*` functions that find, compare and
+repair.
+
+ensure_x follows flannel's shape: look, create what is missing, recreate what differs in a way the kernel cannot change,
+look again. The kernel decides; nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from .transport import NLM_F_CREATE, NLM_F_EXCL, Message, NetlinkSocket, from_pyroute2, to_pyroute2
+
+IFF_UP = 0x1
+IFF_PROMISC = 0x100
+IFNAMSIZ = 16
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+AF_BRIDGE = 7
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the kernel says about a device; `operstate` as in `ip link` ("UP", "LOWERLAYERDOWN", …), `data` its kind's
+    attributes.
+    """
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    master: int
+    flags: int
+    operstate: str
+    data: dict[str, Any]
+
+    @property
+    def up(self) -> bool:
+        """Whether the device is administratively up."""
+        return bool(self.flags & IFF_UP)
+
+
+def link_message(
+    *, index: int = 0, attributes: list[tuple[str, Any]], up: bool | None = None, promiscuous: bool | None = None
+) -> ifinfmsg:
+    """An ifinfmsg with the flags that are asked for; None leaves a flag as it is."""
+    message = ifinfmsg()
+    message["index"] = index
+    flags = change = 0
+    for wanted, bit in ((up, IFF_UP), (promiscuous, IFF_PROMISC)):
+        if wanted is not None:
+            change |= bit
+            flags |= bit if wanted else 0
+    message["flags"], message["change"] = flags, change
+    message["attrs"] = attributes
+    return message
+
+
+def _get_message(*, name: str = "", index: int = 0) -> Message:
+    attributes: list[tuple[str, Any]] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
+    if name:
+        attributes.append(("IFLA_IFNAME", name))
+    message = link_message(index=index, attributes=attributes)
+    return from_pyroute2(message, RTM_GETLINK, 0, "link get", name or index)
+
+
+def get(netlink: NetlinkSocket, name: str = "", *, index: int = 0) -> Link | None:
+    """The device of that name or index, None when there is none."""
+    body = netlink.get(_get_message(name=name, index=index))
+    return None if body is None else parse(body)
+
+
+def dump(netlink: NetlinkSocket, *, master: int = 0) -> list[Link]:
+    """All devices, or those enslaved to the device with index `master`."""
+    attributes: list[tuple[str, Any]] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
+    if master:
+        attributes.append(("IFLA_MASTER", master))
+    message = from_pyroute2(link_message(attributes=attributes), RTM_GETLINK, 0, "link dump", master or "all")
+    return [parse(body) for body in netlink.dump(message)]
+
+
+def parse(body: bytes) -> Link:
+    """Decodes an RTM_NEWLINK body."""
+    message = to_pyroute2(ifinfmsg, body)
+    info = message.get_attr("IFLA_LINKINFO")
+    # pyroute2's nested attributes are empty dictionaries to Python: truth says nothing about them
+    data = info.get_attr("IFLA_INFO_DATA") if info is not None else None
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=(info.get_attr("IFLA_INFO_KIND") if info is not None else "") or "",
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        master=message.get_attr("IFLA_MASTER") or 0,
+        flags=message["flags"],
+        operstate=message.get_attr("IFLA_OPERSTATE") or "UNKNOWN",
+        data=dict(data["attrs"]) if data is not None and hasattr(data, "get_attr") else {},
+    )
+
+
+def create(
+    name: str, kind: str, *, data: dict[str, Any] | None = None, mac: str = "", mtu: int = 0, up: bool = True
+) -> Message:
+    """A message that makes a device of a kind; EEXIST is the caller's to judge."""
+    info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", kind)]
+    if data:
+        info.append(("IFLA_INFO_DATA", {"attrs": list(data.items())}))
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})]
+    if mac:
+        attributes.append(("IFLA_ADDRESS", mac))
+    if mtu:
+        attributes.append(("IFLA_MTU", mtu))
+    message = link_message(attributes=attributes, up=up or None)
+    return from_pyroute2(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "link add", f"{name} type {kind}")
+
+
+def add_veth(
+    name: str,
+    *,
+    peer_name: str,
+    peer_netns: int,
+    mac: str = "",
+    peer_mac: str = "",
+    mtu: int = 0,
+    master: int = 0,
+) -> Message:
+    """A message that makes a veth pair: `name` here, up and in `master`; its peer in the namespace with descriptor
+    `peer_netns`.
+
+    The peer is down: the kernel refuses IFF_UP on it before the pair is whole (ENOTCONN).
+    """
+    peer: list[tuple[str, Any]] = [("IFLA_IFNAME", peer_name), ("IFLA_NET_NS_FD", peer_netns)]
+    ours: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
+    for attributes, address in ((peer, peer_mac), (ours, mac)):
+        if address:
+            attributes.append(("IFLA_ADDRESS", address))
+        if mtu:
+            attributes.append(("IFLA_MTU", mtu))
+    if master:
+        ours.append(("IFLA_MASTER", master))
+    pair = {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}
+    ours.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", pair)]}))
+    message = link_message(attributes=ours, up=True)
+    return from_pyroute2(
+        message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "link add", f"{name} type veth peer {peer_name}"
+    )
+
+
+def change(
+    index: int,
+    *,
+    name: str = "",
+    mac: str = "",
+    mtu: int = 0,
+    master: int | None = None,
+    up: bool | None = None,
+    promiscuous: bool | None = None,
+    netns: int | None = None,
+) -> Message:
+    """A message that changes a device; `master` 0 releases it from its bridge, `netns` moves it into that namespace."""
+    attributes: list[tuple[str, Any]] = []
+    for key, value in (("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu)):
+        if value:
+            attributes.append((key, value))
+    if master is not None:
+        attributes.append(("IFLA_MASTER", master))
+    if netns is not None:
+        attributes.append(("IFLA_NET_NS_FD", netns))
+    message = link_message(index=index, attributes=attributes, up=up, promiscuous=promiscuous)
+    return from_pyroute2(message, RTM_NEWLINK, 0, "link set", name or index)
+
+
+def bridge_port(name: str, *, hairpin: bool | None = None, isolated: bool | None = None) -> Message:
+    """A message that sets a bridge port's options: hairpin sends a frame back out of the port it came in by."""
+    options: list[tuple[str, Any]] = []
+    if hairpin is not None:
+        options.append(("IFLA_BRPORT_MODE", int(hairpin)))
+    if isolated is not None:
+        options.append(("IFLA_BRPORT_ISOLATED", int(isolated)))
+    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": options})]}
+    message = link_message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)])
+    return from_pyroute2(message, RTM_NEWLINK, 0, "link set bridge port", name)
+
+
+def delete(name: str, *, missing_ok: bool = True) -> Message:
+    """A message that deletes a device by name; a veth's peer goes with it (14-26 ms, the kernel waits for RCU)."""
+    message = link_message(attributes=[("IFLA_IFNAME", name)])
+    return from_pyroute2(message, RTM_DELLINK, 0, "link delete", name, (errno.ENODEV,) if missing_ok else ())
+
+
+def ensure_bridge(
+    netlink: NetlinkSocket, name: str, *, mtu: int = 0, mac: str = "", promiscuous: bool | None = None
+) -> Link:
+    """Finds or makes a bridge that is up; an existing one keeps its MAC. Raises FileExistsError if the name is
+    another kind's.
+
+    The MAC of a new one is set explicitly, from the name unless given, so that it does not follow its ports' addresses.
+    """
+    link = get(netlink, name)
+    if link is None:
+        # EEXIST: somebody made it since we looked
+        message = create(name, "bridge", mac=mac or mac_from("bridge", name), mtu=mtu)._replace(ignore=(errno.EEXIST,))
+        netlink.request(message)
+        link = _get_existing(netlink, name)
+    if link.kind != "bridge":
+        raise FileExistsError(errno.EEXIST, f"{name} exists and is no bridge but {link.kind or 'a plain device'}")
+    wanted_promiscuous = promiscuous if promiscuous and not link.flags & IFF_PROMISC else None
+    if not link.up or (mtu and link.mtu != mtu) or wanted_promiscuous:
+        netlink.request(change(link.index, up=True, mtu=mtu, promiscuous=wanted_promiscuous))
+        link = _get_existing(netlink, name)
+    return link
+
+
+def _get_existing(netlink: NetlinkSocket, name: str) -> Link:
+    link = get(netlink, name)
+    if link is None:
+        raise FileNotFoundError(errno.ENODEV, f"device {name} vanished while it was being set up")
+    return link
+
+
+def ensure_vxlan(
+    netlink: NetlinkSocket, name: str, *, vni: int, local: str, uplink: int, port: int, mac: str, mtu: int
+) -> Link:
+    """Finds or makes a VXLAN device (nolearning, up) with these properties; one that differs where it cannot be
+    changed is remade.
+
+    `uplink` is the index of the device that carries the packets, `local` this node's address on it, `port` the UDP
+    port.
+    """
+    wanted = {"IFLA_VXLAN_ID": vni, "IFLA_VXLAN_LOCAL": local, "IFLA_VXLAN_LINK": uplink, "IFLA_VXLAN_PORT": port}
+    wanted["IFLA_VXLAN_LEARNING"] = 0
+    if ":" in local:
+        wanted["IFLA_VXLAN_LOCAL6"] = wanted.pop("IFLA_VXLAN_LOCAL")
+    link = get(netlink, name)
+    if link is not None and (link.kind != "vxlan" or any(link.data.get(key) != value for key, value in wanted.items())):
+        netlink.request(delete(name))
+        link = None
+    if link is None:
+        netlink.request(create(name, "vxlan", data=wanted, mac=mac, mtu=mtu)._replace(ignore=(errno.EEXIST,)))
+        link = _get_existing(netlink, name)
+    if not link.up or link.mac != mac or link.mtu != mtu:
+        netlink.request(change(link.index, up=True, mac=mac, mtu=mtu))
+        link = _get_existing(netlink, name)
+    return link
+
+
+def mac_from(*parts: str) -> str:
+    """A locally administered unicast MAC address that is a function of `parts` (46 bits of their SHA-256)."""
+    digest = bytearray(hashlib.sha256("\0".join(parts).encode()).digest()[:6])
+    digest[0] = digest[0] & 0xFC | 0x02
+    return ":".join(f"{octet:02x}" for octet in digest)
