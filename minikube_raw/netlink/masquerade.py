@@ -146,23 +146,23 @@ def present(key: Key, cidrs: Sequence[str]) -> bool:
     return True
 
 
-def ensure_subnet(subnet: str, *, exclude: Sequence[str]) -> None:
+def ensure_subnet(subnet: str, *, exclude: Sequence[str], table: str = SUBNET_TABLE) -> None:
     """Masquerades what comes from the subnet unless it goes to `exclude` or multicast; replaces what was there
     before.
     """
     family = NFPROTO[family_of(subnet)]
     spared = [*_by_family(exclude).get(family, []), MULTICAST[family]]
     messages = [
-        nftables.add_table(family, SUBNET_TABLE),
-        nftables.delete_table(family, SUBNET_TABLE),
-        nftables.add_table(family, SUBNET_TABLE),
-        *_exempting_chain(family, SUBNET_TABLE, "pods", spared),
+        nftables.add_table(family, table),
+        nftables.delete_table(family, table),
+        nftables.add_table(family, table),
+        *_exempting_chain(family, table, "pods", spared),
         nftables.add_base_chain(
-            family, SUBNET_TABLE, BASE_CHAIN, "nat", nftables.NF_INET_POST_ROUTING, nftables.NF_IP_PRI_NAT_SRC
+            family, table, BASE_CHAIN, "nat", nftables.NF_INET_POST_ROUTING, nftables.NF_IP_PRI_NAT_SRC
         ),
         nftables.add_rule(
             family,
-            SUBNET_TABLE,
+            table,
             BASE_CHAIN,
             *nftables.match_network(family, subnet, source=True),
             nftables.jump("pods"),
@@ -172,15 +172,15 @@ def ensure_subnet(subnet: str, *, exclude: Sequence[str]) -> None:
         nftables.batch(netlink, messages)
 
 
-def subnet_present(subnet: str) -> bool:
+def subnet_present(subnet: str, *, table: str = SUBNET_TABLE) -> bool:
     """Whether ensure_subnet's rules are in force (somebody may have flushed the ruleset)."""
     family = NFPROTO[family_of(subnet)]
     with nftables.open_socket() as netlink:
-        return all(nftables.has_rules(netlink, family, SUBNET_TABLE, chain) for chain in (BASE_CHAIN, "pods"))
+        return all(nftables.has_rules(netlink, family, table, chain) for chain in (BASE_CHAIN, "pods"))
 
 
-def remove_subnet(family: int = socket.AF_INET) -> None:
+def remove_subnet(family: int = socket.AF_INET, *, table: str = SUBNET_TABLE) -> None:
     """Removes ensure_subnet's table."""
-    table = NFPROTO[family]
+    protocol = NFPROTO[family]
     with nftables.open_socket() as netlink:
-        nftables.batch(netlink, [nftables.add_table(table, SUBNET_TABLE), nftables.delete_table(table, SUBNET_TABLE)])
+        nftables.batch(netlink, [nftables.add_table(protocol, table), nftables.delete_table(protocol, table)])
