@@ -42,8 +42,8 @@ class ClusterRecord(msgspec.Struct, frozen=True):
     nodes: tuple[NodeRecord, ...]
     store: str = "sqlite"
     ip_forward: str | None = None  # the host's value before us; None: we did not change it
-    node_monitor_grace: float = 40.0  # seconds without a Lease until a node is NotReady
-    eviction_after: float | None = None  # seconds until a dead node's pods move; None: what each pod tolerates
+    node_monitor_grace: float = 16.0  # seconds without a Lease until a node is NotReady
+    eviction_after: float = 5.0  # seconds until pods of a dead node move, where they only have the default tolerations
 
     @property
     def host_ip(self) -> str:
@@ -84,18 +84,23 @@ class Layout:
         return f"minikube-raw/{self.name}" + (f"/{node}" if node else "")
 
     def load(self) -> ClusterRecord | None:
-        """The cluster's record, None if there is no such cluster. Raises ValueError when it cannot be read as one."""
+        """The cluster's record, None if there is no such cluster. Raises ValueError when it cannot be read as one.
+
+        A damaged record is read from its copy in the run directory, which lasts as long as what it describes.
+        """
         try:
-            return msgspec.json.decode(self.record.read_bytes(), type=ClusterRecord)
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
-            raise ValueError(f"{self.record} is not a cluster record: {error}") from error
+            return read_record(self.record)
+        except ValueError:
+            if (copy := read_record(self.run / self.record.name)) is not None:
+                return copy
+            raise
 
     def save(self, record: ClusterRecord) -> None:
-        """Write the record; a crash leaves the old one or the new one."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.record, msgspec.json.format(msgspec.json.encode(record), indent=2))
+        """Write the record and its copy; a crash leaves the old one or the new one."""
+        data = msgspec.json.format(msgspec.json.encode(record), indent=2)
+        for folder in (self.state, self.run):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(folder / self.record.name, data)
 
     def remove(self) -> None:
         """Remove the cluster's directories, and those above them that are empty afterwards. A missing one is fine."""
@@ -107,12 +112,24 @@ class Layout:
     def locked(self) -> Iterator[None]:
         """One command at a time works on the clusters of a run directory. Raises BlockingIOError if another does."""
         self.run_root.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.run_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the directory itself: no lock file to leave behind
+        fd = os.open(
+            self.run_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )  # the directory itself: no lock file to leave behind
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(fd)
+
+
+def read_record(path: Path) -> ClusterRecord | None:
+    """Read a cluster's record, None if there is no file. Raises ValueError when it cannot be read as one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClusterRecord)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path} is not a cluster record: {error}") from error
 
 
 def clusters(state_dir: Path) -> list[str]:

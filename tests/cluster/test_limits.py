@@ -1,0 +1,48 @@
+"""cgroup limits hold against those who try: memory, processes, CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .conftest import Cluster
+from .manifests import pod
+from .waiting import until
+
+Apply = Callable[..., str]
+
+
+def test_a_memory_hog_ends_oom_killed_with_137(cluster: Cluster, namespace: str, apply: Apply) -> None:
+    hog = "exec tail /dev/zero"  # keeps the last line, which never ends
+    apply(pod("hog", hog, spec="restartPolicy: Never", container="resources: {limits: {memory: 32Mi}}"))
+    status = until(
+        lambda: cluster.get("-n", namespace, "pod", "hog")["status"], lambda s: s.get("phase") == "Failed", seconds=30
+    )
+    ended = status["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_fork_bomb_stays_inside_its_pids_limit(cluster: Cluster, namespace: str, apply: Apply) -> None:
+    apply(pod("bomb", "i=0; while [ $i -lt 20000 ]; do sleep 3600 & i=$((i+1)); done; exec sleep 3600"))
+    cluster.kubectl("-n", namespace, "wait", "pod/bomb", "--for=condition=Ready", "--timeout=30s")
+    node = cluster.get("-n", namespace, "pod", "bomb")["spec"]["nodeName"]
+    until(lambda: cluster.kubectl("-n", namespace, "logs", "bomb").stdout, lambda text: "fork" in text, seconds=60)
+    neighbour = pod("neighbour", node=node)
+    apply(neighbour)
+    cluster.kubectl("-n", namespace, "wait", "pod/neighbour", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "delete", "pod/bomb", "--timeout=30s")
+
+
+def test_a_cpu_limit_holds_within_a_tenth(cluster: Cluster, namespace: str, apply: Apply) -> None:
+    apply(pod("spin", "while :; do :; done", container="resources: {limits: {cpu: 200m}}"))
+    cluster.kubectl("-n", namespace, "wait", "pod/spin", "--for=condition=Ready", "--timeout=30s")
+    used, began = cpu_seconds(cluster, namespace, "spin"), time.monotonic()
+    time.sleep(5)  # what is measured is a rate: it needs a stretch of time
+    share = (cpu_seconds(cluster, namespace, "spin") - used) / (time.monotonic() - began)
+    assert 0.18 <= share <= 0.22
+
+
+def cpu_seconds(cluster: Cluster, namespace: str, name: str) -> float:
+    """CPU time of the container's first process and of all children it has reaped."""
+    ticks = cluster.kubectl("-n", namespace, "exec", name, "--", "cut", "-d ", "-f14,15", "/proc/1/stat").stdout.split()
+    return sum(map(int, ticks)) / 100

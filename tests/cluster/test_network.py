@@ -1,0 +1,67 @@
+"""Pods reach each other by their own addresses, wherever they run, and the host reaches every pod."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .conftest import Cluster
+from .manifests import pod
+
+Apply = Callable[..., str]
+
+
+def address(cluster: Cluster, namespace: str, name: str) -> str:
+    """The pod's IP."""
+    return str(cluster.get("-n", namespace, "pod", name)["status"]["podIP"])
+
+
+@pytest.fixture
+def pods(cluster: Cluster, namespace: str, apply: Apply) -> Iterator[str]:
+    """Pods a1 and a2 on the first node, b on the second, each with a web server that prints its client's address."""
+    cgi = r'mkdir -p /www/cgi-bin && printf "#!/bin/sh\necho; echo \$REMOTE_ADDR\n" > /www/cgi-bin/who && chmod +x /www/cgi-bin/who'
+    script = f"{cgi} && exec httpd -f -p 80 -h /www"
+    nodes = [node["metadata"]["name"] for node in cluster.get("nodes")["items"]]
+    for name, node in (("a1", nodes[0]), ("a2", nodes[0]), ("b", nodes[1])):
+        apply(pod(name, script, node=node))
+    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=30s")
+    return iter([namespace])
+
+
+@pytest.mark.parametrize(("client", "server"), [("a1", "a2"), ("a1", "b"), ("b", "a1"), ("a1", "a1")])
+def test_pods_see_each_others_real_addresses(cluster: Cluster, pods: Iterator[str], client: str, server: str) -> None:
+    namespace = next(pods)
+    target = address(cluster, namespace, server)
+    url = f"http://{target}/cgi-bin/who"
+    seen = cluster.kubectl("-n", namespace, "exec", client, "--", "wget", "-qO-", "-T", "5", url).stdout.strip()
+    assert seen == address(cluster, namespace, client)
+
+
+def test_large_packets_cross_the_overlay(cluster: Cluster, pods: Iterator[str]) -> None:
+    namespace = next(pods)
+    write = "dd if=/dev/zero of=/www/big bs=1M count=8 2>/dev/null"
+    cluster.kubectl("-n", namespace, "exec", "b", "--", "sh", "-c", write)
+    fetch = f"wget -qO- -T 5 http://{address(cluster, namespace, 'b')}/big | wc -c"
+    assert cluster.kubectl("-n", namespace, "exec", "a1", "--", "sh", "-c", fetch).stdout.strip() == str(8 << 20)
+
+
+def test_the_host_reaches_every_pod(cluster: Cluster, pods: Iterator[str]) -> None:
+    namespace = next(pods)
+    for name in ("a1", "a2", "b"):
+        with socket.create_connection((address(cluster, namespace, name), 80), timeout=5):
+            pass
+
+
+def test_a_dropping_forward_chain_on_the_host_does_not_cut_nodes_apart(cluster: Cluster, pods: Iterator[str]) -> None:
+    namespace = next(pods)
+    chain = "table inet other { chain forward { type filter hook forward priority 0; policy drop; } }"
+    subprocess.run(["nft", "-f", "-"], input=chain, text=True, check=True)
+    try:
+        url = f"http://{address(cluster, namespace, 'b')}/cgi-bin/who"
+        seen = cluster.kubectl("-n", namespace, "exec", "a1", "--", "wget", "-qO-", "-T", "5", url).stdout.strip()
+        assert seen == address(cluster, namespace, "a1")
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", "other"], check=True)
