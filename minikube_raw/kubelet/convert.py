@@ -1,0 +1,169 @@
+"""From a Pod to what the runtime is asked for: PodSandboxConfig and ContainerConfig.
+
+Pure: images, volumes and the objects that variables refer to have been resolved before. The runtime knows nothing of
+pods, so everything Kubernetes means by a field is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from minikube_raw.api.core import Container, Pod, SecurityContext
+from minikube_raw.kubelet import dns, downward, env, qos
+from minikube_raw.kubelet.pods import grace_period
+from minikube_raw.runtime import cri
+
+POD_NAME = "io.kubernetes.pod.name"
+POD_NAMESPACE = "io.kubernetes.pod.namespace"
+POD_UID = "io.kubernetes.pod.uid"
+CONTAINER_NAME = "io.kubernetes.container.name"
+GRACE_PERIOD = "io.kubernetes.pod.terminationGracePeriod"
+_PROPAGATION = {
+    "HostToContainer": cri.MountPropagation.HOST_TO_CONTAINER,
+    "Bidirectional": cri.MountPropagation.BIDIRECTIONAL,
+}
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """What containers are told of their node."""
+
+    name: str
+    ip: str
+    cluster: dns.ClusterDNS = dns.ClusterDNS()
+    resolver: cri.DNSConfig = cri.DNSConfig()
+    memory_capacity: int = 0
+    pod_pids_limit: int | None = None
+    allocatable: Mapping[str, str] = {}
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What was resolved for one container: the image's id, its variables and its mounts."""
+
+    image: str
+    envs: Mapping[str, str] = {}
+    mounts: tuple[cri.Mount, ...] = ()
+
+
+def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) -> cri.PodSandboxConfig:
+    """The pod's shared environment."""
+    meta, spec = pod.metadata, pod.spec
+    hostname, _ = dns.hostname_and_domain(pod, node.cluster.domain, node.name)
+    return cri.PodSandboxConfig(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        attempt=attempt,
+        hostname=hostname,
+        log_directory=log_directory,
+        cgroup_parent=qos.cgroup_parent(pod),
+        namespaces=_namespaces(pod),
+        dns=dns.pod_dns(pod, node.cluster, node.resolver),
+        port_mappings=_port_mappings(pod),
+        hosts=tuple((alias.ip, alias.hostnames) for alias in spec.host_aliases),
+        sysctls={each.name: each.value for each in spec.security_context.sysctls},
+        labels={**meta.labels, POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid},
+        annotations={**meta.annotations, GRACE_PERIOD: str(grace_period(pod))},
+        resources=qos.pod_resources(pod, node.pod_pids_limit),
+    )
+
+
+def container_config(
+    pod: Pod, container: Container, attempt: int, prepared: Prepared, node: NodeFacts
+) -> cri.ContainerConfig:
+    """One container."""
+    return cri.ContainerConfig(
+        name=container.name,
+        attempt=attempt,
+        image=prepared.image,
+        image_name=container.image,
+        command=env.expand_all(container.command, prepared.envs),
+        args=env.expand_all(container.args, prepared.envs),
+        working_dir=container.working_dir,
+        envs=tuple(prepared.envs.items()),
+        mounts=prepared.mounts,
+        labels=_labels(pod, container),
+        annotations={GRACE_PERIOD: str(grace_period(pod))},
+        log_path=f"{container.name}/{attempt}.log",
+        stdin=container.stdin,
+        stdin_once=container.stdin_once,
+        tty=container.tty,
+        stop_signal=container.lifecycle.stop_signal if container.lifecycle is not None else "",
+        resources=qos.container_resources(pod, container, node.memory_capacity),
+        security=security_context(pod, container.security_context or SecurityContext()),
+    )
+
+
+def variables(
+    pod: Pod, container: Container, referred: env.Referred, at: downward.Addresses, node: NodeFacts
+) -> dict[str, str]:
+    """The container's environment. Raises env.ConfigError."""
+    sources = env.EnvSources(
+        fields=lambda path: downward.field(pod, path, at),
+        resource_field=lambda selector: downward.resource_field(pod, selector, container, node.allocatable),
+        config_maps=referred.config_maps,
+        secrets=referred.secrets,
+        services=referred.services,
+    )
+    return env.environment(pod, container, sources)
+
+
+def mount_propagation(asked: str) -> cri.MountPropagation:
+    """A volumeMount's mountPropagation in CRI's words."""
+    return _PROPAGATION.get(asked, cri.MountPropagation.PRIVATE)
+
+
+def security_context(pod: Pod, own: SecurityContext) -> cri.SecurityContext:
+    """The container's securityContext over the pod's."""
+    shared = pod.spec.security_context
+    groups = shared.supplemental_groups + ((shared.fs_group,) if shared.fs_group is not None else ())
+    capabilities = own.capabilities
+    return cri.SecurityContext(
+        run_as_user=own.run_as_user if own.run_as_user is not None else shared.run_as_user,
+        run_as_group=own.run_as_group if own.run_as_group is not None else shared.run_as_group,
+        supplemental_groups=groups,
+        add_capabilities=capabilities.add if capabilities else (),
+        drop_capabilities=capabilities.drop if capabilities else (),
+        privileged=own.privileged,
+        readonly_rootfs=own.read_only_root_filesystem,
+        no_new_privs=_no_new_privs(own),
+        unmasked_proc=own.proc_mount == "Unmasked",
+    )
+
+
+def _no_new_privs(own: SecurityContext) -> bool:
+    """allowPrivilegeEscalation: false, unless privileged or CAP_SYS_ADMIN, for which it is always true."""
+    added = own.capabilities.add if own.capabilities else ()
+    return own.allow_privilege_escalation is False and not own.privileged and "SYS_ADMIN" not in added
+
+
+def _namespaces(pod: Pod) -> cri.NamespaceOption:
+    mode = cri.NamespaceMode
+    pid = mode.POD if pod.spec.share_process_namespace else mode.CONTAINER
+    return cri.NamespaceOption(
+        network=mode.NODE if pod.spec.host_network else mode.POD,
+        pid=mode.NODE if pod.spec.host_pid else pid,
+        ipc=mode.NODE if pod.spec.host_ipc else mode.POD,
+    )
+
+
+def _port_mappings(pod: Pod) -> tuple[cri.PortMapping, ...]:
+    if pod.spec.host_network:
+        return ()
+    return tuple(
+        cri.PortMapping(port.container_port, port.host_port, port.protocol, port.host_ip)
+        for container in (*pod.spec.init_containers, *pod.spec.containers)
+        for port in container.ports
+        if port.host_port
+    )
+
+
+def _labels(pod: Pod, container: Container) -> dict[str, str]:
+    meta = pod.metadata
+    return {
+        POD_NAME: meta.name,
+        POD_NAMESPACE: meta.namespace,
+        POD_UID: meta.uid,
+        CONTAINER_NAME: container.name,
+    }

@@ -1,0 +1,81 @@
+"""What a pod finds in /etc/resolv.conf and as its host name, decided by dnsPolicy, dnsConfig and the node's own file.
+
+Pure; the runtime writes the files. Source: k8s.io/kubernetes/pkg/kubelet/network/dns.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from minikube_raw.api.core import Pod, PodDNSConfig
+from minikube_raw.runtime.cri import DNSConfig
+
+
+class ClusterDNS(msgspec.Struct, frozen=True):
+    """What the cluster offers. Without servers ClusterFirst pods get the node's resolver, as upstream."""
+
+    servers: tuple[str, ...] = ()
+    domain: str = "cluster.local"
+
+
+def parse_resolv_conf(text: str) -> DNSConfig:
+    """resolv.conf(5): nameserver lines, the last search line, options."""
+    servers: list[str] = []
+    searches: tuple[str, ...] = ()
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) > 1 and words[0] == "nameserver":
+            servers.append(words[1])
+        elif words and words[0] in ("search", "domain"):
+            searches = tuple(words[1:])
+        elif words and words[0] == "options":
+            options += words[1:]
+    return DNSConfig(servers=tuple(servers), searches=searches, options=tuple(options))
+
+
+def pod_dns(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> DNSConfig:
+    """The resolver configuration of a pod."""
+    base = _by_policy(pod, cluster, node)
+    config = pod.spec.dns_config
+    return base if config is None else _merged(base, config)
+
+
+def _by_policy(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> DNSConfig:
+    policy = pod.spec.dns_policy
+    if policy == "None":
+        return DNSConfig()
+    cluster_first = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
+    if not cluster_first or not cluster.servers:
+        return node
+    namespace, domain = pod.metadata.namespace, cluster.domain
+    searches = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain)
+    unique = searches + tuple(each for each in node.searches if each not in searches)
+    return DNSConfig(servers=cluster.servers, searches=unique, options=("ndots:5",))
+
+
+def _merged(base: DNSConfig, config: PodDNSConfig) -> DNSConfig:
+    """dnsConfig adds servers and searches; an option of the same name replaces."""
+    options = {each.split(":")[0]: each for each in base.options}
+    for option in config.options:
+        options[option.name] = option.name if option.value is None else f"{option.name}:{option.value}"
+    return DNSConfig(
+        servers=_unique(base.servers, config.nameservers),
+        searches=_unique(base.searches, config.searches),
+        options=tuple(options.values()),
+    )
+
+
+def _unique(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*first, *more]))
+
+
+def hostname_and_domain(pod: Pod, cluster_domain: str, node_name: str) -> tuple[str, str]:
+    """(host name, qualified name or ""): spec.hostname, else the pod's name cut to 63; the node's with hostNetwork."""
+    if pod.spec.host_network:
+        return node_name, ""
+    name = pod.spec.hostname or pod.metadata.name[:63].rstrip("-.")
+    if not pod.spec.subdomain:
+        return name, ""
+    qualified = f"{name}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}"
+    return (qualified if pod.spec.set_hostname_as_fqdn else name), qualified

@@ -1,0 +1,54 @@
+"""Small questions about a Pod that several parts of a node ask: its key, its containers, whether one is a sidecar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from minikube_raw.api.core import Container, Pod
+
+
+def key(pod: Pod) -> str:
+    """namespace/name."""
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def all_containers(pod: Pod) -> tuple[Container, ...]:
+    """Init containers first, as they start."""
+    return pod.spec.init_containers + pod.spec.containers
+
+
+def container(pod: Pod, name: str) -> Container | None:
+    """The container or init container of that name."""
+    return next((each for each in all_containers(pod) if each.name == name), None)
+
+
+def is_sidecar(container: Container) -> bool:
+    """Whether an init container keeps running beside the others (restartPolicy: Always)."""
+    return container.restart_policy == "Always"
+
+
+def is_terminal(pod: Pod) -> bool:
+    """Whether the pod has ended for good."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+def grace_period(pod: Pod) -> int:
+    """Seconds between stop signal and kill; at least one, as a kubelet gives even to forced deletions."""
+    asked = pod.metadata.deletion_grace_period_seconds
+    return max(pod.spec.termination_grace_period_seconds if asked is None else asked, 1)
+
+
+def field_path(pod: Pod, container_name: str) -> str:
+    """The field an Event is about: spec.containers{name}, spec.initContainers{name}, or "" for the pod itself."""
+    if not container_name:
+        return ""
+    init = any(each.name == container_name for each in pod.spec.init_containers)
+    return f"spec.{'initContainers' if init else 'containers'}{{{container_name}}}"
+
+
+def from_manifest(manifest: Any) -> Pod:
+    """A Pod from a decoded manifest (YAML). Raises msgspec.ValidationError naming the field of a wrong type."""
+    without_status = {name: value for name, value in manifest.items() if name != "status"}
+    return msgspec.convert(without_status, Pod)

@@ -1,0 +1,311 @@
+"""The status a pod has: spec, what the runtime found and what hinders it → PodStatus as JSON.
+
+Pure. Field order, reasons and messages are those Kubernetes 1.36's kubelet writes; times of conditions are taken over
+from the status written before as long as the condition has not changed. Sending it is `statusmanager`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from minikube_raw.api.core import Container, Pod, VolumeMount
+from minikube_raw.client.clock import timestamp
+from minikube_raw.kubelet import qos
+from minikube_raw.kubelet.pods import is_sidecar
+from minikube_raw.kubelet.syncpod import Found, init_succeeded, should_restart
+from minikube_raw.runtime.cri import ContainerState, ContainerStatus
+
+Json = dict[str, Any]
+RUNTIME_SCHEME = "minikube-raw"
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Why a container does not run (yet)."""
+
+    reason: str
+    message: str = ""
+
+
+class Circumstances(msgspec.Struct, frozen=True):
+    """What the status depends on besides pod and runtime."""
+
+    host_ip: str
+    now: float  # seconds since the epoch
+    waiting: Mapping[str, Waiting] = {}  # by container name
+    image_names: Mapping[str, tuple[str, str]] = {}  # image id → (image, imageID) as statuses show them
+    unready: frozenset[str] = frozenset()  # container ids whose readiness probe has not succeeded
+    not_started: frozenset[str] = frozenset()  # container ids whose startup probe has not succeeded
+    users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
+    terminating: bool = False
+    terminated: bool = False  # containers and sandbox are gone for good
+    reason: str = ""  # of the whole pod (Evicted, DeadlineExceeded, …)
+    message: str = ""
+    failed: bool = False  # the pod was refused or ended by us
+
+
+def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) -> Json:
+    """The whole PodStatus. `previous` is the status written last ({} when there is none)."""
+    init = [_container_status(pod, each, found, around, previous, init=True) for each in pod.spec.init_containers]
+    main = [_container_status(pod, each, found, around, previous, init=False) for each in pod.spec.containers]
+    phase = _phase(pod, found, main, init, around, previous)
+    status: Json = {"observedGeneration": pod.metadata.generation or None, "phase": phase}
+    status["conditions"] = _conditions(pod, found, around, previous, phase, init, main)
+    status |= {"message": around.message, "reason": around.reason} if around.reason else {}
+    status |= _addresses(pod, found, around, previous)
+    status["startTime"] = previous.get("startTime") or timestamp(around.now)
+    status |= {"initContainerStatuses": init} if init else {}
+    status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value} | _pod_resources(pod)
+    return {key: value for key, value in status.items() if value is not None}
+
+
+# -- containers ------------------------------------------------------------------------------------------------------
+
+
+def _container_status(
+    pod: Pod, container: Container, found: Found, around: Circumstances, previous: Json, *, init: bool
+) -> Json:
+    runs = found.runs_of(container.name)
+    last = runs[0] if runs else None
+    state, last_state = _states(pod, container, runs, around, init=init)
+    running = "running" in state
+    started = running and last is not None and last.id not in around.not_started
+    ready = _is_ready(container, last, around, running=running and started, init=init)
+    result: Json = {"name": container.name, "state": state, "lastState": last_state, "ready": ready}
+    result["restartCount"] = last.attempt if last else 0
+    image, image_id = _image(container, last, around, previous)
+    result |= {"image": image, "imageID": image_id}
+    result |= {"containerID": _container_id(last)} if last else {}
+    result["started"] = started
+    if last is not None:
+        result |= _resources(container)
+    if container.volume_mounts:
+        result["volumeMounts"] = [_volume_mount(each) for each in container.volume_mounts]
+    if running and last is not None and last.id in around.users:
+        uid, gid, groups = around.users[last.id]
+        result["user"] = {"linux": {"uid": uid, "gid": gid, "supplementalGroups": list(groups)}}
+    return result
+
+
+def _is_ready(
+    container: Container, last: ContainerStatus | None, around: Circumstances, *, running: bool, init: bool
+) -> bool:
+    if init and not is_sidecar(container):
+        return last is not None and last.state is ContainerState.EXITED and last.exit_code == 0
+    return running and last is not None and last.id not in around.unready
+
+
+def _states(
+    pod: Pod, container: Container, runs: list[ContainerStatus], around: Circumstances, *, init: bool
+) -> tuple[Json, Json]:
+    """(state, lastState): a container that waits for its restart shows how it ended in lastState."""
+    waiting = around.waiting.get(container.name)
+    ended = [each for each in runs if _has_ended(each)]
+    if runs and runs[0].state is ContainerState.RUNNING:
+        return {"running": {"startedAt": timestamp(runs[0].started_at / 1e9)}}, _terminated(ended[:1])
+    if runs and _has_ended(runs[0]) and not (waiting and not around.terminating):
+        return _terminated(ended[:1]), _terminated(ended[1:2])
+    if waiting is not None and not around.terminated:
+        return {"waiting": _without_empty({"reason": waiting.reason, "message": waiting.message})}, _terminated(
+            ended[:1]
+        )
+    if around.terminated and not runs:
+        return _never_located(), {}
+    reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
+    return {"waiting": {"reason": reason}}, _terminated(ended[:1])
+
+
+def _has_ended(status: ContainerStatus) -> bool:
+    return status.state in (ContainerState.EXITED, ContainerState.UNKNOWN)
+
+
+def _never_located() -> Json:
+    message = "The container could not be located when the pod was terminated"
+    never: Json = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": message}
+    return {"terminated": {**never, "startedAt": None, "finishedAt": None}}
+
+
+def _terminated(runs: list[ContainerStatus]) -> Json:
+    """ContainerState.terminated of the first of runs, or {}."""
+    if not runs:
+        return {}
+    run = runs[0]
+    reason = run.reason or ("Completed" if run.exit_code == 0 else "Error")
+    return {
+        "terminated": _without_empty({"exitCode": run.exit_code, "reason": reason, "message": run.message})
+        | {"startedAt": timestamp(run.started_at / 1e9), "finishedAt": timestamp(run.finished_at / 1e9)}
+        | {"containerID": _container_id(run)}
+    }
+
+
+def _without_empty(fields: Json) -> Json:
+    return {key: value for key, value in fields.items() if value != ""}
+
+
+def _container_id(run: ContainerStatus) -> str:
+    return f"{RUNTIME_SCHEME}://{run.id}"
+
+
+def _image(
+    container: Container, last: ContainerStatus | None, around: Circumstances, previous: Json
+) -> tuple[str, str]:
+    """(image, imageID); a kubelet that was restarted finds them in the status written before."""
+    if last is None:
+        return container.image, ""
+    known = around.image_names.get(last.image)
+    if known is not None:
+        return known
+    written = (*previous.get("initContainerStatuses", ()), *previous.get("containerStatuses", ()))
+    before = next((each for each in written if each.get("containerID") == _container_id(last)), None)
+    return (before["image"], before["imageID"]) if before else (last.image_name or container.image, last.image)
+
+
+def _resources(container: Container) -> Json:
+    requests = _quantities(container.resources.requests)
+    limits = _quantities(container.resources.limits)
+    requests = requests or limits  # a limit alone asks for as much (the API server defaults it; a manifest may not)
+    both: Json = ({"limits": limits} if limits else {}) | ({"requests": requests} if requests else {})
+    return ({"allocatedResources": requests} if requests else {}) | {"resources": both}
+
+
+def _pod_resources(pod: Pod) -> Json:
+    """status.allocatedResources and status.resources: the sums over the containers."""
+    requests = qos.totals([qos.requests_of(each) for each in pod.spec.containers])
+    limits = qos.totals([each.resources.limits for each in pod.spec.containers], everywhere=True)
+    shown: Json = ({"limits": limits} if limits else {}) | ({"requests": requests} if requests else {})
+    return ({"allocatedResources": requests} if requests else {}) | {"resources": shown}
+
+
+def _quantities(amounts: qos.Amounts) -> dict[str, str]:
+    return {name: str(amount) for name, amount in amounts.items()}
+
+
+def _volume_mount(mount: VolumeMount) -> Json:
+    shown: Json = {"name": mount.name, "mountPath": mount.mount_path}
+    return shown | {"readOnly": True, "recursiveReadOnly": "Disabled"} if mount.read_only else shown
+
+
+# -- the pod ---------------------------------------------------------------------------------------------------------
+
+
+def _phase(pod: Pod, found: Found, main: list[Json], init: list[Json], around: Circumstances, previous: Json) -> str:
+    """PodPhase. A terminal phase is shown only once everything is stopped, and never left again."""
+    if previous.get("phase") in ("Succeeded", "Failed"):
+        return str(previous["phase"])
+    if around.failed:
+        return "Failed"
+    if around.terminated:
+        return _terminal_phase(pod, found, main)
+    initialized = all(init_succeeded(each, found) for each in pod.spec.init_containers)
+    started = any(found.runs_of(each.name) for each in pod.spec.containers)
+    if not started and (not initialized or pod.spec.init_containers):
+        return "Pending"
+    return "Running" if started and not _some_never_ran(main) else "Pending"
+
+
+def _terminal_phase(pod: Pod, found: Found, main: list[Json]) -> str:
+    exits = [each["state"].get("terminated", {}).get("exitCode", 137) for each in main]
+    failed_init = any(
+        (last := found.latest(each.name)) is not None and last.exit_code != 0 and not is_sidecar(each)
+        for each in pod.spec.init_containers
+    )
+    return "Failed" if failed_init or any(exits) else "Succeeded"
+
+
+def _some_never_ran(main: Iterable[Json]) -> bool:
+    """A container that waits and has never ended keeps a pod Pending."""
+    return any("waiting" in each["state"] and not each["lastState"] for each in main)
+
+
+def _addresses(pod: Pod, found: Found, around: Circumstances, previous: Json) -> Json:
+    sandbox = found.ready_sandbox or found.sandbox
+    if pod.spec.host_network:
+        ips: list[str] = [around.host_ip] if sandbox else []
+    else:
+        ips = list(sandbox.ips) if sandbox else []
+    shown: Json = {"hostIP": around.host_ip, "hostIPs": [{"ip": around.host_ip}]}
+    if not ips:
+        return shown | {key: previous[key] for key in ("podIP", "podIPs") if key in previous}
+    return shown | {"podIP": ips[0], "podIPs": [{"ip": each} for each in ips]}
+
+
+def _conditions(
+    pod: Pod, found: Found, around: Circumstances, previous: Json, phase: str, init: list[Json], main: list[Json]
+) -> list[Json]:
+    """The kubelet's conditions in its order; conditions of others are theirs to write."""
+    ready = _containers_ready(pod, around, phase, init, main)
+    own = [
+        ("PodReadyToStartContainers", found.ready_sandbox is not None and not around.terminated, "", ""),
+        ("Initialized", *_initialized(pod, found, phase, around)),
+        ("Ready", *_with_gates(pod, ready)),
+        ("ContainersReady", *ready),
+        ("PodScheduled", True, "", ""),
+    ]
+    before = {each["type"]: each for each in previous.get("conditions", ())}
+    return [_condition(pod, each, before, around.now) for each in own]
+
+
+def _condition(pod: Pod, wanted: tuple[str, bool, str, str], before: Mapping[str, Json], now: float) -> Json:
+    kind, holds, reason, message = wanted
+    status = "True" if holds else "False"
+    old = before.get(kind, {})
+    since = old.get("lastTransitionTime") if old.get("status") == status else None
+    shown: Json = {"type": kind}
+    shown |= {"observedGeneration": pod.metadata.generation} if pod.metadata.generation else {}
+    shown |= {"status": status, "lastProbeTime": None, "lastTransitionTime": since or timestamp(now)}
+    return shown | _without_empty({"reason": reason, "message": message})
+
+
+def _initialized(pod: Pod, found: Found, phase: str, around: Circumstances) -> tuple[bool, str, str]:
+    incomplete = [each.name for each in pod.spec.init_containers if not init_succeeded(each, found)]
+    if phase == "Succeeded":
+        return True, "PodCompleted", ""
+    if incomplete and not any(found.runs_of(each.name) for each in pod.spec.containers):
+        return False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(incomplete)}]"
+    return True, "", ""
+
+
+def _containers_ready(
+    pod: Pod, around: Circumstances, phase: str, init: list[Json], main: list[Json]
+) -> tuple[bool, str, str]:
+    if phase == "Succeeded" or _all_ended(pod, main) == "Succeeded":
+        return False, "PodCompleted", ""
+    if phase == "Failed" or _all_ended(pod, main) == "Failed":
+        return False, "PodFailed", ""
+    sidecars = {each.name for each in pod.spec.init_containers if is_sidecar(each)}
+    counted = [each for each in init if each["name"] in sidecars] + main
+    unready = [each["name"] for each in counted if not each["ready"]]
+    if unready:
+        return False, "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
+    return True, "", ""
+
+
+def _all_ended(pod: Pod, main: list[Json]) -> str:
+    """The phase that is coming when every container has ended and none is restarted, before everything is stopped."""
+    exits = [each["state"].get("terminated", {}).get("exitCode") for each in main]
+    if not exits or any(each is None for each in exits) or pod.spec.restart_policy == "Always":
+        return ""
+    if pod.spec.restart_policy == "OnFailure" and any(exits):
+        return ""
+    return "Failed" if any(exits) else "Succeeded"
+
+
+def _with_gates(pod: Pod, ready: tuple[bool, str, str]) -> tuple[bool, str, str]:
+    """Ready is ContainersReady and every readiness gate (a condition that others set)."""
+    if not ready[0] or not pod.spec.readiness_gates:
+        return ready
+    status = {each.type: each.status for each in pod.status.conditions}
+    open_gates = [gate.condition_type for gate in pod.spec.readiness_gates]
+    missing = [gate for gate in open_gates if status.get(gate) != "True"]
+    if not missing:
+        return ready
+    quoted = "; ".join(f'corresponding condition of pod readiness gate "{gate}" does not exist.' for gate in missing)
+    return False, "ReadinessGatesNotReady", quoted
+
+
+def restart_expected(pod: Pod, found: Found, name: str) -> bool:
+    """Whether a container that ended will be started again."""
+    last = found.latest(name)
+    return last is not None and _has_ended(last) and should_restart(pod.spec.restart_policy, last)

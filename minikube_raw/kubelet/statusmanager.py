@@ -1,0 +1,125 @@
+"""Sends pod statuses to the API server: at once, one request at a time per pod, always the newest, never in a worker.
+
+While a request of a pod is under way only the latest status waits behind it; a server that is away is retried until it
+answers or the status is superseded. A pod that is gone for good is deleted here too, after its last status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from minikube_raw.api.core import Pod
+from minikube_raw.api.status import StatusError
+from minikube_raw.client.clock import Clock, SystemClock, sleep
+from minikube_raw.client.resources import PODS
+from minikube_raw.client.rest import Client, PatchType
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+_RETRY_FIRST, _RETRY_MAX = 0.1, 5.0
+_MERGED_BY_IP = ("hostIPs", "podIPs")
+
+
+def status_patch(pod: Pod, old: Json, new: Json) -> Json:
+    """A strategic merge patch from the status sent last to the new one, with the uid as precondition.
+
+    Conditions merge by type, so those of others survive; addresses are replaced; what is no longer there is null.
+    """
+    status: Json = {key: value for key, value in new.items() if value != old.get(key)}
+    status |= {key: None for key in old if key not in new}
+    if "conditions" in status:
+        status["$setElementOrder/conditions"] = [{"type": each["type"]} for each in new["conditions"]]
+    for key in _MERGED_BY_IP:
+        if key in status and old.get(key):
+            status[key] = [*status[key], {"$patch": "replace"}]
+    return {"metadata": {"uid": pod.metadata.uid}, "status": status}
+
+
+class _Outbox:
+    """What is to be sent for one pod, and what the server has."""
+
+    def __init__(self, pod: Pod, sent: Json) -> None:
+        self.pod = pod
+        self.sent = sent
+        self.wanted: Json | None = None
+        self.delete = False
+        self.changed = asyncio.Event()
+
+
+class StatusManager:
+    """One sender per pod. `set` and `delete` return at once."""
+
+    def __init__(self, client: Client, clock: Clock | None = None) -> None:
+        self._client = client
+        self._clock = clock or SystemClock()
+        self._outboxes: dict[str, _Outbox] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def set(self, pod: Pod, status: Json, server_has: Json) -> None:
+        """Send a status; `server_has` is what the API server had when the pod was first seen."""
+        outbox = self._outbox(pod, server_has)
+        outbox.wanted = status
+        outbox.changed.set()
+
+    def delete(self, pod: Pod) -> None:
+        """After the newest status, delete the object with a grace period of 0, if it still is this pod."""
+        outbox = self._outbox(pod, {})
+        outbox.delete = True
+        outbox.changed.set()
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone from the API server; nothing needs to be sent any more."""
+        self._outboxes.pop(uid, None)
+        task = self._tasks.pop(uid, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop sending."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _outbox(self, pod: Pod, server_has: Json) -> _Outbox:
+        uid = pod.metadata.uid
+        outbox = self._outboxes.get(uid)
+        if outbox is None:
+            outbox = self._outboxes[uid] = _Outbox(pod, server_has)
+            self._tasks[uid] = asyncio.create_task(self._send_all(outbox), name=f"status of {pod.metadata.name}")
+        return outbox
+
+    async def _send_all(self, outbox: _Outbox) -> None:
+        delay = _RETRY_FIRST
+        while True:
+            await outbox.changed.wait()
+            outbox.changed.clear()
+            try:
+                if await self._send(outbox):
+                    return
+                delay = _RETRY_FIRST
+            except (OSError, StatusError) as error:
+                if isinstance(error, StatusError) and error.code in (404, 409):
+                    return  # another pod of that name, or none: the informer tells the worker
+                log.warning(
+                    "status of %s/%s not sent: %s", outbox.pod.metadata.namespace, outbox.pod.metadata.name, error
+                )
+                outbox.changed.set()
+                await sleep(self._clock, delay)
+                delay = min(delay * 2, _RETRY_MAX)
+
+    async def _send(self, outbox: _Outbox) -> bool:
+        """Send what is wanted now; True when the object was deleted."""
+        meta, wanted = outbox.pod.metadata, outbox.wanted
+        if wanted is not None and wanted != outbox.sent:
+            body = status_patch(outbox.pod, outbox.sent, wanted)
+            await self._client.patch(
+                PODS, meta.name, body, meta.namespace, kind=PatchType.STRATEGIC, subresource="status"
+            )
+            outbox.sent = wanted
+        if not outbox.delete or outbox.wanted is not wanted:
+            return False
+        await self._client.delete(PODS, meta.name, meta.namespace, grace_period=0, uid=meta.uid)
+        return True

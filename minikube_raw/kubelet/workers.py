@@ -1,0 +1,70 @@
+"""The pod workers of a node: one task per pod uid, made when a pod is first seen, gone when nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from minikube_raw.api.core import Pod
+from minikube_raw.kubelet.podworker import PodWorker, Tools
+
+
+class PodWorkers:
+    """Workers by uid. Tasks belong to the task group given, so that they end with the kubelet."""
+
+    def __init__(self, tools: Tools, tasks: asyncio.TaskGroup) -> None:
+        self._tools = tools
+        self._tasks = tasks
+        self._workers: dict[str, PodWorker] = {}
+
+    def update(self, pod: Pod) -> None:
+        """A pod is wished for, or its wish has changed."""
+        worker = self._workers.get(pod.metadata.uid)
+        if worker is None:
+            self._start(PodWorker(pod.metadata.uid, self._tools, pod))
+        else:
+            worker.update(pod)
+
+    def remove(self, uid: str) -> None:
+        """A pod is not wished for any more; a worker that has never heard of it looks whether something is left."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.update(None)
+
+    def look_again(self, uid: str) -> None:
+        """Something about a pod may have changed."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.look_again()
+
+    def objects_changed(self, uid: str) -> None:
+        """Something a pod refers to changed."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.objects_changed()
+
+    def get(self, uid: str) -> PodWorker | None:
+        """The worker of a pod."""
+        return self._workers.get(uid)
+
+    def all(self) -> Collection[PodWorker]:
+        """Every worker."""
+        return self._workers.values()
+
+    async def adopt_leftovers(self, directories: Collection[str]) -> None:
+        """Give a worker to everything on the node that no wish names: pods deleted while no kubelet ran are cleaned up."""
+        left = {sandbox.config.uid for sandbox in await self._tools.runtime.list_pod_sandboxes()} | set(directories)
+        for uid in left - self._workers.keys():
+            worker = PodWorker(uid, self._tools)
+            worker.update(None)
+            self._start(worker)
+
+    def _start(self, worker: PodWorker) -> None:
+        self._workers[worker.uid] = worker
+        self._tasks.create_task(self._run(worker), name=f"pod {worker.uid}")
+
+    async def _run(self, worker: PodWorker) -> None:
+        try:
+            await worker.run()
+        finally:
+            self._workers.pop(worker.uid, None)

@@ -1,0 +1,151 @@
+"""A RuntimeService by hand: sandboxes and containers are entries in dictionaries, and tests end them at will."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from minikube_raw.runtime import cri
+
+START = 1_700_000_000
+
+
+class FakeRuntime:
+    """Keeps what it was asked for in `calls`; `fail` makes a verb raise once per entry."""
+
+    def __init__(self, now: Callable[[], float] = lambda: START) -> None:
+        self.now = now
+        self.sandboxes: dict[str, cri.PodSandboxStatus] = {}
+        self.containers: dict[str, cri.ContainerStatus] = {}
+        self.configs: dict[str, cri.ContainerConfig] = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.fail: dict[str, list[cri.RuntimeServiceError]] = {}
+        self.ignores_term: set[str] = set()
+        self.changed = asyncio.Event()
+        self._look_again: Callable[[str], None] = lambda uid: None
+        self._ids = itertools.count(1)
+        self._killed: dict[str, asyncio.Event] = {}
+
+    async def run_pod_sandbox(self, config: cri.PodSandboxConfig) -> str:
+        self._called("run_pod_sandbox", config.uid, config.attempt)
+        sandbox_id = f"sandbox{next(self._ids)}"
+        ip = f"10.244.0.{len(self.sandboxes) + 2}"
+        self.sandboxes[sandbox_id] = cri.PodSandboxStatus(
+            id=sandbox_id, config=config, state=cri.SandboxState.READY, created_at=self._ns(), ips=(ip,)
+        )
+        return sandbox_id
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        self._called("stop_pod_sandbox", sandbox_id)
+        for each in [each for each in self.containers.values() if each.sandbox_id == sandbox_id]:
+            if each.state is cri.ContainerState.RUNNING:
+                self.exit(each.id, 137)
+        if sandbox_id in self.sandboxes:
+            self.lose_sandbox(sandbox_id)
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        self._called("remove_pod_sandbox", sandbox_id)
+        self.sandboxes.pop(sandbox_id, None)
+        self.containers = {name: each for name, each in self.containers.items() if each.sandbox_id != sandbox_id}
+
+    async def create_container(self, sandbox_id: str, config: cri.ContainerConfig) -> str:
+        self._called("create_container", config.name, config.attempt)
+        container_id = f"container{next(self._ids)}"
+        self.configs[container_id] = config
+        self.containers[container_id] = cri.ContainerStatus(
+            id=container_id,
+            sandbox_id=sandbox_id,
+            name=config.name,
+            attempt=config.attempt,
+            image=config.image,
+            image_name=config.image_name,
+            state=cri.ContainerState.CREATED,
+            created_at=self._ns(),
+            annotations=config.annotations,
+        )
+        return container_id
+
+    async def start_container(self, container_id: str) -> None:
+        try:
+            self._called("start_container", self.containers[container_id].name)
+        except cri.RuntimeServiceError as error:
+            state = {"state": cri.ContainerState.EXITED, "exit_code": 128, "finished_at": self._ns()}
+            self._change(container_id, **state, reason=error.reason, message=str(error))
+            raise
+        self._change(container_id, state=cri.ContainerState.RUNNING, started_at=self._ns(), pid=1)
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        status = self.containers[container_id]
+        self._called("stop_container", status.name, grace)
+        if status.name in self.ignores_term and grace > 1:
+            await self._killed.setdefault(container_id, asyncio.Event()).wait()
+            return
+        self.exit(container_id, 137 if status.name in self.ignores_term else 0)
+        self._killed.setdefault(container_id, asyncio.Event()).set()
+
+    async def remove_container(self, container_id: str) -> None:
+        self.containers.pop(container_id, None)
+
+    async def list_pod_sandboxes(self) -> list[cri.PodSandboxStatus]:
+        return list(self.sandboxes.values())
+
+    async def list_containers(self, sandbox_id: str | None = None) -> list[cri.ContainerStatus]:
+        return [each for each in self.containers.values() if sandbox_id in (None, each.sandbox_id)]
+
+    async def container_status(self, container_id: str) -> cri.ContainerStatus | None:
+        return self.containers.get(container_id)
+
+    async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> cri.ExecResult:
+        return cri.ExecResult(b"", b"", 0)
+
+    async def exec(self, container_id: str, command: list[str], *, tty: bool = False, stdin: bool = False) -> Any:
+        raise NotImplementedError
+
+    async def attach(self, container_id: str) -> Any:
+        raise NotImplementedError
+
+    def on_change(self, look_again: Callable[[str], None]) -> None:
+        self._look_again = look_again
+
+    # -- what tests do to it -----------------------------------------------------------------------------------------
+
+    def named(self, name: str) -> cri.ContainerStatus:
+        """The newest attempt of a container."""
+        return max((each for each in self.containers.values() if each.name == name), key=lambda each: each.attempt)
+
+    def exit(self, container_id: str, code: int, reason: str = "") -> None:
+        """End a container, as if its process had."""
+        if self.containers[container_id].state is not cri.ContainerState.RUNNING:
+            return
+        state = {"state": cri.ContainerState.EXITED, "exit_code": code, "finished_at": self._ns(), "reason": reason}
+        self._change(container_id, **state)
+        self._tell(self.containers[container_id].sandbox_id)
+
+    def lose_sandbox(self, sandbox_id: str) -> None:
+        """The sandbox stops being one that containers can run in."""
+        sandbox = self.sandboxes[sandbox_id]
+        self.sandboxes[sandbox_id] = msgspec.structs.replace(sandbox, state=cri.SandboxState.NOTREADY)
+        self._tell(sandbox_id)
+
+    def verbs(self) -> list[str]:
+        return [call[0] for call in self.calls]
+
+    def _tell(self, sandbox_id: str) -> None:
+        self._look_again(self.sandboxes[sandbox_id].config.uid)
+
+    def _called(self, verb: str, *arguments: Any) -> None:
+        self.calls.append((verb, *arguments))
+        self.changed.set()
+        if self.fail.get(verb):
+            raise self.fail[verb].pop(0)
+
+    def _change(self, container_id: str, **fields: Any) -> None:
+        self.containers[container_id] = msgspec.structs.replace(self.containers[container_id], **fields)
+        self.changed.set()
+
+    def _ns(self) -> int:
+        return int(self.now() * 1e9)

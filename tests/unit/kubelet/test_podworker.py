@@ -1,0 +1,308 @@
+"""Workers drive pods over a runtime made by hand and a clock that tests move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from fake_runtime import FakeRuntime
+from pod_builders import NOW, pod
+
+from minikube_raw.api.core import Pod
+from minikube_raw.client.clock import ManualClock
+from minikube_raw.kubelet import convert
+from minikube_raw.kubelet.images import ImageManager
+from minikube_raw.kubelet.objects import NoObjects
+from minikube_raw.kubelet.podworker import Tools
+from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.volumes import VolumeManager
+from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.runtime import cri
+
+
+class Config(msgspec.Struct, frozen=True):
+    user: str = ""
+
+
+class Image(msgspec.Struct):
+    id: str = "sha256:abc"
+    digest: str = "sha256:def"
+    references: tuple[str, ...] = ("docker.io/library/busybox:latest",)
+    config: Config = Config()
+
+
+class Images:
+    def __init__(self) -> None:
+        self.present: dict[str, Image] = {"docker.io/library/busybox:latest": Image()}
+
+    def find(self, name: str) -> Image | None:
+        return self.present.get(name)
+
+    def obtain(self, name: str) -> Image | None:
+        return None
+
+
+class Node:
+    """Workers with everything around them; collects statuses, deletions and Events."""
+
+    def __init__(self, tmp_path: Any, tasks: asyncio.TaskGroup) -> None:
+        self.clock = ManualClock(NOW)
+        self.runtime = FakeRuntime(self.clock.now)
+        self.images = Images()
+        self.statuses: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
+        self.events: list[str] = []
+        volumes = VolumeManager(tmp_path / "pods")
+        facts = convert.NodeFacts(name="n1", ip="10.243.0.11", memory_capacity=2**30)
+        images = ImageManager(self.images, self._record)
+        preparation = Preparation(images, volumes, NoObjects(), lambda: facts, self.clock)
+        tools = Tools(self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs"))
+        self.workers = PodWorkers(tools, tasks)
+        self.runtime.on_change(self.workers.look_again)
+
+    def set(self, pod: Pod, status: dict[str, Any], server_has: dict[str, Any]) -> None:
+        self.statuses.append(status)
+
+    def delete(self, pod: Pod) -> None:
+        self.deleted.append(pod.metadata.uid)
+
+    def forget(self, uid: str) -> None:
+        pass
+
+    def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
+        self.events.append(f"{kind} {reason} {message}" if kind == "Warning" else reason)
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """The first container's status, as written last."""
+        return dict(self.statuses[-1]["containerStatuses"][0]) if self.statuses else {"state": {}}
+
+    @property
+    def state(self) -> str:
+        """running, terminated, or the reason for waiting."""
+        state = self.container["state"]
+        return str(state["waiting"]["reason"]) if "waiting" in state else next(iter(state), "")
+
+    def phase(self) -> str:
+        return str(self.statuses[-1]["phase"]) if self.statuses else ""
+
+
+@pytest.fixture
+async def node(tmp_path: Any) -> AsyncIterator[Node]:
+    tasks = asyncio.TaskGroup()
+    async with tasks:
+        made = Node(tmp_path, tasks)
+        yield made
+        for task in tasks._tasks:
+            task.cancel()
+
+
+def deleted(wish: Pod, grace: int = 30) -> Pod:
+    gone = {"deletion_timestamp": "2023-11-14T22:14:20Z", "deletion_grace_period_seconds": grace}
+    return msgspec.structs.replace(wish, metadata=msgspec.structs.replace(wish.metadata, **gone))
+
+
+async def test_a_pod_runs_and_says_so(node, eventually) -> None:
+    node.workers.update(pod())
+
+    await eventually(lambda: node.phase() == "Running")
+
+    assert node.runtime.verbs() == ["run_pod_sandbox", "create_container", "start_container"]
+    assert node.events == ["Pulled", "Created", "Started"]
+    assert [each["phase"] for each in node.statuses] == ["Pending", "Running"]
+
+
+async def test_an_ended_container_is_restarted_at_once_then_after_growing_waits(node, eventually) -> None:
+    node.workers.update(pod())
+    await eventually(lambda: node.state == "running")
+
+    for attempt, wait in ((1, 0), (2, 10), (3, 20), (4, 40)):
+        node.runtime.exit(node.runtime.named("c").id, 1)
+        if wait:
+            await eventually(lambda: node.state == "CrashLoopBackOff")
+            node.clock.advance(wait - 1)
+            assert node.runtime.named("c").attempt == attempt - 1
+            node.clock.advance(1)
+        await eventually(lambda n=attempt: node.container.get("restartCount") == n and node.state == "running")
+
+    assert [each for each in node.events if each.startswith("Warning")] == [
+        "Warning BackOff Back-off restarting failed container c in pod p_ns(u1)"
+    ] * 3
+
+
+async def test_ten_good_minutes_make_the_next_restart_immediate(node, eventually) -> None:
+    node.workers.update(pod())
+    await eventually(lambda: node.state == "running")
+    node.runtime.exit(node.runtime.named("c").id, 1)
+    await eventually(lambda: node.runtime.named("c").attempt == 1 and node.state == "running")
+
+    node.clock.advance(601)
+    node.runtime.exit(node.runtime.named("c").id, 1)
+
+    await eventually(lambda: node.runtime.named("c").attempt == 2 and node.state == "running")
+
+
+async def test_a_pod_that_ends_is_taken_down_before_it_is_called_succeeded(node, eventually) -> None:
+    node.workers.update(pod(restartPolicy="Never"))
+    await eventually(lambda: node.state == "running")
+
+    node.runtime.exit(node.runtime.named("c").id, 0)
+
+    await eventually(lambda: node.phase() == "Succeeded")
+    assert node.runtime.verbs()[-1] == "stop_pod_sandbox"
+
+
+async def test_deletion_stops_containers_with_the_grace_asked_for_then_deletes(node, eventually) -> None:
+    wish = pod("a", "b")
+    node.workers.update(wish)
+    await eventually(lambda: node.phase() == "Running")
+
+    node.workers.update(deleted(wish, 7))
+    await eventually(lambda: node.deleted == ["u1"] and not node.runtime.sandboxes)
+    node.workers.remove("u1")
+
+    await eventually(lambda: node.workers.get("u1") is None)
+    assert [call for call in node.runtime.calls if call[0] == "stop_container"] == [
+        ("stop_container", "a", 7),
+        ("stop_container", "b", 7),
+    ]
+    assert node.phase() == "Succeeded"
+
+
+async def test_a_forced_deletion_shortens_a_grace_period_that_runs(node, eventually) -> None:
+    wish = pod()
+    node.runtime.ignores_term.add("c")
+    node.workers.update(wish)
+    await eventually(lambda: node.state == "running")
+    node.workers.update(deleted(wish, 30))
+    await eventually(lambda: ("stop_container", "c", 30) in node.runtime.calls)
+
+    node.workers.remove("u1")
+
+    await eventually(lambda: node.workers.get("u1") is None)
+    assert ("stop_container", "c", 1) in node.runtime.calls
+
+
+async def test_a_missing_image_is_an_error_then_a_back_off(node, eventually) -> None:
+    node.images.present.clear()
+    node.workers.update(pod())
+
+    await eventually(lambda: node.state == "ErrImagePull")
+    node.clock.advance(1)
+    await eventually(lambda: node.state == "ImagePullBackOff")
+    node.images.present["docker.io/library/busybox:latest"] = Image()
+    node.clock.advance(10)
+
+    await eventually(lambda: node.state == "running")
+    assert node.events[:3] == [
+        "Pulling",
+        (
+            'Warning Failed Failed to pull image "busybox": failed to pull and unpack image '
+            '"docker.io/library/busybox:latest": not in the image store of this node, and no recipe of that name is known'
+        ),
+        "Warning Failed Error: ErrImagePull",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "message"),
+    [
+        pytest.param({"image": "busybox:2", "imagePullPolicy": "Never"}, "ErrImageNeverPull", "not present", id="never"),
+        pytest.param({"image": "Bad:UPPER:x"}, "InvalidImageName", "couldn't parse image name", id="invalid name"),
+        pytest.param(
+            {"image": "busybox", "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "nosuch", "key": "k"}}}]},
+            "CreateContainerConfigError",
+            'configmap "nosuch" not found',
+            id="missing ConfigMap",
+        ),
+        pytest.param(
+            {"image": "busybox", "securityContext": {"runAsNonRoot": True}},
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+            id="root refused",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_hinders_a_container_is_its_waiting_reason(node, eventually, container, reason, message) -> None:
+    node.workers.update(pod(containers=[{"name": "c", **container}]))
+
+    await eventually(lambda: node.state == reason)
+
+    assert message in node.container["state"]["waiting"]["message"]
+    assert node.phase() == "Pending"
+
+
+async def test_a_program_that_cannot_be_executed_goes_into_back_off(node, eventually) -> None:
+    error = cri.RuntimeServiceError("StartError", 'exec: "nosuch": executable file not found in $PATH')
+    node.runtime.fail["start_container"] = [error, error]
+    node.workers.update(pod())
+
+    await eventually(lambda: node.state == "CrashLoopBackOff")
+
+    assert node.container["lastState"]["terminated"]["reason"] == "StartError"
+    assert f"Warning Failed Error: {error}" in node.events
+
+
+async def test_a_sandbox_that_cannot_be_made_is_tried_again(node, eventually) -> None:
+    node.runtime.fail["run_pod_sandbox"] = [cri.RuntimeServiceError("", "no address left")]
+    node.workers.update(pod())
+    await eventually(lambda: any("no address left" in each for each in node.events))
+
+    node.clock.advance(10)
+
+    await eventually(lambda: node.phase() == "Running")
+
+
+async def test_a_lost_sandbox_is_made_anew_with_its_containers(node, eventually) -> None:
+    node.workers.update(pod())
+    await eventually(lambda: node.phase() == "Running")
+
+    node.runtime.lose_sandbox("sandbox1")
+    await eventually(lambda: ("run_pod_sandbox", "u1", 1) in node.runtime.calls)
+
+    await eventually(lambda: node.state == "running" and node.runtime.named("c").attempt == 1)
+    assert "SandboxChanged" in node.events
+
+
+async def test_a_restarted_kubelet_disturbs_nothing_that_runs(node, eventually, tmp_path) -> None:
+    await node.runtime.run_pod_sandbox(cri.PodSandboxConfig(name="p", namespace="ns", uid="u1"))
+    config = cri.ContainerConfig(name="c", attempt=3, image="sha256:abc")
+    await node.runtime.start_container(await node.runtime.create_container("sandbox1", config))
+    before = list(node.runtime.calls)
+
+    node.workers.update(pod())
+    await eventually(lambda: node.phase() == "Running")
+
+    assert node.runtime.calls == before
+    assert node.container["restartCount"] == 3
+
+
+async def test_pods_deleted_while_no_kubelet_ran_are_cleaned_up(node, eventually, tmp_path) -> None:
+    await node.runtime.run_pod_sandbox(cri.PodSandboxConfig(name="gone", namespace="ns", uid="u9"))
+    config = cri.ContainerConfig(name="c", attempt=0, image="x", annotations={convert.GRACE_PERIOD: "5"})
+    await node.runtime.start_container(await node.runtime.create_container("sandbox1", config))
+    (tmp_path / "pods" / "u8" / "volumes").mkdir(parents=True)
+
+    await node.workers.adopt_leftovers(["u8"])
+
+    await eventually(lambda: not node.workers.all())
+    assert ("stop_container", "c", 5) in node.runtime.calls
+    assert not node.runtime.sandboxes
+    assert not (tmp_path / "pods" / "u8").exists()
+
+
+async def test_the_echo_of_our_own_status_wakes_nobody(node, eventually) -> None:
+    wish = pod()
+    node.workers.update(wish)
+    await eventually(lambda: node.phase() == "Running")
+    listed = len(node.runtime.calls)
+    status = msgspec.structs.replace(wish.status, phase="Running")
+
+    node.workers.update(msgspec.structs.replace(wish, status=status))
+    await asyncio.sleep(0)
+
+    assert not node.workers.get("u1")._due.is_set()
+    assert len(node.runtime.calls) == listed
