@@ -7,10 +7,12 @@ command line use it at the same time. Calls block (disk, locks): an event loop c
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ from .manifests import Descriptor, ImageConfig, Manifest, ManifestError
 from .unpacked import UnpackedLayers
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_log = logging.getLogger(__name__)
 
 
 class ImageError(Exception):
@@ -75,6 +78,7 @@ class ImageStore:
         self.leases = Leases(root / "leases")
         self._index = ImageIndex(root, self.content, lock=root / "locks" / "index", scratch=root / "work")
         self._unpacked = UnpackedLayers(root, self.content)
+        self._gc_lock = root / "locks" / "gc"
         self._decoded: dict[str, Image] = {}
 
     def resolve(self, text: str) -> Image | None:
@@ -82,10 +86,7 @@ class ImageStore:
 
         Raises InvalidReference; ImageError when the image is there but damaged.
         """
-        if reference.is_digest(text):
-            return next((image for image in self.list() if text in (image.id, image.digest)), None)
-        wanted = reference.parse(text)
-        descriptor = self._by_digest(wanted) if wanted.digest else self._index.find(str(wanted))
+        descriptor = self._find(text)
         return self._image(descriptor) if descriptor else None
 
     def layers(self, image: Image) -> list[Path]:
@@ -103,19 +104,24 @@ class ImageStore:
 
         Raises ImageError, InvalidReference.
         """
-        with (
-            self.writing(),
-            _explained(f"loading images from {path}"),
-            archives.opened(path, self.root / "work") as source,
-        ):
-            found = archives.take_images(source, self.content, name=_stem(path))
-            images = [self.commit(image.manifest, image.references) for image in found]
+        try:
+            with (
+                self.writing(),
+                _explained(f"loading images from {path}"),
+                archives.opened(path, self.root / "work") as source,
+            ):
+                found = archives.take_images(source, self.content, name=_stem(path))
+                images = [self.commit(image.manifest, image.references) for image in found]
+        except BaseException:
+            self.sweep()  # blobs taken before the failure belong to nobody
+            raise
         return [name for image in images for name in image.references or (image.id,)]
 
     def commit(self, manifest: Descriptor, references: Iterable[str]) -> Image:
         """Make an image whose blobs are stored visible under canonical references. Call it inside `writing()`."""
         image = self._decode(manifest.digest)
-        self._unpacked.directories(image.layers, image.diff_ids)
+        with _explained(f"unpacking image {manifest.digest}"):
+            self._unpacked.directories(image.layers, image.diff_ids)
         plain = Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)
         named = [msgspec.structs.replace(plain, annotations={REF_NAME: name}) for name in references]
         self._index.change(lambda current: _with(current, named or [plain]))
@@ -135,21 +141,33 @@ class ImageStore:
     def remove(self, text: str) -> None:
         """Forget a reference (or, by id, an image with all of them) and delete what no image needs any more.
 
-        Raises ImageNotFound, InvalidReference, ImageInUse.
+        Works on a damaged image too. Raises ImageNotFound, InvalidReference, ImageInUse.
         """
-        with locked(self.root / "locks" / "gc"):
-            image = self.resolve(text)
-            if image is None:
+        with locked(self._gc_lock):
+            descriptor = self._find(text)
+            if descriptor is None:
                 raise ImageNotFound(text)
-            gone = set(image.references) if reference.is_digest(text) else {str(reference.parse(text))}
-            users = self.leases.users(image.digest)
-            if users and gone >= set(image.references):
+            names = self._names(descriptor.digest)
+            gone = names if reference.is_digest(text) or not names else {descriptor.annotations[REF_NAME]}
+            users = self.leases.users(descriptor.digest)
+            if users and gone >= names:
                 raise ImageInUse(
-                    f"image {_name(image)} is in use by {len(users)} container(s): {', '.join(users[:3])}",
+                    f"image {text} is in use by {len(users)} container(s): {', '.join(users[:3])}",
                     "delete the pods that use it first",
                 )
-            self._index.change(lambda current: _without(current, image.digest, gone))
-            self._collect()
+            self._index.change(lambda current: _without(current, descriptor.digest, gone))
+            garbage = self._collect()
+        _delete(garbage)
+
+    def sweep(self) -> bool:
+        """Delete what crashes and failed loads left behind; False if somebody is writing, so that it must wait."""
+        try:
+            with locked(self._gc_lock, wait=False):
+                garbage = self._collect()
+        except BlockingIOError:
+            return False
+        _delete(garbage)
+        return True
 
     def scratch_file(self, prefix: str) -> Path:
         """A new empty file on the store's file system. Call it inside `writing()`; what is left over is swept later."""
@@ -160,22 +178,33 @@ class ImageStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off `remove` while blobs or layers exist that no index entry or lease mentions yet."""
-        with locked(self.root / "locks" / "gc", shared=True):
+        with locked(self._gc_lock, shared=True):
             yield
 
-    def _collect(self) -> None:
-        """Delete blobs and layers that neither the index nor a running container needs. The gc lock must be held."""
+    def _collect(self) -> list[Path]:
+        """Remove blobs and layers that neither the index nor a running container needs; the gc lock must be held.
+
+        Returns what is left to delete without the lock: layers can be large, and containers want to start meanwhile.
+        """
         digests = {descriptor.digest for descriptor in self._index.read()} | self.leases.images()
         blobs, chains = set[str](), set[str]()
         for digest in digests:
-            image = self._decode(digest)
-            blobs |= {digest, image.id, *(layer.digest for layer in image.layers)}
-            chains |= set(self._unpacked.names(image.diff_ids))
-        self._unpacked.keep_only(chains)
+            with suppress(ImageError):  # what a damaged image once needed is of no use any more
+                image = self._decode(digest)
+                blobs |= {digest, image.id, *(layer.digest for layer in image.layers)}
+                chains |= set(self._unpacked.names(image.diff_ids))
         for digest in self.content.digests():
             if digest not in blobs:
                 self.content.remove(digest)
         self._decoded.clear()
+        return self._unpacked.keep_only(chains)
+
+    def _find(self, text: str) -> Descriptor | None:
+        """The index entry of a reference, a manifest digest or an id. Raises InvalidReference."""
+        if reference.is_digest(text):
+            return next((d for d in self._index.read() if text == d.digest or text == self._id(d.digest)), None)
+        wanted = reference.parse(text)
+        return self._by_digest(wanted) if wanted.digest else self._index.find(str(wanted))
 
     def _by_digest(self, wanted: reference.Reference) -> Descriptor | None:
         """`name@digest`: an image of that digest that has a reference in the same repository."""
@@ -185,10 +214,20 @@ class ImageStore:
                 return descriptor
         return None
 
+    def _id(self, digest: str) -> str:
+        """An image's id, or "" while it is damaged: that must not keep another from being found."""
+        try:
+            return self._decode(digest).id
+        except ImageError:
+            return ""
+
+    def _names(self, digest: str) -> set[str]:
+        names = (d.annotations.get(REF_NAME) for d in self._index.read() if d.digest == digest)
+        return {name for name in names if name}
+
     def _image(self, descriptor: Descriptor) -> Image:
-        names = (d.annotations.get(REF_NAME) for d in self._index.read() if d.digest == descriptor.digest)
         image = self._decode(descriptor.digest)
-        return msgspec.structs.replace(image, references=tuple(name for name in names if name))
+        return msgspec.structs.replace(image, references=tuple(sorted(self._names(descriptor.digest))))
 
     def _decode(self, digest: str) -> Image:
         """The image behind a manifest digest, without references; remembered, since digests keep their meaning."""
@@ -199,9 +238,14 @@ class ImageStore:
         return self._decoded[digest]
 
     def list(self) -> list[Image]:
-        """Every image, once, by its first reference."""
-        images = {descriptor.digest: descriptor for descriptor in self._index.read()}
-        return [self._image(descriptor) for descriptor in images.values()]
+        """Every image that can be read, once, in the order of first references; a damaged one is logged."""
+        found = []
+        for descriptor in {descriptor.digest: descriptor for descriptor in reversed(self._index.read())}.values():
+            try:
+                found.append(self._image(descriptor))
+            except ImageError as error:
+                _log.warning("%s", error)
+        return sorted(found, key=lambda image: (image.references or ("~",), image.id))
 
 
 def _decoded(digest: str, manifest: Manifest, config_data: bytes) -> Image:
@@ -231,21 +275,28 @@ def _explained(doing: str) -> Iterator[None]:
 
 
 def _with(current: list[Descriptor], new: list[Descriptor]) -> list[Descriptor]:
-    """The index with `new` in it; a reference moves, and its old image stays reachable by id until it is collected."""
-    taken = {descriptor.annotations.get(REF_NAME) for descriptor in new}
-    digests = {descriptor.digest for descriptor in new}
-    kept = [
-        d
-        for d in current
-        if (d.annotations.get(REF_NAME) not in taken) and not (d.digest in digests and REF_NAME not in d.annotations)
-    ]
-    return kept + [d for d in new if REF_NAME in d.annotations or d.digest not in {k.digest for k in kept}]
+    """The index with `new` in it; a reference moves, and an image that lost its last one can still be found by id."""
+    taken = {d.annotations[REF_NAME] for d in new if REF_NAME in d.annotations}
+    moved = [d for d in current if d.annotations.get(REF_NAME) in taken]
+    others = [d for d in current if d.annotations.get(REF_NAME) not in taken]
+    named = [d for d in (*others, *new) if REF_NAME in d.annotations]
+    digests = {d.digest for d in named}
+    nameless = {d.digest: msgspec.structs.replace(d, annotations={}) for d in (*moved, *others, *new)}
+    return named + [d for d in nameless.values() if d.digest not in digests]
 
 
 def _without(current: list[Descriptor], digest: str, names: set[str]) -> list[Descriptor]:
     return [
         d for d in current if d.digest != digest or (REF_NAME in d.annotations and d.annotations[REF_NAME] not in names)
     ]
+
+
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _name(image: Image) -> str:

@@ -211,8 +211,8 @@ class TarReader:
 
 
 def _parse_header(block: bytes) -> _Header:
-    checksum = _number(block[148:156])
-    if checksum != sum(block) - sum(block[148:156]) + 8 * 0x20:
+    checksum = block[148:156].strip(b" \0")
+    if checksum.strip(b"01234567") or int(checksum or b"0", 8) != sum(block) - sum(block[148:156]) + 8 * 0x20:
         raise TarError("not a tar archive: a header's checksum is wrong")
     name, prefix = _text(block[0:100]), _text(block[345:500])
     if block[257:263] == b"ustar\0" and prefix:

@@ -17,7 +17,8 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ..linux.durability import sync_file_system
+from minikube_raw.linux.durability import sync_file_system
+
 from . import compression
 from .content import ContentError, ContentStore, Digester
 from .layers import LayerError, unpack_layer
@@ -68,16 +69,12 @@ class UnpackedLayers:
         directory.mkdir(exist_ok=True)
         return directory
 
-    def keep_only(self, names: Collection[str]) -> None:
-        """Delete every other layer and whatever crashes left in `work/`. Nobody may be unpacking."""
+    def keep_only(self, names: Collection[str]) -> list[Path]:
+        """Move every other layer to `work/` and return all that lies there, to be deleted. Nobody may be unpacking."""
         for name in os.listdir(self._layers):
             if name not in names and name != EMPTY:
                 os.rename(self._layers / name, tempfile.mkdtemp(prefix="removed-", dir=self._work))
-        for leftover in self._work.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+        return list(self._work.iterdir())
 
     def _unpack(self, layer: Descriptor, diff_id: str, directory: Path, lowers: Sequence[Path]) -> None:
         with locked(self._locks / f"unpack-{directory.name[0]}"):
