@@ -12,6 +12,7 @@ import os
 
 from . import cgroup_mounts, mount_calls, pidfd_calls
 from .syscalls import bind_syscall
+from .user_namespaces import new_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,3 +158,25 @@ def psi() -> bool:
             return bool(file.read(4))
     except OSError:
         return False
+
+
+@_feature
+def idmapped_mounts() -> bool:
+    """Mounts with other owners (Linux ≥ 5.12), tried on the file system of the temporary directory."""
+    if not mount_setattr():
+        return False
+    try:
+        tree = mount_calls.open_tree(os.environ.get("TMPDIR", "/tmp"), recursive=False)
+    except OSError:
+        return False
+    try:
+        userns = new_user_namespace(100_000)
+        try:
+            mount_calls.mount_setattr("", dirfd=tree, set=mount_calls.MOUNT_ATTR_IDMAP, userns_fd=userns)
+        finally:
+            os.close(userns)
+    except OSError:
+        return False
+    finally:
+        os.close(tree)
+    return True

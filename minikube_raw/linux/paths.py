@@ -1,7 +1,7 @@
-"""Opening paths inside a tree that is not ours, by openat2(2).
+"""Opening paths inside a tree that is not ours, by openat2(2), or by path_walk.py where a kernel or a filter lacks it.
 
 A container's image decides what every name in its file system points at. These functions resolve a name so that no
-link in it can lead outside the directory descriptor they start from.
+link in it can lead outside the directory descriptor they start from, whoever renames things meanwhile.
 """
 
 from __future__ import annotations
@@ -11,13 +11,28 @@ import errno
 import os
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 
+from . import features, steps
+from .path_walk import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    open_by_walking,
+)
 from .syscalls import bind_syscall, checked
 
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
+__all__ = [
+    "RESOLVE_BENEATH",
+    "RESOLVE_IN_ROOT",
+    "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS",
+    "RESOLVE_NO_XDEV",
+    "make_directories_in_root",
+    "open_beneath",
+    "open_in_root",
+    "openat2",
+]
 
 
 class open_how(ctypes.Structure):
@@ -49,12 +64,19 @@ def open_in_root(rootfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, 
 
     `resolve` adds further RESOLVE_ flags. Returns a descriptor closed on exec; raises OSError.
     """
-    return openat2(rootfd, path, flags, mode=mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
+    return _open(rootfd, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
 
 
 def open_beneath(dirfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, resolve: int = 0) -> int:
     """Opens `path` below `dirfd`; absolute links and .. that leave it are EXDEV. For volume subPaths."""
-    return openat2(dirfd, path, flags, mode=mode, resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve)
+    return _open(dirfd, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve)
+
+
+def _open(dirfd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    if features.openat2():
+        return openat2(dirfd, path, flags, mode=mode, resolve=resolve)
+    with steps.step("openat", path):
+        return open_by_walking(dirfd, path, flags, mode, resolve)
 
 
 def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755) -> int:

@@ -10,7 +10,7 @@ import errno
 import os
 from time import monotonic, sleep
 
-from minikube_raw.linux import steps
+from minikube_raw.linux import features, steps
 
 from . import control_files as files
 from . import devices, v1, v2
@@ -197,11 +197,11 @@ class Cgroup:
 
     def pressure(self, resource: str) -> dict[str, Pressure]:
         """Returns the PSI of "cpu", "memory" or "io" as {"some": …, "full": …}; empty where the kernel does not tell."""
-        if self._unified is None:
+        if self._unified is None or not features.psi():
             return {}
         try:
             text = files.read(f"{self._unified}/{resource}.pressure")
-        except OSError:  # ENOENT, or EOPNOTSUPP with psi=0 on the kernel's command line
+        except OSError:  # gone, or EOPNOTSUPP: switched off for this cgroup (cgroup.pressure)
             return {}
         return {line.split()[0]: _pressure(line) for line in text.splitlines()}
 
