@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from minikube_raw.linux import sysctl
@@ -26,18 +27,33 @@ from .results import Result, upgrade
 from .skel import CmdArgs
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """The two sides of an attachment: a socket on the host, one inside, and the namespace itself."""
+
+    host: NetlinkSocket
+    inside: NetlinkSocket
+    namespace: netns.Namespace
+
+
 def cmd_add(args: CmdArgs) -> Result:
     """Attaches the container to the bridge."""
     config = parse(args)
-    with ExitStack() as undo, netns.opened(args.netns) as namespace, NetlinkSocket() as host:
-        _refuse_second(host, namespace, args)
+    with (
+        netns.opened(args.netns) as namespace,
+        NetlinkSocket() as host,
+        namespace.netlink() as inside,
+        ExitStack() as undo,
+    ):
+        ends = _Ends(host, inside, namespace)
+        _refuse_second(ends, args)
         ipam: Result = {}
         if config.ipam_type:
             # called before the delegate: a delegate that fails half-way is told DEL as well
             undo.callback(_release_quietly, args, config)
             ipam = _allocate(args, config)
         bridge = _ensure_bridge(host, config, ipam)
-        result = _connect(host, namespace, args, config, bridge, ipam, undo)
+        result = _connect(ends, args, config, bridge, ipam, undo)
         if config.ip_masq:
             undo.callback(masquerade.remove, _masquerade_key(args, config))
             masquerade.ensure(_masquerade_key(args, config), _ips(ipam), exclude=config.masq_exclude)
@@ -46,12 +62,11 @@ def cmd_add(args: CmdArgs) -> Result:
         return result
 
 
-def _refuse_second(host: NetlinkSocket, namespace: netns.Namespace, args: CmdArgs) -> None:
+def _refuse_second(ends: _Ends, args: CmdArgs) -> None:
     """Before anything is allocated: undoing a second ADD must not touch what the first one made."""
-    with namespace.netlink() as inside:
-        if links.get(inside, args.ifname):
-            raise CNIError(errors.ALREADY_ATTACHED, f"{args.ifname} already exists in {args.netns}", "DEL it first")
-    if links.get(host, host_name(args.container_id, args.ifname)):
+    if links.get(ends.inside, args.ifname):
+        raise CNIError(errors.ALREADY_ATTACHED, f"{args.ifname} already exists in {args.netns}", "DEL it first")
+    if links.get(ends.host, host_name(args.container_id, args.ifname)):
         raise CNIError(
             errors.ALREADY_ATTACHED, f"{args.container_id} {args.ifname} is attached already", "DEL it first"
         )
@@ -98,39 +113,30 @@ def _remove_other_addresses(host: NetlinkSocket, index: int, wanted: list[str]) 
             host.request(addresses.delete(index, found.cidr))
 
 
-def _connect(
-    host: NetlinkSocket,
-    namespace: netns.Namespace,
-    args: CmdArgs,
-    config: BridgeConfig,
-    bridge: Link,
-    ipam: Result,
-    undo: ExitStack,
-) -> Result:
+def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipam: Result, undo: ExitStack) -> Result:
     """Makes the pair and configures both ends: two batches and one look-up of the container end's index."""
     name = host_name(args.container_id, args.ifname)
     mac = config.mac or container_mac(name)
-    with namespace.netlink() as inside:
-        undo.callback(_delete_link, host, name)
-        host.request(
-            links.add_veth(
-                name,
-                peer_name=args.ifname,
-                peer_netns=namespace.fd,
-                mac=host_mac(name),
-                peer_mac=mac,
-                mtu=config.mtu,
-                master=bridge.index,
-            ),
-            *_port_options(name, config),
-            *(routes.replace_neighbour(entry) for entry in _host_neighbours(bridge, ipam, mac)),
-        )
-        container = links.get(inside, args.ifname)
-        if container is None:
-            raise CNIError(errors.IO_FAILURE, f"{args.ifname} vanished from {args.netns}")
-        if any(":" in cidr for cidr in _ips(ipam)):
-            namespace.run(lambda: sysctl.ensure(f"net/ipv6/conf/{args.ifname}/disable_ipv6", "0"))
-        inside.request(*_container_messages(container.index, bridge, config, ipam))
+    undo.callback(ends.host.request, links.delete(name))
+    ends.host.request(
+        links.add_veth(
+            name,
+            peer_name=args.ifname,
+            peer_netns=ends.namespace.fd,
+            mac=host_mac(name),
+            peer_mac=mac,
+            mtu=config.mtu,
+            master=bridge.index,
+        ),
+        *_port_options(name, config),
+        *(routes.replace_neighbour(entry) for entry in _host_neighbours(bridge, ipam, mac)),
+    )
+    container = links.get(ends.inside, args.ifname)
+    if container is None:
+        raise CNIError(errors.IO_FAILURE, f"{args.ifname} vanished from {args.netns}")
+    if any(":" in cidr for cidr in _ips(ipam)):
+        ends.namespace.run(lambda: sysctl.ensure(f"net/ipv6/conf/{args.ifname}/disable_ipv6", "0"))
+    ends.inside.request(*_container_messages(container.index, bridge, config, ipam))
     return _result(args, config, bridge, ipam, name, container)
 
 
@@ -232,10 +238,6 @@ def _entries_of(host: NetlinkSocket, bridge: Link, args: CmdArgs, known: list[st
     return [entry for entry in found if entry.mac == mac]
 
 
-def _delete_link(host: NetlinkSocket, name: str) -> None:
-    host.request(links.delete(name))
-
-
 def _masquerade_key(args: CmdArgs, config: BridgeConfig) -> masquerade.Key:
     return masquerade.Key(config.network, args.container_id, args.ifname)
 
@@ -247,7 +249,9 @@ def cmd_check(args: CmdArgs) -> None:
         invoke(config.ipam_type, "CHECK", args)
     bridge_check.check_host(config, previous)
     bridge_check.check_container(args, previous)
-    if config.ip_masq and not masquerade.present(_masquerade_key(args, config), _ips(previous)):
+    if config.ip_masq and not masquerade.present(
+        _masquerade_key(args, config), _ips(previous), exclude=config.masq_exclude
+    ):
         raise CNIError(errors.CHECK_FAILED, f"the masquerade rule of {args.container_id} is missing")
 
 

@@ -9,25 +9,43 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from .transport import NLM_F_CREATE, NLM_F_EXCL, Message, NetlinkSocket, from_pyroute2, to_pyroute2
+from .transport import NLM_F_CREATE, NLM_F_EXCL, Message, NetlinkSocket, attribute, attributes, from_pyroute2
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
 IFNAMSIZ = 16
 RTEXT_FILTER_SKIP_STATS = 1 << 3
-AF_BRIDGE = 7
+# struct ifinfomsg (rtnetlink(7)) and linux/if_link.h
+IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_EXT_MASK = 1, 3, 4, 10, 16, 18, 29
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = (
+    1,
+    3,
+    4,
+    7,
+    15,
+    17,
+)
+OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 
 
 @dataclass(frozen=True)
 class Link:
     """What the kernel says about a device; `operstate` as in `ip link` ("UP", "LOWERLAYERDOWN", …), `data` its kind's
-    attributes.
+    attributes, by number and undecoded.
     """
 
     index: int
@@ -38,7 +56,7 @@ class Link:
     master: int
     flags: int
     operstate: str
-    data: dict[str, Any]
+    data: Mapping[int, bytes]
 
     @property
     def up(self) -> bool:
@@ -63,11 +81,12 @@ def link_message(
 
 
 def _get_message(*, name: str = "", index: int = 0) -> Message:
-    attributes: list[tuple[str, Any]] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
+    """Packed by hand: an ADD looks five times, and pyroute2 takes ten times as long for it."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    body += attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
     if name:
-        attributes.append(("IFLA_IFNAME", name))
-    message = link_message(index=index, attributes=attributes)
-    return from_pyroute2(message, RTM_GETLINK, 0, "link get", name or index)
+        body += attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
+    return Message(RTM_GETLINK, 0, body, "link get", name or str(index))
 
 
 def get(netlink: NetlinkSocket, name: str = "", *, index: int = 0) -> Link | None:
@@ -86,22 +105,29 @@ def dump(netlink: NetlinkSocket, *, master: int = 0) -> list[Link]:
 
 
 def parse(body: bytes) -> Link:
-    """Decodes an RTM_NEWLINK body."""
-    message = to_pyroute2(ifinfmsg, body)
-    info = message.get_attr("IFLA_LINKINFO")
-    # pyroute2's nested attributes are empty dictionaries to Python: truth says nothing about them
-    data = info.get_attr("IFLA_INFO_DATA") if info is not None else None
+    """Decodes an RTM_NEWLINK body: the few attributes a Link has of the sixty the kernel sends."""
+    _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
+    found = dict(attributes(body, IFINFOMSG.size))
+    info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
     return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=(info.get_attr("IFLA_INFO_KIND") if info is not None else "") or "",
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        master=message.get_attr("IFLA_MASTER") or 0,
-        flags=message["flags"],
-        operstate=message.get_attr("IFLA_OPERSTATE") or "UNKNOWN",
-        data=dict(data["attrs"]) if data is not None and hasattr(data, "get_attr") else {},
+        index=index,
+        name=_text(found[IFLA_IFNAME]),
+        kind=_text(info.get(IFLA_INFO_KIND, b"")),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found.get(IFLA_MTU)),
+        master=_number(found.get(IFLA_MASTER)),
+        flags=flags,
+        operstate=OPERSTATES[found.get(IFLA_OPERSTATE, b"\0")[0]],
+        data=dict(attributes(info.get(IFLA_INFO_DATA, b""))),
     )
+
+
+def _text(value: bytes) -> str:
+    return os.fsdecode(value.rstrip(b"\0"))
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"", sys.byteorder)
 
 
 def create(
@@ -137,11 +163,11 @@ def add_veth(
     """
     peer: list[tuple[str, Any]] = [("IFLA_IFNAME", peer_name), ("IFLA_NET_NS_FD", peer_netns)]
     ours: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
-    for attributes, address in ((peer, peer_mac), (ours, mac)):
+    for end, address in ((peer, peer_mac), (ours, mac)):
         if address:
-            attributes.append(("IFLA_ADDRESS", address))
+            end.append(("IFLA_ADDRESS", address))
         if mtu:
-            attributes.append(("IFLA_MTU", mtu))
+            end.append(("IFLA_MTU", mtu))
     if master:
         ours.append(("IFLA_MASTER", master))
     pair = {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}
@@ -233,12 +259,25 @@ def ensure_vxlan(
     `uplink` is the index of the device that carries the packets, `local` this node's address on it, `port` the UDP
     port.
     """
-    wanted = {"IFLA_VXLAN_ID": vni, "IFLA_VXLAN_LOCAL": local, "IFLA_VXLAN_LINK": uplink, "IFLA_VXLAN_PORT": port}
-    wanted["IFLA_VXLAN_LEARNING"] = 0
-    if ":" in local:
-        wanted["IFLA_VXLAN_LOCAL6"] = wanted.pop("IFLA_VXLAN_LOCAL")
+    packed = ipaddress.ip_address(local).packed
+    found_as = {
+        IFLA_VXLAN_ID: struct.pack("=I", vni),
+        IFLA_VXLAN_LINK: struct.pack("=I", uplink),
+        IFLA_VXLAN_PORT: struct.pack(">H", port),
+        IFLA_VXLAN_LEARNING: b"\0",
+        (IFLA_VXLAN_LOCAL6 if ":" in local else IFLA_VXLAN_LOCAL): packed,
+    }
+    wanted = {
+        "IFLA_VXLAN_ID": vni,
+        "IFLA_VXLAN_LINK": uplink,
+        "IFLA_VXLAN_PORT": port,
+        "IFLA_VXLAN_LEARNING": 0,
+        ("IFLA_VXLAN_LOCAL6" if ":" in local else "IFLA_VXLAN_LOCAL"): local,
+    }
     link = get(netlink, name)
-    if link is not None and (link.kind != "vxlan" or any(link.data.get(key) != value for key, value in wanted.items())):
+    if link is not None and (
+        link.kind != "vxlan" or any(link.data.get(kind) != value for kind, value in found_as.items())
+    ):
         netlink.request(delete(name))
         link = None
     if link is None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from . import transport
 from .transport import (
     NETLINK_NETFILTER,
     NLM_F_APPEND,
@@ -62,7 +63,7 @@ def attribute(kind: int, value: bytes | str | int) -> bytes:
         value = value.encode() + b"\0"
     elif isinstance(value, int):
         value = struct.pack(">i" if value < 0 else ">I", value)
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return transport.attribute(kind, value)
 
 
 def nested(kind: int, *parts: bytes) -> bytes:
@@ -183,14 +184,22 @@ def dump_elements(netlink: NetlinkSocket, family: int, table: str, name: str) ->
         if error.errno == errno.ENOENT:
             return {}
         raise
-    found = {}
-    for answer in answers:
-        listed = next((value for kind, value in attributes(answer, 4) if kind == 3), b"")
-        for _, element in attributes(listed):
-            parts = dict(attributes(element))
-            key = dict(attributes(parts[1]))[1]
-            found[str(ipaddress.ip_address(key))] = comment_of(parts.get(6, b""))
-    return found
+    return {address: comment for answer in answers for address, comment in _parse_elements(answer)}
+
+
+def get_element(netlink: NetlinkSocket, family: int, table: str, name: str, address: str) -> str | None:
+    """The comment of an address in a set or map, None when the address, the map or the table is missing."""
+    body = _elements(table, name, [_key(address)])
+    answer = netlink.get(message(NFT_MSG_GETSETELEM, family, body, "get element", address))
+    return None if answer is None else dict(_parse_elements(answer)).get(address)
+
+
+def _parse_elements(answer: bytes) -> Iterator[tuple[str, str]]:
+    listed = next((value for kind, value in attributes(answer, 4) if kind == 3), b"")
+    for _, element in attributes(listed):
+        parts = dict(attributes(element))
+        key = dict(attributes(parts[1]))[1]
+        yield str(ipaddress.ip_address(key)), comment_of(parts.get(6, b""))
 
 
 def has_rules(netlink: NetlinkSocket, family: int, table: str, chain: str) -> bool:

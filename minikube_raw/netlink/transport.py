@@ -227,6 +227,11 @@ def extended_text(body: bytes, *, capped: bool) -> str:
     return ""
 
 
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute as it goes on the wire, padded to four bytes."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
 def attributes(body: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """Walks the attributes (type without flags, value) of a body from `offset`; stops at a malformed length."""
     while offset + 4 <= len(body):
