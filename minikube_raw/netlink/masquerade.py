@@ -149,7 +149,7 @@ def present(key: Key, cidrs: Sequence[str], *, exclude: Sequence[str] = ()) -> b
     return True
 
 
-def ensure_subnet(subnet: str, *, exclude: Sequence[str], table: str = table) -> None:
+def ensure_subnet(subnet: str, *, exclude: Sequence[str], table: str = SUBNET_TABLE) -> None:
     """Masquerades what comes from the subnet unless it goes to `exclude` or multicast; replaces what was there
     before.
     """
@@ -175,14 +175,14 @@ def ensure_subnet(subnet: str, *, exclude: Sequence[str], table: str = table) ->
         nftables.batch(netlink, messages)
 
 
-def subnet_present(subnet: str, *, table: str = table) -> bool:
+def subnet_present(subnet: str, *, table: str = SUBNET_TABLE) -> bool:
     """Whether ensure_subnet's rules are in force (somebody may have flushed the ruleset)."""
     family = NFPROTO[family_of(subnet)]
     with nftables.open_socket() as netlink:
         return all(nftables.has_rules(netlink, family, table, chain) for chain in (BASE_CHAIN, "pods"))
 
 
-def remove_subnet(family: int = socket.AF_INET, *, table: str = table) -> None:
+def remove_subnet(family: int = socket.AF_INET, *, table: str = SUBNET_TABLE) -> None:
     """Removes ensure_subnet's table."""
     protocol = NFPROTO[family]
     with nftables.open_socket() as netlink:
