@@ -211,6 +211,10 @@ class ExecSession(Protocol):
         """Return the exit code (128 + signal when it was killed)."""
         ...
 
+    def close_stdin(self) -> None:
+        """End the process's input; its output goes on. Does nothing with a terminal."""
+        ...
+
     def close(self) -> None:
         """Close the descriptors; a process that is still there gets SIGHUP/EOF but is not killed."""
         ...
@@ -271,7 +275,9 @@ class RuntimeService(Protocol):
         """Run a command in a container and collect its output."""
         ...
 
-    async def exec(self, container_id: str, command: list[str], *, tty: bool = False, stdin: bool = False) -> ExecSession:
+    async def exec(
+        self, container_id: str, command: list[str], *, tty: bool = False, stdin: bool = False
+    ) -> ExecSession:
         """Run a command in a container with live streams."""
         ...
 

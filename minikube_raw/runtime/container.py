@@ -1,0 +1,403 @@
+"""One container from inside its keeper: started, its output copied to the log, its end written down.
+
+The keeper is the parent, so it learns the exit code; a keeper that took over after a crash is not, and asks the kernel
+(PIDFD_GET_INFO) or the launcher, which inherits orphans. The exit record is on the disk before anybody is told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minikube_raw.linux import fds, mounts, namespaces, pidfd, signals, terminals
+from minikube_raw.linux.cgroups import manager
+
+from . import atomic, init, sandbox, wire
+from .logs import LogFile
+from .loop import READABLE, WRITABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+    from typing import Any, Protocol
+
+    from .loop import Loop
+
+    Request = dict[str, Any]
+    Answer = Callable[..., None]
+
+    class Pod(Protocol):
+        """What a container needs of its keeper."""
+
+        loop: Loop
+        request: Request
+        record: bool
+        pause_pidns: int
+
+        def hold(self, name: str, fd: int) -> None: ...
+        def release(self, name: str) -> None: ...
+        def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]: ...
+        def ended(self, container: Container) -> None: ...
+
+
+PIPE_SIZE = 1 << 20
+_CHUNK = 1 << 16
+UNKNOWN_EXIT = 137  # what Kubernetes reports with ContainerStatusUnknown
+
+
+class Output:
+    """One stream of a container on its way to the log and to whoever is attached."""
+
+    def __init__(self, container: Container, name: str, fd: int) -> None:
+        self.container, self.name, self.fd = container, name, fd
+        self.taps: list[int] = []
+        container.pod.loop.watch(fd, self.copy)
+
+    def copy(self) -> bool:
+        """Copies one piece; False when there is nothing (more) to read or the disk is full."""
+        try:
+            chunk = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: a terminal whose last user has gone
+            chunk = b""
+        if not chunk:
+            self.container.pod.loop.forget(self.fd)
+            return False
+        for tap in list(self.taps):
+            self._tap(tap, chunk)
+        if self.container.log.write(self.name, chunk):
+            return True
+        self.container.pod.loop.forget(self.fd)
+        self.container.pod.loop.call_later(1.0, self.resume)
+        return False
+
+    def resume(self) -> None:
+        """Tries the disk again; reading goes on once it has taken everything."""
+        if self.fd < 0:
+            return
+        if self.container.log.flush():
+            self.container.pod.loop.watch(self.fd, self.copy)
+        else:
+            self.container.pod.loop.call_later(1.0, self.resume)
+
+    def _tap(self, tap: int, chunk: bytes) -> None:
+        """Gives a copy to an attached client; one that does not keep up is cut off rather than waited for."""
+        try:
+            if os.write(tap, chunk) == len(chunk):
+                return
+        except OSError:
+            pass
+        self.untap(tap)
+
+    def untap(self, tap: int) -> None:
+        """Ends an attachment."""
+        if tap in self.taps:
+            self.taps.remove(tap)
+            wire.hang_up(tap)
+
+    def close(self) -> None:
+        """Stops copying."""
+        for tap in list(self.taps):
+            self.untap(tap)
+        self.container.pod.loop.forget(self.fd)
+        os.close(self.fd)
+        self.fd = -1
+
+
+class Input:
+    """Bytes from an attached client to a container's standard input or terminal, never faster than it reads."""
+
+    def __init__(self, loop: Loop, source: int, sink: int, at_end: Callable[[], None]) -> None:
+        self._loop, self._source, self._sink, self._at_end = loop, source, sink, at_end
+        self._pending = b""
+        loop.watch(source, self._read)
+
+    def _read(self) -> None:
+        try:
+            self._pending = os.read(self._source, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._pending = b""
+        if not self._pending:
+            self.close()
+            self._at_end()
+            return
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._pending = self._pending[os.write(self._sink, self._pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._pending:
+            self._loop.forget(self._source)
+            self._loop.watch(self._sink, self._write, WRITABLE)
+        else:
+            self._loop.forget(self._sink)
+            self._loop.watch(self._source, self._read, READABLE)
+
+    def close(self) -> None:
+        """Ends the flow; the sink stays open, it is not ours."""
+        if self._source >= 0:
+            self._loop.forget(self._source)
+            self._loop.forget(self._sink)
+            os.close(self._source)
+            self._source = -1
+
+
+class Container:
+    """A container that runs, or has run, under this keeper."""
+
+    def __init__(self, pod: Pod, request: Request) -> None:
+        self.pod, self.request = pod, request
+        self.id: str = request["id"]
+        self.run_dir: str = request["runDir"]
+        self.log = LogFile(request["logPath"])
+        self.outputs: dict[str, Output] = {}
+        self.inputs: list[Input] = []
+        self.stdin = -1
+        self.terminal = -1
+        self.pid = 0
+        self.pidfd = -1
+        self.started_at = 0
+        self.exit: Request | None = None
+
+    @property
+    def tty(self) -> bool:
+        """Whether its streams are a terminal."""
+        return bool(self.request["spec"]["process"].get("terminal"))
+
+    def start(self, volumes: list[int], answer: Answer) -> None:
+        """Forks the first process; `answer` is called when its program runs or cannot. Owns `volumes`."""
+        os.makedirs(self.run_dir, exist_ok=True)
+        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        opened = self._open_volumes(volumes)
+        streams = self._make_streams()
+        ours, theirs = wire.pair()
+        child = init.Child(self.request["spec"], self.request["cgroup"], theirs, streams, opened, self.pod.record)
+        pid, self.pidfd = self._fork()
+        if pid == 0:
+            init.run_container(child, self.request["rootfs"])
+        theirs.close()
+        wire.close([*opened, *streams])
+        self.pid = pid
+        boot, _, started = pidfd.process_identity(pid)
+        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
+        atomic.write_json(f"{self.run_dir}/process.json", identity)
+        Start(self, ours, answer)
+
+    def _fork(self) -> tuple[int, int]:
+        flags = namespaces.CLONE_NEWNS
+        if self.request["pid"] == "CONTAINER":
+            flags |= namespaces.CLONE_NEWPID
+        shared = self.pod.pause_pidns if self.request["pid"] == sandbox.POD else -1
+        return self.pod.fork(flags, self.request["cgroup"], shared)
+
+    def _open_volumes(self, received: list[int]) -> list[int]:
+        """Puts the descriptors that the kubelet opened and those the keeper opens (shared memory) in the order of the spec."""
+        opened: list[int] = []
+        left = list(received)
+        for entry in self.request["spec"]["mounts"]:
+            if entry["type"] == "bind":
+                ours = entry["source"] == self.pod.request["shm"]
+                opened.append(mounts.open_tree(entry["source"], recursive=False) if ours else left.pop(0))
+        wire.close(left)
+        return opened
+
+    def _make_streams(self) -> list[int]:
+        """Makes the FIFOs and starts copying; returns the container's ends (stdin, stdout, stderr), -1 for /dev/null."""
+        if self.tty:
+            return []
+        ends = [-1, -1, -1]
+        if self.request["stdin"]:
+            self.stdin = self._fifo("stdin")
+            ends[0] = os.open(f"{self.run_dir}/stdin", os.O_RDONLY | os.O_CLOEXEC)
+            self._keep_only_writer()
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            self.outputs[name] = Output(self, name, self._fifo(name))
+            ends[number] = os.open(f"{self.run_dir}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        return ends
+
+    def _fifo(self, name: str) -> int:
+        """Opens a FIFO for both directions, made if it is not there, and lets the launcher hold it as well.
+
+        Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
+        """
+        path = f"{self.run_dir}/{name}"
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            pass
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fds.set_pipe_size(fd, PIPE_SIZE)
+        if name != "stdin":
+            self.pod.hold(f"{self.id}/{name}", fd)
+        return fd
+
+    def _keep_only_writer(self) -> None:
+        """Swaps the two-way end of stdin for a write end: closing that one is the container's end of input."""
+        writer = os.open(f"{self.run_dir}/stdin", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.close(self.stdin)
+        self.stdin = writer
+        self.pod.hold(f"{self.id}/stdin", writer)
+
+    def take_terminal(self, master: int) -> None:
+        """Copies from the container's terminal; the launcher holds it too, since its last close would send SIGHUP."""
+        self.terminal = master
+        os.set_blocking(master, False)
+        self.pod.hold(f"{self.id}/terminal", master)
+        self.outputs["stdout"] = Output(self, "stdout", os.dup(master))
+
+    def running(self, started_at: int) -> None:
+        """Its program runs: from now on its end is watched."""
+        self.started_at = started_at
+        self.pod.loop.watch(self.pidfd, self._ended)
+
+    def adopt(self, identity: Request, held: dict[str, int]) -> None:
+        """Takes over a container whose keeper died: its streams as the launcher holds them (or by name), its pidfd by identity."""
+        self.pid = identity["pid"]
+        self.started_at = self.request.get("startedAt") or identity["created_at"]
+        if self.tty and "terminal" in held:
+            self.take_terminal(held["terminal"])
+        elif not self.tty:
+            for name in ("stdout", "stderr"):
+                self.outputs[name] = Output(self, name, self._fifo(name))
+            self.stdin = held.get("stdin", -1)
+        try:
+            self.pidfd = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
+        except ProcessLookupError:
+            self.finish(UNKNOWN_EXIT, known=False)
+        else:
+            self.pod.loop.watch(self.pidfd, self._ended)
+
+    def _ended(self) -> None:
+        self.pod.loop.forget(self.pidfd)
+        code = self._exit_code()
+        self.finish(UNKNOWN_EXIT if code is None else code, known=code is not None)
+
+    def _exit_code(self) -> int | None:
+        try:
+            code, by_signal = pidfd.reap(self.pidfd)
+        except ChildProcessError:
+            status = pidfd.exit_info(self.pidfd)
+            if status is None:
+                return None
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        return 128 + by_signal if by_signal else code
+
+    def finish(self, code: int, *, known: bool = True, error: str = "", reason: str = "") -> None:
+        """Writes the exit record, after the output is drained and before anybody is told."""
+        group = manager(self.request["cgroup"])
+        if self.request["pid"] != "CONTAINER":
+            group.kill_all()  # without a PID namespace of its own the rest would live on
+        for output in self.outputs.values():
+            while output.copy():
+                pass
+        oom_kills = group.oom_kills()
+        self.exit = {
+            "exit_code": code,
+            "known": known,
+            "started_at": self.started_at,
+            "finished_at": time.time_ns(),
+            "oom_killed": oom_kills > 0 and code == 128 + signals.SIGKILL,
+            "reason": reason,
+            "message": error,
+        }
+        atomic.write_json(self.request["exitPath"], self.exit, sync=True)
+        self._close()
+        self.pod.ended(self)
+
+    def _close(self) -> None:
+        for output in self.outputs.values():
+            output.close()
+        for source in self.inputs:
+            source.close()
+        self.outputs.clear()
+        self.inputs.clear()
+        self.log.close()
+        wire.close([self.stdin, self.terminal, self.pidfd])
+        self.stdin = self.terminal = self.pidfd = -1
+        self.pod.release(self.id)
+
+    def attach(self) -> list[int]:
+        """Returns descriptors for a client: a socket with a terminal, else pipes (stdin if there is one, stdout, stderr)."""
+        if self.tty:
+            return [self._attach_terminal()]
+        ends: list[int] = []
+        if self.stdin >= 0:
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self.inputs.append(Input(self.pod.loop, reader, self.stdin, self._input_ended))
+            ends.append(writer)
+        for output in self.outputs.values():
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            fds.set_pipe_size(writer, PIPE_SIZE)
+            output.taps.append(writer)
+            ends.append(reader)
+        return ends
+
+    def _attach_terminal(self) -> int:
+        tap, client = wire.stream_pair()
+        output = self.outputs["stdout"]
+        output.taps.append(tap)
+        self.inputs.append(Input(self.pod.loop, os.dup(tap), self.terminal, lambda: output.untap(tap)))
+        return client
+
+    def _input_ended(self) -> None:
+        """With stdinOnce the end of the first attached client's input is the container's."""
+        if self.request.get("stdinOnce") and self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+            self.pod.release(f"{self.id}/stdin")
+
+    def resize(self, width: int, height: int) -> None:
+        """Sets the size of the container's terminal."""
+        if self.terminal >= 0:
+            terminals.set_size(self.terminal, width, height)
+
+
+class Start:
+    """A first process on its way to exec: hears its status socket until it closes."""
+
+    def __init__(self, container: Container, status: socket, answer: Answer) -> None:
+        self._container, self._status, self._answer = container, status, answer
+        self._steps: list[Any] = []
+        self._ready = False
+        self._error: Request | None = None
+        container.pod.loop.watch(status.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        try:
+            message, received = wire.receive(self._status)
+        except wire.Closed:
+            self._done()
+            return
+        self._steps += message.get("steps", [])
+        if "terminal" in message:
+            self._container.take_terminal(received[0])
+        elif "ready" in message:
+            self._ready = True
+            wire.send(self._status, {"go": True})
+        else:
+            self._error = message
+
+    def _done(self) -> None:
+        container = self._container
+        container.pod.loop.forget(self._status.fileno())
+        self._status.close()
+        if not self._ready and self._error is None:
+            self._error = {"error": "the process was killed before its program started", "reason": "StartError"}
+        if self._error is None:
+            container.running(time.time_ns())
+            executed = {"pid": container.pid, "started_at": container.started_at, "executed_ns": time.monotonic_ns()}
+            self._answer({**executed, "steps": self._steps})
+            return
+        pidfd.reap(container.pidfd)
+        container.finish(128, error=self._error["error"], reason=self._error["reason"])
+        self._answer({"error": self._error["error"], "reason": self._error["reason"], "steps": self._steps})

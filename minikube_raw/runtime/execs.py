@@ -1,0 +1,105 @@
+"""Processes started beside a container's first one (exec, probes, hooks), from inside the keeper.
+
+Their streams are pipes or a terminal whose other ends go straight to the kubelet, so the keeper copies nothing: when the
+client goes, the process gets SIGPIPE, end of file or SIGHUP, as with any terminal.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minikube_raw.linux import fds, pidfd
+
+from . import init, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .container import Answer, Container, Pod
+
+    Request = dict[str, Any]
+
+
+class Exec:
+    """One such process, from fork to exit."""
+
+    def __init__(
+        self, pod: Pod, container: Container, request: Request, answer: Answer, ended: Callable[[int], None]
+    ) -> None:
+        self.pod, self.answer, self._ended_callback = pod, answer, ended
+        self._steps: list[Any] = []
+        self._error: Request | None = None
+        self._ready = False
+        self.to_client: list[int] = []
+        streams = [] if request["process"].get("terminal") else self._make_pipes(bool(request.get("stdin")))
+        self._status, theirs = wire.pair()
+        spec = {**container.request["spec"], "process": request["process"], "root": {}}
+        child = init.Child(spec, container.request["cgroup"], theirs, streams, (), pod.record)
+        self.pid, self.pidfd = self._fork(container)
+        if self.pid == 0:
+            init.run_exec(child, container.pidfd)
+        theirs.close()
+        wire.close(streams)
+        pod.loop.watch(self._status.fileno(), self._hear)
+
+    def _fork(self, container: Container) -> tuple[int, int]:
+        """Forks into the container's PID namespace, so that the process is the keeper's child and the container's at once."""
+        if container.request["pid"] == "NODE":
+            return self.pod.fork(0, container.request["cgroup"], -1)
+        namespace = os.open(f"/proc/{container.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self.pod.fork(0, container.request["cgroup"], namespace)
+        finally:
+            os.close(namespace)
+
+    def _make_pipes(self, stdin: bool) -> list[int]:
+        """Returns the child's ends; the client's are put aside, non-blocking."""
+        streams = [-1, -1, -1]
+        if stdin:
+            streams[0], writer = os.pipe2(os.O_CLOEXEC)
+            self.to_client.append(writer)
+        for number in (1, 2):
+            reader, streams[number] = os.pipe2(os.O_CLOEXEC)
+            fds.set_pipe_size(reader, 1 << 18)
+            self.to_client.append(reader)
+        for fd in self.to_client:
+            os.set_blocking(fd, False)
+        return streams
+
+    def _hear(self) -> None:
+        try:
+            message, received = wire.receive(self._status)
+        except wire.Closed:
+            self._done()
+            return
+        self._steps += message.get("steps", [])
+        if "terminal" in message:
+            os.set_blocking(received[0], False)
+            self.to_client.append(received[0])
+        elif "ready" in message:
+            self._ready = True
+            wire.send(self._status, {"go": True})
+        else:
+            self._error = message
+
+    def _done(self) -> None:
+        self.pod.loop.forget(self._status.fileno())
+        self._status.close()
+        if self._error is None and not self._ready:
+            self._error = {"error": "the process was killed before its program started", "reason": "ExecError"}
+        if self._error is not None:
+            pidfd.reap(self.pidfd)
+            os.close(self.pidfd)
+            self.answer({"error": self._error["error"], "reason": "ExecError", "steps": self._steps})
+        else:
+            self.answer({"pid": self.pid, "steps": self._steps}, self.to_client)
+            self.pod.loop.watch(self.pidfd, self._exited)
+        wire.close(self.to_client)
+
+    def _exited(self) -> None:
+        self.pod.loop.forget(self.pidfd)
+        code, by_signal = pidfd.reap(self.pidfd)
+        os.close(self.pidfd)
+        self._ended_callback(128 + by_signal if by_signal else code)

@@ -1,0 +1,239 @@
+"""The child that becomes a container's first process, or one exec'd beside it: join, build, drop, exec.
+
+It is a fork of the keeper, so it runs our Python inside an image's file system: from rootfs.enter() (or setns) until exec
+nothing is imported, looked up or loaded, and errors become one short message on a socket, never a traceback (those open
+source files). The socket closes on exec: its end without a message is the keeper's sign that the program runs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minikube_raw.linux import capabilities, fds, namespaces, process, rlimits, signals, steps, terminals
+from minikube_raw.linux.cgroups import manager
+
+from . import rootfs, users, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    Spec = dict[str, Any]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class CannotExecute(Exception):
+    """The program cannot be run; the text is the one runc gives for it."""
+
+
+class Child:
+    """What a child is given by its keeper: the spec, its standard streams (-1: a terminal of its own) and its status socket."""
+
+    __slots__ = ("cgroup", "record", "spec", "status", "streams", "volumes")
+
+    def __init__(
+        self,
+        spec: Spec,
+        cgroup: str,
+        status: socket.socket,
+        streams: Sequence[int],
+        volumes: Sequence[int],
+        record: bool,
+    ) -> None:
+        self.spec, self.cgroup, self.status, self.streams = spec, cgroup, status, tuple(streams)
+        self.volumes, self.record = tuple(volumes), record
+
+
+def run_container(child: Child, rootfs_paths: Spec) -> NoReturn:
+    """Builds the container's world and becomes its first process. Never returns."""
+
+    def build() -> int:
+        join_cgroup(child.cgroup)
+        devices = rootfs.host_devices() if child.spec["linux"].get("hostDevices") else []
+        root = rootfs.enter(
+            rootfs_paths["lowers"], rootfs_paths["upper"], rootfs_paths["work"], rootfs_paths["mountPoint"]
+        )
+        rootfs.populate(root, child.spec, child.volumes, devices)
+        return root
+
+    _become(child, build)
+
+
+def run_exec(child: Child, container_pidfd: int) -> NoReturn:
+    """Joins a running container's cgroup, mount and cgroup namespace (its keeper is in the others) and becomes a program there."""
+
+    def build() -> int:
+        manager(child.cgroup).attach(0)
+        namespaces.setns(container_pidfd, namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
+        os.close(container_pidfd)
+        return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    _become(child, build, container_pidfd)
+
+
+def join_cgroup(path: str) -> None:
+    """Joins the cgroup in every hierarchy and takes it as the root of a cgroup namespace."""
+    manager(path).attach(0)
+    namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+
+
+def _become(child: Child, build: Any, *also_kept: int) -> NoReturn:
+    try:
+        process.set_parent_death_signal(signals.SIGKILL)
+        fds.close_all_but([0, 1, 2, child.status.fileno(), *child.streams, *child.volumes, *also_kept])
+        if child.record:
+            steps.start_recording()
+        os.umask(0)
+        os.setsid()
+        process.join_new_session_keyring(child.spec.get("keyring"))
+        _set_limits(child.spec["process"])
+        root = build()
+        _exec(child, root)
+    except CannotExecute as error:
+        _report(child.status, "StartError", str(error))
+    except users.UnknownUser as error:
+        _report(child.status, "CreateContainerError", str(error))
+    except OSError as error:
+        _report(child.status, "StartError", describe(error))
+    except BaseException as error:  # whatever it is, it must not unwind into the keeper's loop
+        _report(child.status, "StartError", f"{type(error).__name__}: {error}")
+    os._exit(128)
+
+
+def _report(status: socket.socket, reason: str, message: str) -> None:
+    wire.send(status, {"error": message, "reason": reason, "steps": steps.stop_recording()})
+
+
+def describe(error: OSError) -> str:
+    """Words an OSError as Go's PathError does: `mkdir /x: permission denied`."""
+    text = error.strerror or str(error)
+    call, separator, rest = text.partition(": ")
+    text = call + separator + lower_first(rest) if separator else lower_first(text)
+    return f"{text}: {error.filename}" if error.filename else text
+
+
+def lower_first(text: str) -> str:
+    """Go writes errno texts in small letters: "no such file or directory"."""
+    return text[:1].lower() + text[1:]
+
+
+def _set_limits(wanted: Spec) -> None:
+    limits = {limit["type"]: (limit["soft"], limit["hard"]) for limit in wanted.get("rlimits", ())}
+    rlimits.set_limits(limits)
+    process.set_oom_score_adj(wanted.get("oomScoreAdj", 0))
+
+
+def _exec(child: Child, root: int) -> None:
+    wanted = child.spec["process"]
+    user = _find_user(root, wanted["user"])
+    environment = _environment(wanted["env"], user.home)
+    _connect_streams(child, user.uid)
+    _change_directory(root, wanted["cwd"])
+    rootfs.finish(child.spec)
+    os.close(root)
+    os.umask(wanted.get("umask", 0o022))
+    _drop_privileges(wanted, user)
+    program = _look_path(wanted["args"][0], environment.get("PATH", DEFAULT_PATH))
+    signals.reset()
+    process.set_parent_death_signal(0)
+    _await_permission(child)
+    try:
+        os.execve(program, wanted["args"], environment)
+    except OSError as error:
+        raise CannotExecute(f"exec {program}: {lower_first(error.strerror or '')}") from None
+
+
+def _find_user(root: int, wanted: Spec) -> users.User:
+    passwd, group = users.read_in_root(root, "/etc/passwd"), users.read_in_root(root, "/etc/group")
+    return users.resolve(
+        wanted.get("username", ""), passwd, group, gid=wanted.get("gid"), supplemental=wanted.get("additionalGids", ())
+    )
+
+
+def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
+    environment = dict(pair.split("=", 1) for pair in pairs)
+    environment.setdefault("HOME", home)
+    return environment
+
+
+def _connect_streams(child: Child, uid: int) -> None:
+    """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
+    if child.spec["process"].get("terminal"):
+        streams = (_open_terminal(child.status),) * 3
+    else:
+        streams = tuple(fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in child.streams)
+    for fd in set(streams):
+        if not stat.S_ISCHR(os.fstat(fd).st_mode) or child.spec["process"].get("terminal"):
+            os.fchown(fd, uid, -1)
+    for number, fd in enumerate(streams):
+        fds.inheritable(fd, number)
+
+
+def _open_terminal(status: socket.socket) -> int:
+    """Opens a terminal of the container's devpts, hands its master to the keeper and makes it ours."""
+    master, slave = terminals.open_pair()
+    wire.send(status, {"terminal": True}, [master])
+    os.close(master)
+    terminals.make_controlling(slave)
+    return slave
+
+
+def _change_directory(root: int, path: str) -> None:
+    """Enters the working directory, made if it is missing, as runc does."""
+    directory = users.paths.make_directories_in_root(root, path)
+    os.close(directory)
+    os.chdir(path)
+    if not os.getcwd().startswith("/"):  # "(unreachable)/…": a directory outside the root (CVE-2024-21626)
+        raise CannotExecute(f"current working directory is outside of container mount namespace root: {path}")
+
+
+def _drop_privileges(wanted: Spec, user: users.User) -> None:
+    """Changes to the container's user with the asked capabilities, as far as we have them ourselves."""
+    kept = capabilities.mask(wanted["capabilities"]) & capabilities.available()
+    if wanted.get("noNewPrivileges"):
+        process.set_no_new_privileges()
+    process.set_keep_capabilities(True)
+    capabilities.drop_bounding(kept)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    process.set_keep_capabilities(False)
+    capabilities.apply(kept)
+
+
+def _await_permission(child: Child) -> None:
+    """Sends what was recorded and waits until the keeper has written down who we are."""
+    wire.send(child.status, {"ready": True, "steps": steps.stop_recording()})
+    wire.receive(child.status)
+    fds.close_on_exec_all_but([0, 1, 2])
+
+
+def _look_path(name: str, search: str) -> str:
+    """Finds the program as Go's exec.LookPath does, with its error texts."""
+    if "/" in name:
+        problem = _executable(name)
+        if problem:
+            raise CannotExecute(f'exec: "{name}": {problem}')
+        return name
+    for directory in search.split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        if not _executable(candidate):
+            return candidate
+    raise CannotExecute(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _executable(path: str) -> str:
+    """Returns what hinders running a file, empty if nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return f"stat {path}: {lower_first(error.strerror or '')}"
+    if stat.S_ISDIR(mode):
+        return "is a directory"
+    if not os.access(path, os.X_OK, effective_ids=True) or not mode & 0o111:
+        return "permission denied"
+    return ""

@@ -1,0 +1,317 @@
+"""The keeper of one pod: parent of its containers and exec'd processes, holder of its namespaces, logs and terminals.
+
+Forked by the launcher, it lives as long as the sandbox and talks to whichever kubelet connects to its socket; neither
+kubelet nor launcher needs to be alive meanwhile. Asked to `adopt`, it takes over what a keeper that was killed left behind.
+All it ever uses was imported before the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from minikube_raw.linux import fds, namespaces, process, proctitle, signals, steps
+
+from . import sandbox, wire
+from .container import Container
+from .execs import Exec
+from .loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+    from typing import Any, NoReturn
+
+    Request = dict[str, Any]
+
+_RECONNECT_SECONDS = 0.2
+
+
+def main(request: Request, connection: socket) -> NoReturn:
+    """Runs a keeper in a process just forked, with `connection` to the kubelet that asked for it. Never returns."""
+    status = 1
+    try:
+        fds.close_all_but([0, 1, 2, connection.fileno()])
+        signals.reset()
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        process.set_dumpable(False)
+        os.setsid()
+        proctitle.set_title(f"keeper {request['namespace']}/{request['name']}")
+        Keeper(request).serve(connection)
+        status = 0
+    except BaseException as error:  # a fork must not unwind into the launcher's loop
+        report(f"keeper {request['namespace']}/{request['name']}", error)
+    finally:
+        os._exit(status)
+
+
+def report(who: str, error: BaseException) -> None:
+    """Writes an unexpected error and where it happened to stderr, without the source lines that a traceback would open files for."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    sys.stderr.write(f"{who}: {type(error).__name__}: {error} ({' > '.join(places)})\n")
+    sys.stderr.flush()
+
+
+class Keeper:
+    """The pod as its keeper sees it; the Pod that containers ask for things."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.record = bool(request.get("trace"))
+        self.loop = Loop()
+        self.pause_pidns = -1
+        self._own_pidns = namespaces.open_namespace("pid_for_children")
+        self._containers: dict[str, Container] = {}
+        self._clients: dict[int, socket] = {}
+        self._held: dict[str, int] = {}  # what the launcher holds for us too, in case it has to be told again
+        self._launcher: socket | None = None
+        self._execs = 0
+
+    def serve(self, connection: socket) -> None:
+        """Makes (or takes over) the sandbox, answers on `connection`, and serves clients until told to quit."""
+        if self.record:
+            steps.start_recording()
+        self._connect_launcher()
+        try:
+            if self.request.get("adopt"):
+                self._adopt()
+            else:
+                self._create(connection)
+        except OSError as error:
+            self._send(connection, {"id": 0, "error": _wording(error), "steps": steps.stop_recording()})
+            raise
+        listener = wire.listen(self.request["socket"])
+        self.loop.watch(listener.fileno(), lambda: self._accept(listener))
+        self._serve_client(connection)
+        self._send(connection, {"id": 0, **self._hello(), "steps": steps.take()})
+        self.loop.run()
+
+    def _create(self, connection: socket) -> None:
+        made = sandbox.create_namespaces(self.request)
+        if "net" in made:
+            self._send(connection, {"event": "network namespace"}, [made["net"]])
+        for kind, fd in made.items():
+            self.hold(f"ns/{kind}", fd)
+        wire.close(made.values())
+        sandbox.configure(self.request)
+        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        if self.request["pid"] == sandbox.POD:
+            pid, pidfd = sandbox.start_pause(self.request)
+            self.pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            self.hold("pause", pidfd)
+            self.hold("ns/pid", self.pause_pidns)
+            os.close(pidfd)
+
+    def _adopt(self) -> None:
+        """Joins the namespaces an earlier keeper made and takes over its containers."""
+        held = self._take_held()
+        found = {kind: held[f"ns/{kind}"] for kind in sandbox.KINDS if f"ns/{kind}" in held}
+        for entry in self.request["containers"]:
+            if not found:
+                found = _namespaces_of(entry["identity"]["pid"], sandbox.own_kinds(self.request))
+        sandbox.join_namespaces(found)
+        if "mnt" not in found:
+            sandbox.make_shared_memory(self.request)
+            found["mnt"] = namespaces.open_namespace("mnt")
+        for kind, fd in found.items():
+            self.hold(f"ns/{kind}", fd)
+        self.pause_pidns = held.get("ns/pid", -1)
+        for entry in self.request["containers"]:
+            container = Container(self, entry["request"])
+            self._containers[container.id] = container
+            prefix = f"{container.id}/"
+            container.adopt(
+                entry["identity"], {name[len(prefix) :]: fd for name, fd in held.items() if name.startswith(prefix)}
+            )
+
+    # What containers ask of their pod.
+
+    def hold(self, name: str, fd: int) -> None:
+        """Lets the launcher hold a copy of a descriptor until release(): it must not be closed when this keeper dies."""
+        self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
+        self._held[name] = os.dup(fd)
+
+    def release(self, name: str) -> None:
+        """Gives up what was held under `name` or below it."""
+        for held in [key for key in self._held if key == name or key.startswith(f"{name}/")]:
+            os.close(self._held.pop(held))
+        self._tell_launcher({"op": "release", "sandbox": self.request["id"], "name": name})
+
+    def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
+        """Forks into new namespaces and a cgroup, as a member of `pid_namespace` unless that is -1; returns (pid, pidfd)."""
+        if pid_namespace >= 0:
+            namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)
+        try:
+            return sandbox.fork_into(cgroup, flags)
+        finally:
+            if pid_namespace >= 0:
+                namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
+
+    def ended(self, container: Container) -> None:
+        """Tells every client that a container has ended; its record is on the disk by now."""
+        for client in list(self._clients.values()):
+            self._send(client, {"event": "exited", "container": container.id, "exit": container.exit})
+
+    # Clients.
+
+    def _accept(self, listener: socket) -> None:
+        connection = wire.accept(listener)
+        if connection is not None:
+            self._serve_client(connection)
+
+    def _serve_client(self, connection: socket) -> None:
+        self._clients[connection.fileno()] = connection
+        self.loop.watch(connection.fileno(), lambda: self._hear(connection))
+
+    def _drop_client(self, connection: socket) -> None:
+        if self._clients.pop(connection.fileno(), None) is not None:
+            self.loop.forget(connection.fileno())
+            connection.close()
+
+    def _send(self, connection: socket, message: Request, descriptors: Any = ()) -> None:
+        """Sends without ever waiting: a kubelet that does not read is dropped, connects again and asks."""
+        connection.setblocking(False)
+        try:
+            wire.send(connection, message, descriptors)
+        except OSError:
+            self._drop_client(connection)
+        finally:
+            if connection.fileno() >= 0:
+                connection.setblocking(True)
+
+    def _hear(self, connection: socket) -> None:
+        try:
+            message, received = wire.receive(connection)
+        except (wire.Closed, OSError):
+            self._drop_client(connection)
+            return
+
+        def answer(result: Request, descriptors: Any = ()) -> None:
+            result["steps"] = [*steps.take(), *result.get("steps", ())]
+            self._send(connection, {"id": message["id"], **result}, descriptors)
+
+        try:
+            self._dispatch(message, received, answer, connection)
+        except OSError as error:
+            answer({"error": _wording(error), "reason": "RuntimeError"})
+
+    def _dispatch(self, message: Request, received: list[int], answer: Any, connection: socket) -> None:
+        operation = message["op"]
+        if operation == "start":
+            self._start(message["container"], received, answer)
+        elif operation == "exec":
+            self._exec(message, answer, connection)
+        elif operation == "hello":
+            answer(self._hello())
+        elif operation == "forget":
+            self._containers.pop(message["container"], None)
+            answer({})
+        elif operation == "quit":
+            answer({})
+            self.loop.stop()
+        else:
+            self._container_operation(operation, message, answer)
+
+    def _container_operation(self, operation: str, message: Request, answer: Any) -> None:
+        container = self._containers.get(message["container"])
+        if container is None or container.exit is not None:
+            answer({"error": "the container is not running", "reason": "NotRunning"})
+        elif operation == "attach":
+            ends = container.attach()
+            answer({"terminal": container.tty, "stdin": container.stdin >= 0}, ends)
+            wire.close(ends)
+        elif operation == "resize":
+            container.resize(message["width"], message["height"])
+            answer({})
+        elif operation == "reopen_log":
+            container.log.reopen()
+            answer({})
+        else:
+            answer({"error": f"this keeper does not know {operation}", "reason": "Unimplemented"})
+
+    def _hello(self) -> Request:
+        """Says which protocol this keeper speaks and what it knows of its containers."""
+        containers = {
+            container.id: {"pid": container.pid, "started_at": container.started_at, "exit": container.exit}
+            for container in self._containers.values()
+        }
+        return {"version": wire.VERSION, "pid": os.getpid(), "containers": containers}
+
+    def _start(self, request: Request, volumes: list[int], answer: Any) -> None:
+        container = Container(self, request)
+        self._containers[container.id] = container
+        try:
+            container.start(volumes, answer)
+        except OSError as error:
+            container.finish(128, error=_wording(error), reason="StartError")
+            answer({"error": _wording(error), "reason": "StartError"})
+
+    def _exec(self, message: Request, answer: Any, connection: socket) -> None:
+        container = self._containers.get(message["container"])
+        if container is None or container.exit is not None or not container.started_at:
+            answer({"error": "the container is not running", "reason": "NotRunning"})
+            return
+        self._execs += 1
+        number = self._execs
+
+        def started(result: Request, descriptors: Any = ()) -> None:
+            answer({"exec": number, **result}, descriptors)
+
+        def ended(code: int) -> None:
+            self._send(connection, {"event": "exec exited", "exec": number, "exit_code": code})
+
+        Exec(self, container, message, started, ended)
+
+    # The launcher.
+
+    def _connect_launcher(self) -> None:
+        """Connects, and when the launcher was replaced hands everything over again."""
+        try:
+            self._launcher = wire.connect(self.request["launcher"])
+        except OSError:
+            self.loop.call_later(_RECONNECT_SECONDS, self._connect_launcher)
+            return
+        self.loop.watch(self._launcher.fileno(), self._launcher_gone)
+        for name, fd in self._held.items():
+            self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
+
+    def _launcher_gone(self) -> None:
+        if self._launcher is not None:
+            self.loop.forget(self._launcher.fileno())
+            self._launcher.close()
+            self._launcher = None
+        self._connect_launcher()
+
+    def _tell_launcher(self, message: Request, descriptors: Any = ()) -> None:
+        if self._launcher is not None:
+            try:
+                wire.send(self._launcher, message, descriptors)
+            except OSError:
+                self._launcher_gone()
+
+    def _take_held(self) -> dict[str, int]:
+        """Asks the launcher for the descriptors it holds for this sandbox."""
+        if self._launcher is None:
+            return {}
+        held: dict[str, int] = {}
+        wire.send(self._launcher, {"op": "take", "sandbox": self.request["id"]})
+        while True:
+            message, received = wire.receive(self._launcher)
+            held.update(zip(message["names"], received, strict=True))
+            if not message["more"]:
+                return held
+
+
+def _namespaces_of(pid: int, kinds: dict[str, int]) -> dict[str, int]:
+    """Opens the namespaces of a running container; its mount namespace is its own and not the pod's."""
+    return {kind: namespaces.open_namespace(kind, pid) for kind in kinds if kind != "mnt"}
+
+
+def _wording(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{text}: {error.filename}" if error.filename else text

@@ -1,0 +1,76 @@
+"""Container output in CRI's log format: `2006-01-02T15:04:05.000000000Z stdout F line`, P instead of F for a piece of a line.
+
+Keepers write it. Lines longer than 16 KiB are cut into pieces as containerd does, and what a container has written without
+a new line is logged as a piece at once: nothing waits in a keeper's memory, so nothing is lost with it. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+MAX_LINE = 16 * 1024
+
+
+def timestamp(now_ns: int) -> bytes:
+    """Returns RFC 3339 with nine digits of a second, in UTC, as the kubelet parses it."""
+    seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+    year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
+    return b"%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (year, month, day, hour, minute, second, nanoseconds)
+
+
+def format_chunk(stream: str, chunk: bytes, now_ns: int) -> bytes:
+    """Returns the log lines for one piece of output; all get one time stamp, which is when it was read."""
+    prefix = timestamp(now_ns) + b" " + stream.encode()
+    full, partial = prefix + b" F ", prefix + b" P "
+    lines = chunk.split(b"\n")
+    tail = lines.pop()
+    if lines and len(chunk) > MAX_LINE and max(map(len, lines)) > MAX_LINE:
+        head = b"".join(_cut(line, full, partial) for line in lines)
+    else:
+        head = full + (b"\n" + full).join(lines) + b"\n" if lines else b""
+    return head + _cut(tail, partial, partial) if tail else head
+
+
+def _cut(line: bytes, last: bytes, partial: bytes) -> bytes:
+    """Formats a line in pieces of at most MAX_LINE; the last one under the prefix `last`."""
+    pieces = [line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE)] or [b""]
+    return b"".join(partial + piece + b"\n" for piece in pieces[:-1]) + last + pieces[-1] + b"\n"
+
+
+class LogFile:
+    """One container's log, appended to; what the disk does not take yet is kept in `pending` and offered again by flush()."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pending = b""
+        self._fd = -1
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Opens the path again, after somebody has renamed the file: the kubelet's rotation."""
+        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        opened = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self.close()
+        self._fd = opened
+
+    def write(self, stream: str, chunk: bytes) -> bool:
+        """Appends a piece of output; False when the disk is full: the caller stops reading until flush() succeeds."""
+        self.pending += format_chunk(stream, chunk, time.time_ns())
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Writes what is pending; False when some of it is still not on the disk."""
+        try:
+            while self.pending:
+                written = os.write(self._fd, self.pending)
+                self.pending = self.pending[written:]
+        except OSError:  # ENOSPC, EDQUOT, EIO: the container waits, as a full disk makes any writer wait
+            return False
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,68 @@
+"""The event loop of launcher and keepers: poll(2), a handler per descriptor, and a few timers.
+
+asyncio would cost each keeper several megabytes; this is all they need. Single-threaded on purpose: these processes fork
+and change namespaces.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READABLE = select.POLLIN
+WRITABLE = select.POLLOUT
+
+
+class Loop:
+    """Calls handlers of readable (or writable) descriptors until stop()."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._running = True
+
+    def watch(self, fd: int, handler: Callable[[], None], events: int = READABLE) -> None:
+        """Calls `handler` whenever `fd` is ready, hung up or broken."""
+        self._handlers[fd] = handler
+        self._poll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Ends watching a descriptor; one that is not watched is fine. Call before closing it."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Calls `function` once, after `seconds`."""
+        self._timers.append((time.monotonic() + seconds, function))
+
+    def stop(self) -> None:
+        """Makes run() return after the current round."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serves until stop()."""
+        while self._running:
+            for fd, _events in self._poll.poll(self._timeout()):
+                handler = self._handlers.get(fd)  # an earlier handler of this round may have forgotten it
+                if handler is not None:
+                    handler()
+            self._run_timers()
+
+    def _timeout(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(when for when, _ in self._timers) - time.monotonic()) * 1000
+
+    def _run_timers(self) -> None:
+        if not self._timers:
+            return
+        now = time.monotonic()
+        due = [function for when, function in self._timers if when <= now]
+        self._timers = [timer for timer in self._timers if timer[0] > now]
+        for function in due:
+            function()

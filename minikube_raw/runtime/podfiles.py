@@ -1,0 +1,61 @@
+"""The files of a pod that its containers see as /etc/hostname, /etc/hosts and /etc/resolv.conf, and their texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from . import atomic
+from .cri import DNSConfig, Mount, NamespaceMode, PodSandboxConfig
+
+_LOCAL = """# Kubernetes-managed hosts file.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+fe00::0\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+"""
+
+
+def hosts(config: PodSandboxConfig, ips: Sequence[str]) -> str:
+    """Returns /etc/hosts as the kubelet writes it: the pod's own name, then hostAliases."""
+    own = "".join(f"{ip}\t{config.hostname}\n" for ip in ips)
+    aliases = "".join(f"{address}\t" + "\t".join(names) + "\n" for address, names in config.hosts)
+    return _LOCAL + own + (f"\n# Entries added by HostAliases.\n{aliases}" if aliases else "")
+
+
+def resolv_conf(dns: DNSConfig) -> str:
+    """Returns /etc/resolv.conf in the order the kubelet uses."""
+    lines = [f"search {' '.join(dns.searches)}"] if dns.searches else []
+    lines += [f"nameserver {server}" for server in dns.servers]
+    lines += [f"options {' '.join(dns.options)}"] if dns.options else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write(directory: str, config: PodSandboxConfig, ips: Sequence[str]) -> None:
+    """Writes the three files of a sandbox."""
+    texts = {"hostname": f"{config.hostname}\n", "hosts": hosts(config, ips), "resolv.conf": _resolv_conf(config)}
+    for name, text in texts.items():
+        atomic.write(f"{directory}/{name}", text.encode(), mode=0o644)
+        os.chmod(f"{directory}/{name}", 0o644)
+
+
+def _resolv_conf(config: PodSandboxConfig) -> str:
+    """Without a DNS configuration a pod gets the node's, as with dnsPolicy Default."""
+    if config.dns != DNSConfig():
+        return resolv_conf(config.dns)
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def mounts(directory: str, config: PodSandboxConfig, shm: str, given: Iterable[Mount]) -> list[Mount]:
+    """Returns a container's mounts: the pod's files and shared memory, unless something given takes their place."""
+    given = list(given)
+    taken = {mount.container_path for mount in given}
+    own = [Mount(f"/etc/{name}", f"{directory}/{name}") for name in ("hostname", "hosts", "resolv.conf")]
+    own.append(Mount("/dev/shm", "/dev/shm" if config.namespaces.ipc is NamespaceMode.NODE else shm))
+    return [*(mount for mount in own if mount.container_path not in taken), *given]

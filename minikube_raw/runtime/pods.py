@@ -1,0 +1,128 @@
+"""What the kubelet's side of the runtime holds in memory of each sandbox and container, made of records and keepers' words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from minikube_raw.linux import pidfd
+
+from . import atomic
+from .cri import ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
+from .layout import Layout
+from .peers import Peer
+from .records import ContainerRecord, ExitRecord, Identity, SandboxRecord
+from .trace import PodTrace
+
+
+class Sandbox:
+    """One pod sandbox as this kubelet knows it."""
+
+    def __init__(self, record: SandboxRecord) -> None:
+        self.record = record
+        self.lock = asyncio.Lock()  # one verb at a time changes a sandbox
+        self.peer: Peer | None = None
+        self.containers: dict[str, Container] = {}
+        self.execs: dict[int, asyncio.Future[int]] = {}
+        self.trace: PodTrace | None = None
+        self.teardown: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.id
+
+    def status(self) -> PodSandboxStatus:
+        """Its CRI status: READY needs a keeper."""
+        record = self.record
+        ready = record.ready and not record.stopped and self.peer is not None and not self.peer.closed
+        state = SandboxState.READY if ready else SandboxState.NOTREADY
+        return PodSandboxStatus(record.id, record.config, state, record.created_at, record.ips, record.netns)
+
+
+class Container:
+    """One container as this kubelet knows it."""
+
+    def __init__(self, record: ContainerRecord, log_path: str) -> None:
+        self.record = record
+        self.log_path = log_path
+        self.exit: ExitRecord | None = None
+        self.identity: Identity | None = None
+        self.ended = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.id
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.exit is None and self.record.started_at > 0
+
+    def finish(self, record: ExitRecord) -> None:
+        """Takes note of its end."""
+        self.exit = record
+        self.ended.set()
+
+    def open_pidfd(self) -> int:
+        """Opens its first process, if it is still that one; ProcessLookupError otherwise."""
+        if self.identity is None:
+            raise ProcessLookupError(f"container {self.id} has no process")
+        return pidfd.open_process(self.identity.pid, self.identity.start_time, self.identity.boot_id)
+
+    def status(self) -> ContainerStatus:
+        """Its CRI status."""
+        record, config, ended = self.record, self.record.config, self.exit
+        reason, message = ("", "") if ended is None else _reason(ended)
+        return ContainerStatus(
+            id=record.id,
+            sandbox_id=record.sandbox_id,
+            name=config.name,
+            attempt=config.attempt,
+            image=config.image,
+            image_name=config.image_name,
+            state=self._state(),
+            created_at=record.created_at,
+            started_at=record.started_at if ended is None else ended.started_at,
+            finished_at=0 if ended is None else ended.finished_at,
+            exit_code=0 if ended is None else ended.exit_code,
+            reason=reason,
+            message=message,
+            log_path=self.log_path,
+            pid=self.identity.pid if self.running and self.identity else 0,
+            labels=config.labels,
+            annotations=config.annotations,
+        )
+
+    def _state(self) -> ContainerState:
+        if self.exit is not None:
+            return ContainerState.EXITED
+        return ContainerState.RUNNING if self.record.started_at else ContainerState.CREATED
+
+
+def _reason(ended: ExitRecord) -> tuple[str, str]:
+    """Returns the reason Kubernetes shows for an end, with its message."""
+    if ended.reason:
+        return ended.reason, ended.message
+    if not ended.known:
+        return "ContainerStatusUnknown", "The container could not be located when the pod was terminated"
+    if ended.oom_killed:
+        return "OOMKilled", ""
+    return ("Error" if ended.exit_code else "Completed"), ""
+
+
+def read_identity(layout: Layout, container_id: str) -> Identity | None:
+    """Returns what a container's keeper wrote of its first process; None if it never had one."""
+    try:
+        found = atomic.read_json(f"{layout.container(container_id)}/process.json")
+    except (ValueError, OSError):
+        return None
+    return None if found is None else Identity(**found)
+
+
+def log_path(record: ContainerRecord, directory: str) -> str:
+    """Returns the absolute path of a container's log; without one the output goes nowhere."""
+    if not record.config.log_path or not directory:
+        return os.devnull
+    return os.path.join(directory, record.config.log_path)

@@ -1,0 +1,117 @@
+"""What the kubelet remembers of sandboxes and containers on disk: one JSON file each, written whole or not at all.
+
+Records are written before the thing they name is made, so that a crash leaves nothing unknown. A file that cannot be read
+(half-written in a power cut, or of somebody else) is set aside under another name and reported; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from . import atomic
+from .cri import ContainerConfig, PodSandboxConfig
+
+BAD_SUFFIX = ".unreadable"
+
+
+class SandboxRecord(msgspec.Struct):
+    """One pod sandbox. boot_id tells records of an earlier boot: nothing of theirs runs or is mounted any more."""
+
+    id: str
+    config: PodSandboxConfig
+    cgroup: str
+    boot_id: str
+    created_at: int
+    ready: bool = False  # made completely, and not stopped
+    stopped: bool = False
+    netns: str = ""
+    attached: bool = False  # CNI ADD has begun: DEL is owed
+    ips: tuple[str, ...] = ()
+
+
+class ContainerRecord(msgspec.Struct):
+    """One container; `request` is what its keeper is asked to start, complete enough for another keeper to take over."""
+
+    id: str
+    sandbox_id: str
+    config: ContainerConfig
+    request: dict[str, Any]
+    boot_id: str
+    created_at: int
+    started_at: int = 0
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A running first process, written by its keeper before it executes anything (see linux.pidfd)."""
+
+    boot_id: str
+    pid: int
+    start_time: int
+    created_at: int = 0
+
+
+class ExitRecord(msgspec.Struct, frozen=True):
+    """How a container ended, written and synced by its keeper. known is False when no kernel or parent could tell the code."""
+
+    exit_code: int
+    finished_at: int
+    started_at: int = 0
+    known: bool = True
+    oom_killed: bool = False
+    reason: str = ""
+    message: str = ""
+
+
+Record = TypeVar("Record", SandboxRecord, ContainerRecord, ExitRecord)
+
+
+class Shelf(Generic[Record]):
+    """All records of one kind: a directory with a file per id."""
+
+    def __init__(self, directory: str, kind: type[Record]) -> None:
+        self._directory = directory
+        self._decoder = msgspec.json.Decoder(kind)
+        os.makedirs(directory, 0o700, exist_ok=True)
+
+    def path(self, record_id: str) -> str:
+        """Returns where the record of an id lies."""
+        return f"{self._directory}/{record_id}.json"
+
+    def write(self, record_id: str, record: Record, *, sync: bool = False) -> None:
+        """Writes or replaces a record."""
+        atomic.write(self.path(record_id), msgspec.json.encode(record), sync=sync)
+
+    def read(self, record_id: str) -> Record | None:
+        """Returns one record; None if there is none or it cannot be read."""
+        try:
+            with open(self.path(record_id), "rb") as file:
+                return self._decoder.decode(file.read())
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def remove(self, record_id: str) -> None:
+        """Forgets an id; twice is fine."""
+        try:
+            os.unlink(self.path(record_id))
+        except FileNotFoundError:
+            pass
+
+    def load(self) -> tuple[dict[str, Record], list[str]]:
+        """Returns every readable record by id, and a sentence about each file that had to be set aside."""
+        found: dict[str, Record] = {}
+        problems: list[str] = []
+        for name in sorted(os.listdir(self._directory)):
+            path = f"{self._directory}/{name}"
+            if name.endswith(".tmp"):
+                os.unlink(path)  # a write that a crash interrupted: the old record, if any, is still there
+            elif name.endswith(".json"):
+                try:
+                    with open(path, "rb") as file:
+                        found[name.removesuffix(".json")] = self._decoder.decode(file.read())
+                except msgspec.MsgspecError as error:
+                    os.rename(path, path + BAD_SUFFIX)
+                    problems.append(f"record {path} cannot be read ({error}); kept as {name}{BAD_SUFFIX}")
+        return found, problems

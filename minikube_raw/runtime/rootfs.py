@@ -1,0 +1,195 @@
+"""A container's file system, built by the child that will become the container: overlay, pivot, then one mount after the other.
+
+The root is switched first and everything else is mounted inside it, so no name in the image can lead outside: there is no
+outside any more. The list of mounts comes from the OCI spec (spec.py); volumes arrive as descriptors of detached mounts,
+which the kubelet opened in its own mount namespace. After enter() nothing may be imported, looked up or dlopened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from minikube_raw.linux import features, files, mounts, paths, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+_FLAGS: dict[str, int] = {
+    "nosuid": mounts.MS_NOSUID,
+    "nodev": mounts.MS_NODEV,
+    "noexec": mounts.MS_NOEXEC,
+    "ro": mounts.MS_RDONLY,
+    "relatime": mounts.MS_RELATIME,
+    "strictatime": 1 << 24,  # MS_STRICTATIME
+}
+_PROPAGATION: dict[str, int] = {"rprivate": mounts.MS_PRIVATE, "rslave": mounts.MS_SLAVE, "rshared": mounts.MS_SHARED}
+# runc, libcontainer/specconv DefaultDevices ("core" is left out, as /proc/kcore is masked).
+_DEVICES: tuple[tuple[str, int, int], ...] = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+_LINKS: tuple[tuple[str, str], ...] = (
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+
+
+def enter(lowers: Sequence[str], upper: str, work: str, mount_point: str) -> int:
+    """Mounts the layers (uppermost first) under a fresh writable one and makes that the root; returns the root's descriptor."""
+    mounts.overlay(mount_point, lowers, upper, work, volatile=True)
+    mounts.switch_root(mount_point)
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def populate(root: int, spec: Spec, volumes: Sequence[int], devices: Sequence[tuple[str, int, int]]) -> None:
+    """Mounts all that `spec` lists; `volumes` are the detached mounts of its bind entries in order.
+
+    `devices` are (path below /dev, mode with type, device number) to make beside the standard ones: the host's, when privileged.
+    """
+    left = list(volumes)
+    for entry in spec["mounts"]:
+        with steps.step(f"mount {entry['type']}", entry["destination"]):
+            if entry["type"] == "bind":
+                _attach_volume(root, entry, left.pop(0))
+            else:
+                _mount_system(root, entry)
+                if entry["destination"] == "/dev":
+                    _make_devices(devices)
+    _cover(spec["linux"])
+
+
+def finish(spec: Spec) -> None:
+    """Makes the root read-only if asked; the last change to the file system."""
+    if spec["root"].get("readonly"):
+        mounts.mount("", "/", "", mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY | mounts.MS_RELATIME)
+
+
+def _mount_system(root: int, entry: Spec) -> None:
+    """Mounts one of the kernel's file systems. Its place must not be a link: over a link /proc would land elsewhere (CVE-2019-16884)."""
+    destination: str = entry["destination"]
+    if not destination.startswith("/dev/") and not destination.startswith("/sys/"):
+        os.close(paths.make_directories_in_root(root, destination))
+        os.close(paths.open_in_root(root, destination, os.O_PATH | os.O_DIRECTORY, resolve=paths.RESOLVE_NO_SYMLINKS))
+    elif destination.startswith("/dev/"):
+        files.make_directory(destination)
+    options = entry.get("options", ())
+    flags = 0
+    for option in options:
+        flags |= _FLAGS.get(option, 0)
+    data = ",".join(option for option in options if option not in _FLAGS)
+    if entry["type"] == "cgroup":
+        _mount_cgroups(destination, flags, entry["controllers"])
+    else:
+        mounts.mount(entry["source"], destination, entry["type"], flags, data)
+
+
+def _mount_cgroups(destination: str, flags: int, controllers: Sequence[tuple[str, str]]) -> None:
+    """Mounts the container's cgroup namespace: each v1 controller below a tmpfs, or the unified hierarchy alone."""
+    if not controllers:
+        mounts.mount("cgroup", destination, "cgroup2", flags)
+        return
+    mounts.mount("tmpfs", destination, "tmpfs", flags & ~mounts.MS_RDONLY, "mode=755")
+    for name, options in controllers:
+        files.make_directory(f"{destination}/{name}")
+        mounts.mount("cgroup", f"{destination}/{name}", "cgroup", flags, options)
+        for alias in options.split(","):
+            if alias != name and "," in options:
+                files.make_symlink(f"{destination}/{alias}", name)
+
+
+def _make_devices(extra: Sequence[tuple[str, int, int]]) -> None:
+    for name, major, minor in _DEVICES:
+        files.make_character_device(f"/dev/{name}", major, minor)
+    for name, target in _LINKS:
+        files.make_symlink(f"/dev/{name}", target)
+    standard = {name for name, _, _ in _DEVICES}
+    for name, mode, number in extra:
+        if name not in standard:
+            os.makedirs(os.path.dirname(f"/dev/{name}"), 0o755, exist_ok=True)
+            os.mknod(f"/dev/{name}", mode, number)
+
+
+def host_devices() -> list[tuple[str, int, int]]:
+    """Lists the device nodes of our own /dev, for a privileged container; call before enter()."""
+    found: list[tuple[str, int, int]] = []
+    for directory, names, devices in os.walk("/dev"):
+        names[:] = [name for name in names if name not in ("pts", "shm", "mqueue", "fd")]
+        for name in devices:
+            status = os.lstat(f"{directory}/{name}")
+            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                found.append((f"{directory}/{name}"[len("/dev/") :], status.st_mode, status.st_rdev))
+    return [device for device in found if device[0] not in ("console", "ptmx")]
+
+
+def _attach_volume(root: int, entry: Spec, volume: int) -> None:
+    """Attaches one volume at its place inside the root, made if it is missing; a place on /proc is refused."""
+    destination: str = entry["destination"]
+    is_directory = stat.S_ISDIR(os.fstat(volume).st_mode)
+    target = _place(root, destination, is_directory)
+    try:
+        if os.fstat(target).st_dev == os.stat("/proc").st_dev:
+            raise OSError(errno.EPERM, "cannot be mounted because it is inside /proc", destination)
+        options = entry.get("options", ())
+        if features.mount_setattr():
+            mounts.mount_setattr(
+                "",
+                set=mounts.MOUNT_ATTR_RDONLY if "ro" in options else 0,
+                dirfd=volume,
+            )
+            propagation = next((_PROPAGATION[option] for option in options if option in _PROPAGATION), 0)
+            if propagation:
+                mounts.mount_setattr("", propagation=propagation, recursive=True, dirfd=volume)
+        mounts.move_mount(volume, "", target)
+        if "ro" in options and not features.mount_setattr():
+            mounts.make_readonly(destination, recursive=False)
+    finally:
+        os.close(target)
+        os.close(volume)
+
+
+def _place(root: int, destination: str, is_directory: bool) -> int:
+    """Opens the mount point, making directories and an empty file as needed; raises OSError when its type does not fit."""
+    if is_directory:
+        return paths.make_directories_in_root(root, destination)
+    try:
+        target = paths.open_in_root(root, destination, os.O_PATH)
+    except FileNotFoundError:
+        parent = paths.make_directories_in_root(root, os.path.dirname(destination))
+        try:
+            files.make_empty_file(os.path.basename(destination), dir_fd=parent)
+            return paths.open_in_root(parent, os.path.basename(destination), os.O_PATH)
+        finally:
+            os.close(parent)
+    if stat.S_ISDIR(os.fstat(target).st_mode):
+        os.close(target)
+        raise IsADirectoryError(errno.EISDIR, "not a directory: a file cannot be mounted over a directory", destination)
+    return target
+
+
+def _cover(linux: Spec) -> None:
+    """Hides and write-protects parts of /proc and /sys; what this kernel does not have is passed over."""
+    for path in linux.get("maskedPaths", ()):
+        try:
+            is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+        except OSError:
+            continue
+        if is_directory:
+            mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY | mounts.MS_RELATIME)
+        else:
+            mounts.bind("/dev/null", path, recursive=False)
+    for path in linux.get("readonlyPaths", ()):
+        if os.path.lexists(path):
+            mounts.bind(path, path, readonly=True)

@@ -1,0 +1,133 @@
+"""A pod sandbox from inside its keeper: the pod's namespaces (in which the keeper itself lives), shared memory and cgroup.
+
+Containers are forked by the keeper, so they are born into the pod's net, ipc and uts namespaces without joining anything.
+The network is the kubelet's work (CNI), done meanwhile through the namespace's descriptor. Knows no container.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from minikube_raw.linux import fds, mounts, namespaces, process, signals, steps
+from minikube_raw.linux.cgroups import Limits, manager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Request = dict[str, Any]
+
+NODE = "NODE"
+POD = "POD"
+SHM_SIZE = "64m"
+# In this order a keeper that takes over joins them; "mnt" last, since it changes what paths mean.
+KINDS = ("ipc", "uts", "net", "mnt")
+
+
+def own_kinds(request: Request) -> dict[str, int]:
+    """Returns the namespaces that the sandbox has of its own (kind → clone flag); the others are the node's."""
+    kinds = {"mnt": namespaces.CLONE_NEWNS, "uts": namespaces.CLONE_NEWUTS}
+    if request["network"] != NODE:
+        kinds["net"] = namespaces.CLONE_NEWNET
+    else:
+        del kinds["uts"]  # on the node's network a pod has the node's name
+    if request["ipc"] != NODE:
+        kinds["ipc"] = namespaces.CLONE_NEWIPC
+    return kinds
+
+
+def create_namespaces(request: Request) -> dict[str, int]:
+    """Moves this process into new namespaces; returns a descriptor of each by kind."""
+    kinds = own_kinds(request)
+    namespaces.unshare(sum(kinds.values()))
+    return {kind: namespaces.open_namespace(kind) for kind in kinds}
+
+
+def join_namespaces(descriptors: dict[str, int]) -> None:
+    """Joins the namespaces that an earlier keeper of this sandbox made."""
+    for kind in KINDS:
+        if kind in descriptors:
+            namespaces.setns(descriptors[kind], namespaces.KINDS[kind])
+
+
+def configure(request: Request) -> None:
+    """Sets up what containers will find: host name, loopback, sysctls, /dev/shm."""
+    kinds = own_kinds(request)
+    if "uts" in kinds:
+        process.set_hostname(request["hostname"])
+    if "net" in kinds:
+        process.set_link_up("lo")
+    for name, value in request.get("sysctls", {}).items():
+        _write_sysctl(name, value)
+    if "ipc" in kinds:
+        _mount_shared_memory(request["shm"])
+
+
+def make_shared_memory(request: Request) -> None:
+    """Gives a keeper that found no mount namespace of an earlier one its own, with an empty /dev/shm for later containers."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    if request["ipc"] != NODE:
+        _mount_shared_memory(request["shm"])
+
+
+def _mount_shared_memory(path: str) -> None:
+    os.makedirs(path, exist_ok=True)
+    flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+    mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={SHM_SIZE}")
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    """Writes a namespaced sysctl; /proc/sys shows those of the writer's namespaces."""
+    path = "/proc/sys/" + name.replace(".", "/")
+    began = steps.begin()
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, value.encode())
+    finally:
+        os.close(file)
+        steps.end(began, "write", f"{path}={value}")
+
+
+def create_cgroup(path: str, limits: Request) -> None:
+    """Makes a cgroup (and its missing parents) in every hierarchy and sets its limits."""
+    group = manager(path)
+    group.create()
+    group.set_limits(Limits(**limits))
+
+
+def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
+    """Forks a child into new namespaces and, where the kernel can, right into the cgroup; returns (pid, pidfd), (0, -1) in it."""
+    directory = manager(cgroup).open_unified()
+    try:
+        return namespaces.clone_child(flags, directory)
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def start_pause(request: Request) -> tuple[int, int]:
+    """Starts the first process of a PID namespace that the pod's containers share; returns (pid, pidfd)."""
+    pid, pidfd = namespaces.clone_child(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
+    if pid:
+        return pid, pidfd
+    _pause(request["mountPoint"])
+
+
+def _pause(mount_point: str) -> NoReturn:
+    """Does nothing for ever, in an empty file system, since containers can see this process.
+
+    Ignoring SIGCHLD makes the kernel reap the pod's orphans by itself (wait(2)), so PID 1 needs no loop.
+    """
+    try:
+        fds.close_all_but([])
+        os.setsid()
+        process.set_name("pause")
+        mounts.tmpfs(mount_point, mode=0o555)
+        mounts.switch_root(mount_point)
+        signals.reset()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            signal.pause()
+    finally:
+        os._exit(1)
