@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from . import compression, manifests, reference, tarstream
-from .content import MAX_DOCUMENT, ContentError, ContentStore, Digester, chunks
+from .content import MAX_DOCUMENT, ContentError, ContentStore, Digester, chunks, digest_of
 from .index import REF_NAME
 from .manifests import INDEX_TYPES, Descriptor, Manifest, ManifestError
 from .tarstream import Entry, TarReader
@@ -185,9 +185,7 @@ def _oci_images(source: Source, content: ContentStore, name: str) -> Iterator[Fo
 
 def _store_manifest(source: Source, content: ContentStore, descriptor: Descriptor, depth: int = 0) -> Descriptor:
     """Store a manifest with its config and layers; of an index, the manifest for this machine."""
-    blob = source.document(_blob(descriptor))
-    if blob is None:
-        raise ArchiveError(f"{_blob(descriptor)} is missing from the archive")
+    blob = _verified_document(source, descriptor)
     if descriptor.media_type in INDEX_TYPES and depth < 3:
         chosen = manifests.choose(manifests.decode_index(blob), manifests.host_platform())
         return _store_manifest(source, content, chosen, depth + 1)
@@ -196,6 +194,17 @@ def _store_manifest(source: Source, content: ContentStore, descriptor: Descripto
         source.store(_blob(needed), content, needed)
     source.store(_blob(descriptor), content, descriptor)
     return Descriptor(media_type=manifest.media_type, digest=descriptor.digest, size=descriptor.size)
+
+
+def _verified_document(source: Source, descriptor: Descriptor) -> bytes:
+    data = source.document(_blob(descriptor))
+    if data is None:
+        raise ArchiveError(f"{_blob(descriptor)} is missing from the archive")
+    if digest_of(data) != descriptor.digest:
+        raise ContentError(f"{_blob(descriptor)} has digest {digest_of(data)}")
+    if len(data) != descriptor.size:
+        raise ContentError(f"{_blob(descriptor)} has {len(data)} bytes, its descriptor says {descriptor.size}")
+    return data
 
 
 def _docker_image(source: TarSource, content: ContentStore, image: _DockerImage) -> Found:

@@ -19,7 +19,7 @@ import msgspec
 
 from . import archives, manifests, reference
 from .compression import CompressionError
-from .content import ContentError, ContentStore
+from .content import BlobMissing, ContentError, ContentStore
 from .index import REF_NAME, ImageIndex
 from .layers import LayerError
 from .leases import Leases
@@ -92,10 +92,15 @@ class ImageStore:
     def layers(self, image: Image) -> list[Path]:
         """Directories of the image's layers for overlayfs, uppermost first; unpacked now if they were not yet.
 
-        Raises ImageError.
+        Raises ImageError; ImageNotFound if the image was removed since it was resolved.
         """
         with self.writing(), _explained(f"unpacking image {_name(image)}"):
-            return self._unpacked.directories(image.layers, image.diff_ids)
+            try:
+                return self._unpacked.directories(image.layers, image.diff_ids)
+            except BlobMissing:
+                if self._find(image.digest) is None:
+                    raise ImageNotFound(_name(image)) from None
+                raise
 
     def load(self, path: Path) -> list[str]:
         """Load every image of an OCI layout (directory, tar) or docker-save tar. Returns their references, else ids.
