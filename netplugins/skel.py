@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NoReturn, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
 from . import errors, results
 from .errors import CNIError
@@ -151,8 +150,11 @@ def check_names(command: str, args: CmdArgs) -> None:
         )
 
 
-def run(plugin: Plugin, environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO) -> int:
-    """Runs one command as the environment asks and prints result or error; returns the exit status."""
+def run(load: Callable[[], Plugin], environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO) -> int:
+    """Runs one command as the environment asks and prints result or error; returns the exit status.
+
+    `load` imports the plugin, when it comes to that: VERSION is answered without.
+    """
     command = environ.get("CNI_COMMAND", "")
     data = stdin.read()
     version = results.LATEST
@@ -163,7 +165,7 @@ def run(plugin: Plugin, environ: Mapping[str, str], stdin: BinaryIO, stdout: Tex
             require_variables(command, environ)
             config = decode(data)
             version = config["cniVersion"] if config.get("cniVersion") in results.SUPPORTED_VERSIONS else version
-            answer = call(plugin, command, args_from(environ, config))
+            answer = call(load(), command, args_from(environ, config))
     except CNIError as error:
         answer, failed = error.to_json(version), True
     except Exception as error:  # the top of the process: whatever it is, the runtime must get JSON, not a traceback
@@ -220,8 +222,3 @@ def version_answer(data: bytes) -> results.Result:
         "cniVersion": asked if isinstance(asked, str) and asked else results.LATEST,
         "supportedVersions": list(results.SUPPORTED_VERSIONS),
     }
-
-
-def main(plugin: Plugin) -> NoReturn:
-    """Runs the plugin as a program."""
-    sys.exit(run(plugin, os.environ, sys.stdin.buffer, sys.stdout))

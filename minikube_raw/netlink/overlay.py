@@ -9,6 +9,7 @@ often taken by the fabric a virtual machine lives in.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -105,8 +106,13 @@ def sync(netlink: NetlinkSocket, device: Link, peers: Iterable[Peer]) -> Changes
 
     One entry's failure does not stop the others; what failed is in Changes.errors and is tried again by the next call.
     """
+    return _apply(netlink, *plan(netlink, device, peers))
+
+
+def plan(netlink: NetlinkSocket, device: Link, peers: Iterable[Peer]) -> tuple[list[Message], list[Message]]:
+    """What sync would remove and what it would write, as messages; both are empty when wish and kernel agree."""
     wanted = list(peers)
-    families = sorted({addresses.family_of(peer.subnet) for peer in wanted} | {2, 10})
+    families = (socket.AF_INET, socket.AF_INET6)
     stale, missing = _routes(netlink, device.index, wanted, families)
     for more_stale, more_missing in (
         _fdb(netlink, device.index, wanted),
@@ -114,7 +120,7 @@ def sync(netlink: NetlinkSocket, device: Link, peers: Iterable[Peer]) -> Changes
     ):
         stale += more_stale
         missing = more_missing + missing  # a route comes last, when what it leads to is there
-    return _apply(netlink, stale, missing)
+    return stale, missing
 
 
 def _apply(netlink: NetlinkSocket, stale: Sequence[Message], missing: Sequence[Message]) -> Changes:
