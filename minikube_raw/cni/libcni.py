@@ -70,15 +70,22 @@ class Network:
             self._cache.store(attachment, self.conflist)
             try:
                 result = self._add_all(attachment)
-            except BaseException:
-                with suppress(CNIError):
-                    self._delete(attachment)
+            except BaseException as error:
+                self._undo(attachment, error)
                 raise
             completed = CachedAttachment(
                 container_id, ifname, netns_path, attachment.runtime_config, attachment.args, result
             )
             self._cache.store(completed, self.conflist)
         return Result.from_json(result, self.cni_version)
+
+    def _undo(self, attachment: CachedAttachment, error: BaseException) -> None:
+        """DEL after a failed ADD; not when a plugin found the attachment made already: DEL would take the first one's."""
+        if isinstance(error, CNIError) and error.code == errors.ALREADY_ATTACHED:
+            self._cache.remove(attachment.container_id, attachment.ifname)
+            return
+        with suppress(CNIError):  # the error of ADD is the one to report
+            self._delete(attachment)
 
     def _add_all(self, attachment: CachedAttachment) -> dict[str, Any]:
         previous: dict[str, Any] | None = None
