@@ -1,4 +1,4 @@
-"""Kubernetes' quantities ("100m", "1.5Gi", "1e3"), exact, spelled as apimachinery stores them (pkg/api/resource, v1.36).
+"""Kubernetes' quantities ("100m", "1.5Gi", "1e3"), exact, spelled as apimachinery stores them (v1.36).
 
 A quantity is a whole number of nanos and a format it prefers. Some spellings that are not canonical are kept as they
 came ("007", "+1", "1E3"), others are rewritten ("1000m" to "1"); the rule is Kubernetes' and lives in `_is_kept`.

@@ -7,7 +7,6 @@ Two engines implement it (`sqlite`, later `etcd`) and pass one table of tests. O
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 
@@ -36,7 +35,7 @@ class EventType(enum.Enum):
 
 
 class Event(NamedTuple):
-    """One change. For DELETE `kv` has the deletion's revision as mod_revision and an empty value; `prev` is the last state."""
+    """One change; `prev` is the state before. For DELETE `kv` has an empty value and the deletion's mod_revision."""
 
     type: EventType
     kv: KeyValue
@@ -73,8 +72,20 @@ class FutureRevision(StoreError):
         self.current = current
 
 
+class Watch(Protocol):
+    """Batches of events, in order, none lost. Ends when the store closes; Compacted when its reader was too slow."""
+
+    def __aiter__(self) -> Watch: ...
+
+    async def __anext__(self) -> list[Event]: ...
+
+    async def aclose(self) -> None:
+        """Stop watching; a watch that is dropped without this keeps buffering until it is cut off."""
+        ...
+
+
 class Store(Protocol):
-    """What both engines do. A write returns only when it is durable and published: revision → commit → publish → answer."""
+    """What both engines do. A write returns once it is durable and published: revision → commit → publish → answer."""
 
     @property
     def revision(self) -> int:
@@ -82,7 +93,7 @@ class Store(Protocol):
         ...
 
     async def open(self) -> None:
-        """Open or create; repairs what a crash left, refuses what is not ours or newer than us (StoreError with the cure)."""
+        """Open or create; repairs what a crash left. StoreError, with the cure, for a file that is not ours or newer."""
         ...
 
     async def close(self) -> None:
@@ -94,13 +105,13 @@ class Store(Protocol):
         ...
 
     async def range(self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0) -> RangeResult:
-        """Keys with the prefix, from `start` on (inclusive), at `revision` (0: now). Raises Compacted, FutureRevision."""
+        """Keys with the prefix, from `start` on, at `revision` (0: now). Raises Compacted, FutureRevision."""
         ...
 
     async def put(self, key: str, value: bytes, *, expect: int, lazy: bool = False) -> int:
-        """Write if the key's mod_revision equals `expect` (0: it must not exist); return the new revision. Raises RevisionConflict.
+        """Write if the key's mod_revision equals `expect` (0: it must not exist). Raises RevisionConflict, StoreError.
 
-        lazy: published at once, written to disk within 5 minutes or at close (heartbeats; api-notes point 6).
+        Returns the new revision. lazy: an update published at once, on disk within 5 minutes or at close (heartbeats).
         """
         ...
 
@@ -108,8 +119,8 @@ class Store(Protocol):
         """Delete if the key's mod_revision equals `expect`; return the deletion's revision. Raises RevisionConflict."""
         ...
 
-    def watch(self, prefix: str, revision: int = 0) -> AsyncIterator[list[Event]]:
-        """Batches of events after `revision` (0: from now on), in order, none lost. Raises Compacted when it is too old or the watcher too slow."""
+    def watch(self, prefix: str, revision: int = 0) -> Watch:
+        """Watch events after `revision` (0: from now on), registered when this returns. Raises Compacted."""
         ...
 
     async def compact(self, revision: int) -> None:

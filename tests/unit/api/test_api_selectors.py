@@ -12,10 +12,10 @@ LABELS = {"app": "web", "tier": "front", "rank": "7"}
     ("text", "selected"),
     [
         ("", True), ("app", True), ("!app", False), ("!nope", True), ("app=web", True), ("app==web", True),
-        ("app!=web", False),        ("nope!=x", True), ("app in (web,db)", True), ("app notin (web)", False), ("nope notin (web)", True),
-        ("app in ()", False),        ("rank>6", True), ("rank<7", False), ("app>1", False), ("app=web,tier=front", True),
-        ("app=web,tier=back", False),
-        ("app in (,web)", True), ("in in (a)", False), (" app = web ", True), ("nope=", False),
+        ("app!=web", False), ("nope!=x", True), ("app in (web,db)", True), ("app notin (web)", False),
+        ("nope notin (web)", True), ("app in ()", False), ("rank>6", True), ("rank<7", False), ("app>1", False),
+        ("app=web,tier=front", True), ("app=web,tier=back", False), ("app in (,web)", True), ("in in (a)", False),
+        (" app = web ", True), ("nope=", False),
     ],
 )  # fmt: skip
 def test_a_label_selector_selects(text, selected):
