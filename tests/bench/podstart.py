@@ -1,0 +1,209 @@
+"""Pod start to the first instruction, beside `runc run` and `ctr run` on the same root file system, in turn.
+
+The first instruction is a clock read (CLOCK_MONOTONIC) by a static binary in the container, which it prints; no clock
+of ours decides. Ours includes sandbox, bridge network with masquerading, limits and the log; runc has no network and no
+overlay, ctr has an overlay but no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from minikube_raw.cni.libcni import Network
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.oci.images import ImageStore
+from minikube_raw.oci.snapshots import Snapshots
+from minikube_raw.runtime.cri import ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxConfig
+from minikube_raw.runtime.launching import launcher_argv, launcher_socket
+from minikube_raw.runtime.service import Runtime
+from tests.bench import report
+
+ROUNDS = 40
+CGROUP = "minikube-raw-bench"
+IMAGE = "docker.io/library/clock:latest"
+CLOCK = r"""
+#include <stdio.h>
+#include <time.h>
+int main(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    printf("%lld\n", now.tv_sec * 1000000000LL + now.tv_nsec);
+    return 0;
+}
+"""
+CONFLIST = {
+    "cniVersion": "1.0.0",
+    "name": "bench",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "benchbr0",
+            "isDefaultGateway": True,
+            "ipMasq": True,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.249.0.0/16"}]]},
+        }
+    ],
+}
+
+
+def measure() -> list[report.Section]:
+    """Build the clock, then start it by turns under ours and each peer that is installed."""
+    with tempfile.TemporaryDirectory(prefix="mkr-bench-") as name:
+        folder = Path(name)
+        archive = build_image(folder)
+        with peers(folder, archive) as others:
+            times = asyncio.run(in_turn(folder, archive, others))
+    ours = times["ours"]
+    figures = [report.Figure("sandbox + bridge + container → first instruction", report.milliseconds(ours), "≤ 15 ms (p95 ≤ 30)")]
+    for peer in times.keys() - {"ours"}:
+        share = report.ratio(ours, times[peer])
+        budget = {"runc run": "≤ 0.7", "ctr run": "≤ 0.2"}[peer]
+        figures.append(report.Figure(f"`{peer}`, the same program", report.milliseconds(times[peer]), "", f"ours is {share:.2f} of it ({budget})"))
+    load = f"{ROUNDS} rounds, one of each in turn; load average {os.getloadavg()[0]:.1f} at the end."
+    return [report.Section("Pod start", f"To the first instruction of a static binary in the container. {load}", figures)]
+
+
+def build_image(folder: Path) -> Path:
+    """Compile the clock and put it into a docker-save archive; return its path."""
+    (folder / "clock.c").write_text(CLOCK)
+    root = folder / "rootfs"
+    root.mkdir()
+    for place in ("proc", "dev", "sys", "etc", "tmp"):
+        (root / place).mkdir()
+    subprocess.run(["gcc", "-O2", "-static", "-o", root / "clock", folder / "clock.c"], check=True)
+    with tarfile.open(folder / "layer.tar", "w") as layer:
+        layer.add(root, ".")
+    digest = subprocess.run(["sha256sum", folder / "layer.tar"], check=True, capture_output=True, text=True).stdout.split()[0]
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    config = {"architecture": architecture, "os": "linux", "config": {"Cmd": ["/clock"]}}
+    config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "manifest.json").write_text(json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]))
+    with tarfile.open(folder / "clock.tar", "w") as archive:
+        for part in ("manifest.json", "config.json", "layer.tar"):
+            archive.add(folder / part, part)
+    return folder / "clock.tar"
+
+
+async def in_turn(folder: Path, archive: Path, others: dict[str, list[str]]) -> dict[str, list[float]]:
+    """Seconds to the first instruction by runtime."""
+    times: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
+    store = ImageStore(folder / "images")
+    store.load(archive)
+    async with runtime(folder, store) as ours:
+        for n in range(-3, ROUNDS):  # the first three warm everybody up
+            taken = {"ours": await start_pod(ours, store, f"round-{n + 3}")}
+            for name, command in others.items():
+                taken[name] = await asyncio.to_thread(start_peer, [word.replace("ID", f"c{n + 3}") for word in command])
+            if n >= 0:
+                for name, seconds in taken.items():
+                    times[name].append(seconds)
+    return times
+
+
+@asynccontextmanager
+async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
+    """Our runtime with a launcher of its own."""
+    state, run = folder / "node", folder / "run"
+    for place in (state, run):
+        place.mkdir()
+    network = Network(CONFLIST, cache_dir=folder / "cni")
+    with subprocess.Popen(launcher_argv(run)) as launcher:
+        while not Path(launcher_socket(run)).exists():
+            await asyncio.sleep(0.01)
+        service = Runtime(str(state), str(run), CGROUP, store, Snapshots(store, state / "snapshots"), network)
+        await service.start()
+        try:
+            yield service
+        finally:
+            await service.settled()
+            await service.close()
+            launcher.kill()
+    subprocess.run(["ip", "link", "delete", "benchbr0"], check=False)
+    manager(CGROUP).remove()
+
+
+async def start_pod(service: Runtime, store: ImageStore, name: str) -> float:
+    """One pod: seconds from asking for the sandbox to what the clock inside read."""
+    image = store.resolve(IMAGE)
+    assert image is not None
+    logs = f"{service.layout.state_dir}/logs/{name}"
+    limits = LinuxContainerResources(cpu_shares=102, cpu_quota=100_000, memory_limit_in_bytes=64 << 20, pids_limit=100)
+    sandbox_config = PodSandboxConfig(name=name, namespace="bench", uid=name, log_directory=logs, cgroup_parent=f"pods/{name}")
+    began = time.monotonic_ns()
+    sandbox = await service.run_pod_sandbox(sandbox_config)
+    container = await service.create_container(
+        sandbox, ContainerConfig(name="main", attempt=0, image=image.id, log_path="main/0.log", resources=limits)
+    )
+    await service.start_container(container)
+    while True:
+        status = await service.container_status(container)
+        assert status is not None
+        if status.state is ContainerState.EXITED:
+            break
+        await asyncio.sleep(0.002)
+    first_instruction = int(Path(status.log_path).read_text().split()[3])
+    await service.stop_pod_sandbox(sandbox)
+    await service.remove_pod_sandbox(sandbox)
+    return (first_instruction - began) / 1e9
+
+
+def start_peer(command: list[str]) -> float:
+    """One container of a peer, timed in the same way."""
+    began = time.monotonic_ns()
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return (int(output.split()[0]) - began) / 1e9
+
+
+@contextmanager
+def peers(folder: Path, archive: Path) -> Iterator[dict[str, list[str]]]:
+    """Commands that start the clock under each installed peer; ID in them is a new name each time."""
+    commands = {}
+    if shutil.which("runc"):
+        bundle = folder / "bundle"
+        bundle.mkdir()
+        (bundle / "rootfs").symlink_to(folder / "rootfs")
+        subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+        spec = json.loads((bundle / "config.json").read_text())
+        spec["process"] |= {"terminal": False, "args": ["/clock"]}
+        spec["root"] = {"path": str(folder / "rootfs"), "readonly": True}
+        (bundle / "config.json").write_text(json.dumps(spec))
+        commands["runc run"] = ["runc", "--root", str(folder / "runc"), "run", "--bundle", str(bundle), "ID"]
+    if not shutil.which("containerd"):
+        yield commands
+        return
+    with containerd(folder) as ctr:
+        subprocess.run([*ctr, "images", "import", str(archive)], check=True, capture_output=True)
+        commands["ctr run"] = [*ctr, "run", "--rm", IMAGE, "ID"]
+        yield commands
+
+
+@contextmanager
+def containerd(folder: Path) -> Iterator[list[str]]:
+    """A containerd of our own in the folder, and the ctr command that talks to it."""
+    socket = folder / "containerd.sock"
+    config = folder / "containerd.toml"
+    config.write_text(
+        f'version = 2\nroot = "{folder}/ctr-root"\nstate = "{folder}/ctr-state"\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f'[grpc]\n  address = "{socket}"\n[ttrpc]\n  address = "{socket}.ttrpc"\n'
+    )
+    with open(folder / "containerd.log", "wb") as log, subprocess.Popen(["containerd", "-c", config], stderr=log) as daemon:
+        deadline = time.monotonic() + 20
+        while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise TimeoutError((folder / "containerd.log").read_text()[-2000:])
+            time.sleep(0.1)
+        yield ["ctr", "-a", str(socket)]
+        daemon.terminate()

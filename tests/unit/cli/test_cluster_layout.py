@@ -1,0 +1,72 @@
+"""Records of clusters: atomic, readable after damage, gone without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minikube_raw.machine import layout, underlay
+from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord
+
+
+def record(name: str = "demo") -> ClusterRecord:
+    """A cluster of one node."""
+    node = NodeRecord("demo-1", "10.243.0.11")
+    return ClusterRecord(name, "mkr0", "10.243.0.0/24", "10.244.0.0/16", "10.96.0.0/12", 6443, "/k", (node,))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Layout:
+    """An installation in a temporary folder."""
+    return Layout(tmp_path / "state", tmp_path / "run", "demo")
+
+
+def test_a_record_is_read_as_it_was_written(place: Layout) -> None:
+    assert place.load() is None
+    place.save(record())
+    assert place.load() == record()
+    assert layout.clusters(place.state_root) == ["demo"]
+
+
+def test_a_half_written_record_is_read_from_its_copy(place: Layout) -> None:
+    place.save(record())
+    place.record.write_bytes(place.record.read_bytes()[:40])
+    assert place.load() == record()
+
+
+def test_without_a_copy_damage_is_named(place: Layout) -> None:
+    place.save(record())
+    place.record.write_text("{")
+    (place.run / "cluster.json").unlink()
+    with pytest.raises(ValueError, match=r"cluster\.json is not a cluster record"):
+        place.load()
+
+
+def test_removing_leaves_nothing_of_a_lone_cluster(place: Layout, tmp_path: Path) -> None:
+    place.save(record())
+    place.remove()
+    place.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_leaves_the_neighbour(place: Layout) -> None:
+    other = Layout(place.state_root, place.run_root, "other")
+    other.save(record("other"))
+    place.save(record())
+    place.remove()
+    assert layout.clusters(place.state_root) == ["other"]
+
+
+def test_one_command_at_a_time(place: Layout) -> None:
+    with place.locked(), pytest.raises(BlockingIOError), place.locked():
+        pass
+    with place.locked():
+        pass
+
+
+def test_an_underlay_avoids_what_the_host_routes() -> None:
+    taken = ["10.243.0.0/23", "192.168.0.0/16", "fd00::/8"]
+    assert underlay.free_network("10.243.0.0/16", taken) == "10.243.2.0/24"
+    with pytest.raises(ValueError, match="in use"):
+        underlay.free_network("10.243.0.0/24", ["10.0.0.0/8"])
