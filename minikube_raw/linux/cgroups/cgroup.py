@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 
 _LIMITED_BY = {"cpu": "cpu_", "cpuset": "cpuset_", "memory": "memory_ swap_ oom_", "pids": "pids_"}
-_ENABLED = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
 
 
 class _Home:
@@ -112,8 +111,11 @@ class Cgroup:
         self._enable_controllers()
 
     def _enable_controllers(self) -> None:
-        """On v2, hands each controller down from the root to this cgroup's parent."""
-        wanted = self._hierarchies.unified_controllers.intersection(_ENABLED) - self._hierarchies.v1.keys()
+        """On v2, hands each controller down from the root to this cgroup's parent; then only leaves may have processes.
+
+        No controller is handed down that is not needed: on hybrid hosts the unified hierarchy may offer hugetlb alone.
+        """
+        wanted = self._hierarchies.unified_controllers.intersection(_LIMITED_BY) - self._hierarchies.v1.keys()
         directory = self._hierarchies.unified
         if not wanted or directory is None:
             return

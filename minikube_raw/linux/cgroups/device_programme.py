@@ -41,7 +41,6 @@ _EXIT = 0x95  # BPF_JMP | BPF_EXIT
 _RESULT, _CONTEXT, _KIND, _ACCESS, _MAJOR, _MINOR = range(6)  # registers r0 to r5
 _KINDS = {"b": 1, "c": 2}
 _ACCESSES = {"m": 1, "r": 2, "w": 4}
-_LOG_SIZE = 4096
 
 _bpf = bind_syscall("bpf", c_int, c_void_p, c_uint)
 
@@ -118,18 +117,8 @@ def replace(cgroup_fd: int, programme: bytes) -> None:
 def _load(programme: bytes) -> int:
     instructions = ctypes.create_string_buffer(programme, len(programme))
     licence = ctypes.create_string_buffer(b"Apache-2.0")  # calls no helper that is for GPL programmes only
-    log = ctypes.create_string_buffer(_LOG_SIZE)
-    attributes = struct.pack(
-        "=IIQQIIQI",
-        BPF_PROG_TYPE_CGROUP_DEVICE,
-        len(programme) // 8,
-        ctypes.addressof(instructions),
-        ctypes.addressof(licence),
-        1,
-        _LOG_SIZE,
-        ctypes.addressof(log),
-        0,
-    )
+    count, code, licence_text = len(programme) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)
+    attributes = struct.pack("=IIQQ", BPF_PROG_TYPE_CGROUP_DEVICE, count, code, licence_text)
     return _call("BPF_PROG_LOAD", BPF_PROG_LOAD, attributes)
 
 

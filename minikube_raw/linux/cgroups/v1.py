@@ -72,8 +72,11 @@ def set_pids(directory: str, limits: Limits) -> list[str]:
 
 
 def read_cpu(directory: str, stats: Stats) -> None:
-    """cpu.stat has the throttled time; use is counted by cpuacct."""
+    """cpu.stat has the throttled time, cpu.cfs_quota_us the limit; use is counted by cpuacct."""
     stats.cpu_throttled_ns = files.read_flat(f"{directory}/cpu.stat").get("throttled_time")
+    quota = files.read_number(f"{directory}/cpu.cfs_quota_us")
+    period = files.read_number(f"{directory}/cpu.cfs_period_us")
+    stats.cpu_limit = quota / period if quota is not None and quota > 0 and period else None
 
 
 def read_cpuacct(directory: str, stats: Stats) -> None:

@@ -81,10 +81,20 @@ def _or_max(value: int) -> str:
 
 
 def read_cpu(directory: str, stats: Stats) -> None:
-    """cpu.stat, in µs."""
+    """cpu.stat, in µs, and cpu.max."""
     detail = files.read_flat(f"{directory}/cpu.stat")
     stats.cpu_usage_ns = detail.get("usage_usec", 0) * 1000
     stats.cpu_throttled_ns = detail.get("throttled_usec", 0) * 1000
+    stats.cpu_limit = _read_cpu_limit(f"{directory}/cpu.max")
+
+
+def _read_cpu_limit(path: str) -> float | None:
+    """Reads "max 100000" or "50000 100000"; the root has no such file."""
+    try:
+        quota, _, period = files.read(path).partition(" ")
+    except FileNotFoundError:
+        return None
+    return int(quota) / int(period) if quota.isdigit() else None
 
 
 def read_memory(directory: str, stats: Stats) -> None:

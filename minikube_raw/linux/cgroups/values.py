@@ -89,11 +89,13 @@ class Limits(_Values):
 class Stats(_Values):
     """Use of one cgroup and those below it; None where no controller counts it. CPU in ns, memory in bytes.
 
+    cpu_limit is the quota in CPUs, None without one.
     memory_working_set is use without inactive file cache, what the kubelet compares with eviction thresholds;
     memory_peak is the highest use so far; memory_limit is None without one; oom_kills counts this cgroup alone.
     """
 
     __slots__ = (
+        "cpu_limit",
         "cpu_throttled_ns",
         "cpu_usage_ns",
         "memory_limit",
@@ -108,6 +110,7 @@ class Stats(_Values):
     def __init__(self) -> None:
         self.cpu_usage_ns: int | None = None
         self.cpu_throttled_ns: int | None = None
+        self.cpu_limit: float | None = None
         self.memory_usage: int | None = None
         self.memory_peak: int | None = None
         self.memory_working_set: int | None = None
