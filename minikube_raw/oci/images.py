@@ -116,11 +116,11 @@ class ImageStore:
                 archives.opened(path, self.root / "work") as source,
             ):
                 found = archives.take_images(source, self.content, name=_stem(path))
-                images = [self.commit(image.manifest, image.references) for image in found]
+                images = [(self.commit(image.manifest, image.references).id, image.references) for image in found]
         except BaseException:
             self.sweep()  # blobs taken before the failure belong to nobody
             raise
-        return [name for image in images for name in image.references or (image.id,)]
+        return [name for image_id, references in images for name in references or (image_id,)]
 
     def commit(self, manifest: Descriptor, references: Iterable[str]) -> Image:
         """Make an image whose blobs are stored visible under canonical references. Call it inside `writing()`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,30 @@ def test_a_saved_image_loads_elsewhere_with_the_same_id(
     loaded = other.resolve(image.id)
     assert loaded is not None
     assert (loaded.id, loaded.diff_ids, loaded.config) == (image.id, image.diff_ids, image.config)
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="needs skopeo as the other side")
+@pytest.mark.parametrize("transport", exports.FORMATS)
+def test_skopeo_reads_what_we_save_and_we_read_what_it_writes(
+    transport: str, store: ImageStore, layout: Layout, tmp_path: Path
+) -> None:
+    store.load(layout.image("box:v1", [BASE, TOP]).root)
+    image = store.resolve("box:v1")
+    assert image is not None
+    with (tmp_path / "ours.tar").open("wb") as file:
+        exports.save([image], store.content, file, archive_format=transport)
+
+    theirs = f"{transport}:{tmp_path}/theirs.tar:other/box:v2"
+    for source, target in (
+        (f"{transport}:{tmp_path}/ours.tar", f"dir:{tmp_path}/dir"),
+        (f"oci:{store.root}:docker.io/library/box:v1", theirs),  # the store itself is an OCI layout
+    ):
+        subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", source, target], check=True)
+
+    assert store.load(tmp_path / "theirs.tar") == ["docker.io/other/box:v2"]
+    again = store.resolve("other/box:v2")
+    assert again is not None
+    assert (again.diff_ids, store.layers(again)) == (image.diff_ids, store.layers(image))
 
 
 def test_docker_saves_old_form_with_links_between_layers_is_loaded(store: ImageStore, tmp_path: Path) -> None:
