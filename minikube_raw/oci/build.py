@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -21,8 +21,9 @@ from . import containerfile, filetree, manifests, mtree, packages
 from .containerfile import ContainerfileError, Instruction
 from .content import Digester
 from .filetree import FileTree, Node
-from .images import Image, ImageError, ImageStore
+from .images import Image, ImageError, ImageNotFound, ImageStore
 from .manifests import Descriptor, ImageConfig, Manifest
+from .reference import InvalidReference
 from .rooted import LowerLayers
 
 NAMES = ("Containerfile", "Dockerfile")
@@ -43,26 +44,28 @@ def build(recipe: Path, store: ImageStore, references: Iterable[str], base: Call
         with store.writing():
             steps = containerfile.parse(file.read_text())
             return _Build(recipe, store, steps[0], base).run(steps[1:], references)
-    except (ContainerfileError, UnicodeDecodeError) as error:
-        raise BuildError(f"{file}: {error}", _hint(error)) from error
+    except ContainerfileError as error:
+        raise BuildError(f"{file}: {error}", error.hint) from error
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{file} is not UTF-8 text: {error}") from error
 
 
 class _Build:
     def __init__(self, recipe: Path, store: ImageStore, first: Instruction, base: Callable[[str], Image]) -> None:
         self._recipe = recipe
         self._store = store
-        self._base = None if first.text == "scratch" else base(first.text)
+        self._base = _find_base(first, base)
         self._config = self._base.config if self._base else ImageConfig(env=(DEFAULT_PATH,))
         self._tree = FileTree(LowerLayers(store.layers(self._base)) if self._base else None)
         self._empty = True
-        self._epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+        self._epoch = _source_date_epoch()
 
     def run(self, steps: list[Instruction], references: Iterable[str]) -> Image:
         for step in steps:
             try:
                 getattr(self, f"_{step.keyword.lower()}")(step)
             except packages.PackageMissing as error:
-                raise _with_hint(step.error(str(error)), error.hint) from error
+                raise step.error(str(error), error.hint) from error
             except (ValueError, OSError) as error:
                 if isinstance(error, ContainerfileError):
                     raise
@@ -73,8 +76,7 @@ class _Build:
         *sources, target = self._operands(step)
         excluded = step.flag_values("exclude")
         for source in sources:
-            nodes = list(self._source(step, source))
-            for relative, node in nodes:
+            for relative, node in self._source(step, source):
                 if not any(fnmatch(relative, pattern) for pattern in excluded):
                     self._put(step, self._destination(source, relative, target, len(sources)), node)
 
@@ -194,7 +196,7 @@ class _Build:
         path = self._store.scratch_file("layer-")
         with path.open("wb") as file:
             hashed = _Hashed(file)
-            self._tree.write_tar(hashed, mtime=self._epoch)  # type: ignore[arg-type]
+            self._tree.write_tar(cast(IO[bytes], hashed), mtime=self._epoch)
         self._store.content.adopt(path, hashed.seen.digest)
         return Descriptor(media_type=manifests.OCI_LAYER, digest=hashed.seen.digest, size=hashed.seen.size)
 
@@ -225,11 +227,28 @@ class _Hashed:
         return self.seen.size
 
 
+def _source_date_epoch() -> int:
+    """https://reproducible-builds.org/specs/source-date-epoch/"""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not text.isdigit() or len(text) > 11:
+        raise BuildError(f"SOURCE_DATE_EPOCH is {text!r}, not seconds since 1970", "unset it, or set it to a number")
+    return int(text)
+
+
 def _containerfile(recipe: Path) -> Path:
     for name in NAMES:
         if (recipe / name).is_file():
             return recipe / name
     raise BuildError(f"{recipe} has no {' or '.join(NAMES)}")
+
+
+def _find_base(step: Instruction, find: Callable[[str], Image]) -> Image | None:
+    try:
+        return None if step.text == "scratch" else find(step.text)
+    except ImageNotFound as error:
+        raise step.error(f"FROM: {error}", error.hint) from error
+    except InvalidReference as error:
+        raise step.error(f"FROM: {error}") from error
 
 
 def _disk_files(path: Path) -> Iterator[tuple[str, Node]]:
@@ -266,12 +285,3 @@ def _package_files(names: list[str], source: str) -> Iterator[tuple[str, Node]]:
 def _below(working_dir: str, path: str) -> str:
     joined = posixpath.join(working_dir or "/", path)
     return joined + "/" if path in (".", "..") else joined
-
-
-def _with_hint(error: ContainerfileError, hint: str) -> ContainerfileError:
-    error.hint = hint  # type: ignore[attr-defined]
-    return error
-
-
-def _hint(error: Exception) -> str:
-    return getattr(error, "hint", "")

@@ -21,12 +21,13 @@ _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)")
 
 
 class ContainerfileError(ValueError):
-    """The text is no Containerfile we can build; `line` and `column` count from 1."""
+    """The text is no Containerfile we can build; `line` and `column` count from 1, `hint` is the cure if there is one."""
 
-    def __init__(self, line: int, column: int, message: str) -> None:
+    def __init__(self, line: int, column: int, message: str, hint: str = "") -> None:
         super().__init__(f"line {line}, column {column}: {message}")
         self.line = line
         self.column = column
+        self.hint = hint
 
 
 class Instruction(NamedTuple):
@@ -38,9 +39,9 @@ class Instruction(NamedTuple):
     line: int
     column: int
 
-    def error(self, message: str) -> ContainerfileError:
+    def error(self, message: str, hint: str = "") -> ContainerfileError:
         """The error to raise about this instruction."""
-        return ContainerfileError(self.line, self.column, message)
+        return ContainerfileError(self.line, self.column, message, hint)
 
     def flag(self, name: str) -> str | None:
         """The last value of a flag, or None."""

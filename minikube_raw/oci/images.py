@@ -19,7 +19,7 @@ import msgspec
 
 from . import archives, manifests, reference
 from .compression import CompressionError
-from .content import BlobMissing, ContentError, ContentStore
+from .content import BlobMissing, ContentError, ContentStore, atomic_file
 from .index import REF_NAME, ImageIndex
 from .layers import LayerError
 from .leases import Leases
@@ -73,7 +73,8 @@ class ImageStore:
         for directory in (root, *(root / name for name in ("l", "leases", "locks", "work"))):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (root / "oci-layout").exists():
-            (root / "oci-layout").write_bytes(LAYOUT)
+            with atomic_file(root / "oci-layout", root / "work") as file:
+                file.write(LAYOUT)
         self.content = ContentStore(root, root / "work")
         self.leases = Leases(root / "leases")
         self._index = ImageIndex(root, self.content, lock=root / "locks" / "index", scratch=root / "work")

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import IO, cast
 
 from minikube_raw.linux.durability import sync_file_system
 
@@ -107,7 +108,7 @@ class UnpackedLayers:
 class _Measured(io.RawIOBase):
     """A stream hashed as it passes, and cut off when it grows out of proportion to its compressed size."""
 
-    def __init__(self, source: io.IOBase | object, layer: Descriptor) -> None:
+    def __init__(self, source: IO[bytes], layer: Descriptor) -> None:
         self._source = source
         self._limit = max(RATIO_FLOOR, RATIO * layer.size)
         self.seen = Digester()
@@ -116,8 +117,8 @@ class _Measured(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        data = self._source.read(len(view))  # type: ignore[union-attr]
+        view = memoryview(cast(bytearray, buffer))
+        data = self._source.read(len(view))
         self.seen.update(data)
         if self.seen.size > self._limit:
             raise LayerError(f"unpacks to more than {self._limit} bytes, out of proportion to its compressed size")
