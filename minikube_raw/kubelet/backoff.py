@@ -34,10 +34,8 @@ class Backoff:
     def advance(self, key: str, event_time: float, now: float) -> None:
         """Note another attempt after something failed at event_time; the next one will have to wait longer."""
         entry = self._entries.get(key)
-        if entry is None or event_time - entry.since > 2 * self._maximum:
-            delay = self._initial
-        else:
-            delay = min(entry.delay * 2, self._maximum)
+        fresh = entry is None or event_time - entry.since > 2 * self._maximum
+        delay = self._initial if fresh or entry is None else min(entry.delay * 2, self._maximum)
         self._entries[key] = Entry(delay=delay, since=now)
 
     def forget(self, key: str) -> None:

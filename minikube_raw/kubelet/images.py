@@ -16,7 +16,8 @@ from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
 from minikube_raw.kubelet.pods import all_containers
 from minikube_raw.kubelet.podstatus import Waiting
-from minikube_raw.oci import reference
+from minikube_raw.oci import recipes, reference
+from minikube_raw.oci.images import ImageError, ImageNotFound, ImageStore
 
 
 class EventSink(Protocol):
@@ -55,6 +56,11 @@ class NodeImage(Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """Bytes of its compressed layers."""
+        ...
+
+    @property
     def config(self) -> ImageConfig:
         """Its configuration."""
         ...
@@ -68,8 +74,34 @@ class ImageSource(Protocol):
         ...
 
     def obtain(self, name: str) -> NodeImage | None:
-        """Make the image present if this node can (a recipe of ours), else None."""
+        """Make the image present if this node can (a recipe of ours), else None. Raises ImageError."""
         ...
+
+    def list(self) -> Sequence[NodeImage]:
+        """Every image."""
+        ...
+
+
+class StoredImages:
+    """The node's image store and the recipes that are built into it on first use."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+
+    def find(self, name: str) -> NodeImage | None:
+        """See ImageSource."""
+        return self._store.resolve(name)
+
+    def obtain(self, name: str) -> NodeImage | None:
+        """See ImageSource."""
+        try:
+            return recipes.ensure(self._store, name)
+        except ImageNotFound:
+            return None
+
+    def list(self) -> Sequence[NodeImage]:
+        """See ImageSource."""
+        return self._store.list()
 
 
 class ImageUnavailable(Exception):
@@ -116,6 +148,10 @@ class ImageManager:
             raise self._never(pod, container, now)
         return await self._pull(pod, container, name, now)
 
+    def listed(self) -> Sequence[NodeImage]:
+        """Every image of the node, for its status."""
+        return self._source.list()
+
     def forget(self, pod: Pod) -> None:
         """Drop what is remembered of a pod that is gone."""
         for container in all_containers(pod):
@@ -130,9 +166,13 @@ class ImageManager:
         if entry is not None and failure is not None and now < entry.since + entry.delay:
             raise self._backing_off(pod, container, failure, entry.since + entry.delay)
         self._record(pod, "Normal", "Pulling", f'Pulling image "{container.image}"', container.name)
-        image = await asyncio.to_thread(self._source.obtain, name)
+        try:
+            image = await asyncio.to_thread(self._source.obtain, name)
+        except ImageError as error:
+            raise self._failed(pod, container, f'failed to pull and unpack image "{name}": {error}', now) from error
         if image is None:
-            raise self._failed(pod, container, name, now)
+            why = "not in the image store of this node, and no recipe of that name is known"
+            raise self._failed(pod, container, f'failed to pull and unpack image "{name}": {why}', now)
         self._backoff.forget(key)
         self._record(pod, "Normal", "Pulled", f'Successfully pulled image "{container.image}"', container.name)
         return image
@@ -141,11 +181,7 @@ class ImageManager:
         message = f'Container image "{container.image}" already present on machine and can be accessed by the pod'
         self._record(pod, "Normal", "Pulled", message, container.name)
 
-    def _failed(self, pod: Pod, container: Container, name: str, now: float) -> ImageUnavailable:
-        message = (
-            f'failed to pull and unpack image "{name}": not in the image store of this node, '
-            "and no recipe of that name is known"
-        )
+    def _failed(self, pod: Pod, container: Container, message: str, now: float) -> ImageUnavailable:
         key = _key(pod, container)
         self._failures[key] = Failure("ErrImagePull", message)
         self._backoff.advance(key, now, now)

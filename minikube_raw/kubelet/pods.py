@@ -40,6 +40,12 @@ def grace_period(pod: Pod) -> int:
     return max(pod.spec.termination_grace_period_seconds if asked is None else asked, 1)
 
 
+def log_directory_name(pod: Pod) -> str:
+    """The directory of a pod's logs: namespace_name_uid, as under /var/log/pods."""
+    meta = pod.metadata
+    return f"{meta.namespace}_{meta.name}_{meta.uid}"
+
+
 def field_path(pod: Pod, container_name: str) -> str:
     """The field an Event is about: spec.containers{name}, spec.initContainers{name}, or "" for the pod itself."""
     if not container_name:

@@ -19,7 +19,7 @@ from minikube_raw.client.clock import Clock, Timer
 from minikube_raw.kubelet import convert, env, podstatus, stopping, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.images import EventSink, ImageUnavailable
-from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key
+from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key, log_directory_name
 from minikube_raw.kubelet.podstatus import Circumstances, Waiting
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.volumes import MountError
@@ -313,8 +313,7 @@ class PodWorker:
             self._tools.statuses.set(pod, status, self._server_has)
 
     def _log_directory(self, pod: Pod) -> str:
-        meta = pod.metadata
-        return f"{self._tools.logs_dir}/{meta.namespace}_{meta.name}_{meta.uid}"
+        return f"{self._tools.logs_dir}/{log_directory_name(pod)}"
 
     # -- ending ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet.podworker import PodWorker, Tools
@@ -12,8 +12,9 @@ from minikube_raw.kubelet.podworker import PodWorker, Tools
 class PodWorkers:
     """Workers by uid. Tasks belong to the task group given, so that they end with the kubelet."""
 
-    def __init__(self, tools: Tools, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tools: Tools, tasks: asyncio.TaskGroup, on_gone: Callable[[], None] | None = None) -> None:
         self._tools = tools
+        self._on_gone = on_gone
         self._tasks = tasks
         self._workers: dict[str, PodWorker] = {}
 
@@ -68,3 +69,5 @@ class PodWorkers:
             await worker.run()
         finally:
             self._workers.pop(worker.uid, None)
+            if self._on_gone is not None:
+                self._on_gone()

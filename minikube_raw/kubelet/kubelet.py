@@ -1,0 +1,234 @@
+"""The node agent: takes pods from an API server, drives them on this node's runtime, tells what became of them.
+
+Wiring only: `workers` drive pods, `registration` speaks for the node, `podnetwork` brings the network up, `server` answers
+the API server. Everything runs in one task group; cancelling `run` leaves all pods running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from minikube_raw.api.core import ObjectReference, Pod
+from minikube_raw.api.status import StatusError
+from minikube_raw.client.clock import Clock, SystemClock, sleep
+from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
+from minikube_raw.client.informer import Informer
+from minikube_raw.client.resources import NODES, PODS, SERVICES
+from minikube_raw.client.rest import Client
+from minikube_raw.kubelet import convert, dns, node, pods, server
+from minikube_raw.kubelet.images import ImageManager, ImageSource
+from minikube_raw.kubelet.objects import WatchedObjects
+from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.kubelet.overlaynet import OverlayNetwork
+from minikube_raw.kubelet.podnetwork import PodNetwork
+from minikube_raw.kubelet.podworker import Tools
+from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.registration import Registration
+from minikube_raw.kubelet.statusmanager import StatusManager
+from minikube_raw.kubelet.volumes import VolumeManager
+from minikube_raw.kubelet.watching import FileWatcher
+from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.runtime import cri
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+_RETRY_SECONDS = 0.2
+
+
+class NetworkedRuntime(cri.RuntimeService, Protocol):
+    """A runtime whose pod network can be set once it is known."""
+
+    network: Any
+
+
+class Kubelet:
+    """One node of a cluster. The runtime has been started."""
+
+    def __init__(
+        self,
+        options: KubeletOptions,
+        client: Client,
+        runtime: NetworkedRuntime,
+        images: ImageSource,
+        clock: Clock | None = None,
+    ) -> None:
+        self._options = options
+        self._client = client
+        self._runtime = runtime
+        self._clock = clock or SystemClock()
+        self._system = node.read_system()
+        self._capacity = node.read_capacity(options.cgroup_root, options.state_dir, options.max_pods)
+        self._not_ready = "the pod network is not up yet"
+        self._recorder = EventRecorder(client, "kubelet", host=options.node_name, clock=self._clock)
+        wanted = node.new_node(options.node_name, self._system, options.labels, {})
+        self._registration = Registration(client, wanted, self._node_status, self._clock)
+        self._nodes = Informer(client, NODES, clock=self._clock)
+        self._services = Informer(client, SERVICES, clock=self._clock)
+        self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={options.node_name}", clock=self._clock)
+        self._objects = WatchedObjects(client, self._services, self._objects_changed)
+        self._volumes = VolumeManager(options.pods_dir)
+        self._watcher = FileWatcher()
+        self._statuses = StatusManager(client, self._clock)
+        self._images = ImageManager(images, self._record)
+        self._facts = self._read_facts()
+        self._workers: PodWorkers | None = None
+        self._runners: list[web.AppRunner] = []
+        self._server = server.Server(self, runtime, self._watcher, self._clock)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._workers = PodWorkers(self._tools(), tasks)
+                self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
+                for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
+                    tasks.create_task(loop)
+                await self._serve()
+                await self._register()
+                tasks.create_task(self._registration.keep_lease())
+                tasks.create_task(self._registration.keep_status())
+                await self._join_network(tasks)
+                await self._follow_pods(tasks)
+        finally:
+            await self._objects.close()
+            await self._statuses.close()
+            self._watcher.close()
+            for runner in self._runners:
+                await runner.cleanup()
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                await self._registration.register()
+                break
+            except (OSError, StatusError) as error:
+                log.warning("the node could not be registered: %s", error)
+                await sleep(self._clock, _RETRY_SECONDS)
+        name = self._options.node_name
+        self._recorder.event(
+            ObjectReference(api_version="v1", kind="Node", name=name, uid=name), NORMAL, "Starting", "Starting kubelet."
+        )
+
+    async def _join_network(self, tasks: asyncio.TaskGroup) -> None:
+        options = self._options
+        overlay = OverlayNetwork(
+            options.node_name,
+            options.node_ip,
+            vni=options.vni,
+            port=options.vxlan_port,
+            exclude=(options.cluster_cidr,),
+        )
+        network = PodNetwork(options.node_name, overlay, self._nodes, Path(options.state_dir), self._clock)
+        self._runtime.network, annotations = await network.bring_up()
+        tasks.create_task(network.follow_peers())
+        await self._announce(annotations)
+        self._not_ready = ""
+        self._registration.status_changed()
+
+    async def _announce(self, annotations: dict[str, str]) -> None:
+        while True:
+            try:
+                await self._registration.annotate(annotations)
+                return
+            except (OSError, StatusError) as error:
+                log.warning("the node's tunnel could not be announced: %s", error)
+                await sleep(self._clock, _RETRY_SECONDS)
+
+    async def _follow_pods(self, tasks: asyncio.TaskGroup) -> None:
+        self._pods.add_handler(self._pod_event)
+        tasks.create_task(self._pods.run())
+        await self._pods.wait_synced()
+        assert self._workers is not None
+        await self._workers.adopt_leftovers(self._volumes.known_pods())
+
+    async def _serve(self) -> None:
+        options = self._options
+        local = web.AppRunner(self._server.application(check_client=False), access_log=None)
+        await local.setup()
+        self._runners.append(local)
+        options.socket.unlink(missing_ok=True)
+        await web.UnixSite(local, str(options.socket)).start()
+        options.socket.chmod(0o600)
+        if options.serving_certificate:
+            remote = web.AppRunner(self._server.application(check_client=True), access_log=None)
+            await remote.setup()
+            self._runners.append(remote)
+            tls = server.tls_context(options.ca, options.serving_certificate, options.serving_key)
+            await web.TCPSite(remote, options.node_ip, options.port, ssl_context=tls).start()
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def _pod_event(self, old: Pod | None, new: Pod | None) -> None:
+        assert self._workers is not None
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self._workers.remove(old.metadata.uid)
+        if new is not None:
+            self._workers.update(new)
+
+    def _pod_changed(self, uid: str, tasks: asyncio.TaskGroup) -> None:
+        assert self._workers is not None
+        self._workers.look_again(uid)
+        tasks.create_task(self._server.pods_changed())
+
+    def _objects_changed(self, uid: str) -> None:
+        if self._workers is not None:
+            self._workers.objects_changed(uid)
+
+    def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
+        about = reference(PODS, pod, pods.field_path(pod, container))
+        self._recorder.event(about, WARNING if kind == "Warning" else NORMAL, reason, message)
+
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def pods(self) -> list[server.PodView]:
+        """Every pod with the status shown last."""
+        workers = self._workers.all() if self._workers is not None else ()
+        return [server.PodView(each.pod, each.status) for each in workers if each.pod is not None]
+
+    def log_directory(self, pod: Pod) -> Path:
+        """Where a pod's logs lie."""
+        return self._options.logs_dir / pods.log_directory_name(pod)
+
+    def _tools(self) -> Tools:
+        preparation = Preparation(self._images, self._volumes, self._objects, lambda: self._facts, self._clock)
+        return Tools(
+            runtime=self._runtime,
+            preparation=preparation,
+            statuses=self._statuses,
+            record=self._record,
+            clock=self._clock,
+            node=lambda: self._facts,
+            logs_dir=str(self._options.logs_dir),
+        )
+
+    def _read_facts(self) -> convert.NodeFacts:
+        options = self._options
+        return convert.NodeFacts(
+            name=options.node_name,
+            ip=options.node_ip,
+            cluster=dns.ClusterDNS(options.cluster_dns, options.cluster_domain),
+            resolver=dns.parse_resolv_conf(Path("/etc/resolv.conf").read_text()),
+            memory_capacity=self._capacity.memory,
+            pod_pids_limit=options.pod_pids_limit,
+            allocatable=self._capacity.amounts(),
+        )
+
+    def _node_status(self, before: dict[str, Json]) -> Json:
+        return node.node_status(
+            self._options.node_name,
+            self._options.node_ip,
+            self._options.port,
+            self._capacity,
+            self._system,
+            [node.NodeImage(tuple(each.references), each.size) for each in self._images.listed()],
+            self._not_ready,
+            before,
+            self._clock.now(),
+        )

@@ -1,0 +1,185 @@
+"""What a node is: capacity read from its cgroup subtree, conditions, addresses, facts about its system, its images.
+
+`describe` reads, `node_status` is pure; telling the API server is `registration`'s. Several nodes on one host read the same
+code: each sees its own subtree, host name and network.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from minikube_raw.client.clock import timestamp
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.linux.pidfd import boot_id
+
+Json = dict[str, Any]
+KUBERNETES_VERSION = "v1.36.2"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_MOST_IMAGES = 50
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What pods can have at most: CPUs, bytes, pods."""
+
+    cpus: float
+    memory: int
+    ephemeral_storage: int
+    pods: int
+
+    def amounts(self) -> dict[str, str]:
+        """As quantities by resource name."""
+        millis = round(self.cpus * 1000)
+        return {
+            "cpu": f"{millis}m" if millis % 1000 else str(millis // 1000),
+            "ephemeral-storage": f"{self.ephemeral_storage // 1024}Ki",
+            "hugepages-1Gi": "0",
+            "hugepages-2Mi": "0",
+            "memory": f"{self.memory // 1024}Ki",
+            "pods": str(self.pods),
+        }
+
+
+class System(msgspec.Struct, frozen=True):
+    """Facts for people (nodeInfo)."""
+
+    machine_id: str
+    boot_id: str
+    kernel: str
+    os_image: str
+    architecture: str
+    runtime_version: str
+
+
+class NodeImage(msgspec.Struct, frozen=True):
+    """An image of the store."""
+
+    names: tuple[str, ...]
+    size: int
+
+
+def read_capacity(cgroup_root: str, state_dir: str, pods: int) -> Capacity:
+    """The node's subtree's limits where it has some, else the host's."""
+    disk = os.statvfs(state_dir)
+    cpus, memory = float(len(os.sched_getaffinity(0))), psutil.virtual_memory().total
+    if cgroup_root:
+        stats = manager(cgroup_root).stats()
+        cpus = min(cpus, stats.cpu_limit or cpus)
+        memory = min(memory, stats.memory_limit or memory)
+    return Capacity(cpus=cpus, memory=memory, ephemeral_storage=disk.f_blocks * disk.f_frsize, pods=pods)
+
+
+def read_system() -> System:
+    """Facts that do not change while the node runs."""
+    return System(
+        machine_id=_first_line("/etc/machine-id"),
+        boot_id=boot_id(),
+        kernel=platform.release(),
+        os_image=platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
+        architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        runtime_version=f"minikube-raw://{metadata.version('minikube-raw')}",
+    )
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def new_node(name: str, system: System, labels: dict[str, str], annotations: dict[str, str]) -> Json:
+    """The Node object as a node registers itself."""
+    own = {
+        "beta.kubernetes.io/arch": system.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": system.architecture,
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+    }
+    meta = {"name": name, "labels": own | labels, "annotations": annotations}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {}}
+
+
+def node_status(
+    name: str,
+    ip: str,
+    port: int,
+    capacity: Capacity,
+    system: System,
+    images: Iterable[NodeImage],
+    not_ready: str,
+    before: dict[str, Json],
+    now: float,
+) -> Json:
+    """NodeStatus. `not_ready` says what is missing, empty when nothing is; `before`: conditions by type as written last."""
+    amounts = capacity.amounts()
+    shown = sorted(images, key=lambda image: image.size, reverse=True)[:_MOST_IMAGES]
+    return {
+        "capacity": amounts,
+        "allocatable": amounts,
+        "conditions": [_condition(each, before, now) for each in _conditions(not_ready)],
+        "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "nodeInfo": _node_info(system),
+        "images": [{"names": list(image.names), "sizeBytes": image.size} for image in shown],
+    }
+
+
+def _node_info(system: System) -> Json:
+    return {
+        "machineID": system.machine_id,
+        "systemUUID": system.machine_id,
+        "bootID": system.boot_id,
+        "kernelVersion": system.kernel,
+        "osImage": system.os_image,
+        "containerRuntimeVersion": system.runtime_version,
+        "kubeletVersion": KUBERNETES_VERSION,
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": system.architecture,
+    }
+
+
+def _conditions(not_ready: str) -> list[tuple[str, str, str, str]]:
+    """(type, status, reason, message) in the kubelet's order."""
+    ready = ("True", "KubeletReady", "kubelet is posting ready status")
+    if not_ready:
+        ready = ("False", "KubeletNotReady", not_ready)
+    return [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", *ready),
+    ]
+
+
+def _condition(wanted: tuple[str, str, str, str], before: dict[str, Json], now: float) -> Json:
+    kind, status, reason, message = wanted
+    old = before.get(kind, {})
+    since = old.get("lastTransitionTime") if old.get("status") == status else None
+    return {
+        "type": kind,
+        "status": status,
+        "lastHeartbeatTime": timestamp(now),
+        "lastTransitionTime": since or timestamp(now),
+        "reason": reason,
+        "message": message,
+    }
+
+
+def differs(old: Json, new: Json) -> bool:
+    """Whether a status says something new; heartbeat times alone do not count, the Lease is the heartbeat."""
+
+    def without_heartbeat(status: Json) -> Json:
+        conditions = [{**each, "lastHeartbeatTime": None} for each in status.get("conditions", ())]
+        return {**status, "conditions": conditions}
+
+    return without_heartbeat(old) != without_heartbeat(new)

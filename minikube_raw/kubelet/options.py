@@ -1,0 +1,65 @@
+"""What a node agent is told when it starts; the JSON file that `minikube-raw node run --config` reads.
+
+Paths are text so that the file is plain JSON. Nothing in here is secret: keys are named by path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Without `servers` the agent has no master: it runs the pods of STATE/manifests."""
+
+    node_name: str
+    node_ip: str
+    servers: tuple[str, ...] = ()  # https://host:port, tried in turn
+    ca: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+    serving_certificate: str = ""
+    serving_key: str = ""
+    state_dir: str  # survives a power cut: records, upper directories, volumes, logs
+    run_dir: str  # belongs to one boot: sockets, namespace pins
+    images_dir: str
+    cgroup_root: str = ""
+    cluster_cidr: str = "10.244.0.0/16"
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    uplink: str = "eth0"
+    vni: int = 1
+    vxlan_port: int = 8472
+    port: int = 10250
+    max_pods: int = 110
+    pod_pids_limit: int = 4096
+    labels: dict[str, str] = {}
+
+    @property
+    def pods_dir(self) -> Path:
+        """Volumes, one directory per pod uid."""
+        return Path(self.state_dir, "pods")
+
+    @property
+    def logs_dir(self) -> Path:
+        """Container logs, one directory per pod."""
+        return Path(self.state_dir, "logs")
+
+    @property
+    def manifests_dir(self) -> Path:
+        """Static pods of an agent without a master."""
+        return Path(self.state_dir, "manifests")
+
+    @property
+    def socket(self) -> Path:
+        """The agent's API for root on this node."""
+        return Path(self.run_dir, "kubelet.sock")
+
+
+def load(path: str | Path) -> KubeletOptions:
+    """Read options. Raises OSError, and ValueError naming the file and the field that is wrong."""
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=KubeletOptions)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,246 @@
+"""Pods on one host without a master: an agent in the background that takes pods from STATE/standalone/manifests.
+
+The command line writes a manifest and talks to the agent's socket; the agent starts with the first pod and ends with the
+last. It runs in a mount namespace of its own, so nothing of a pod shows up in the host's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+import yaml
+from aiohttp import web
+
+from minikube_raw.api.core import Pod
+from minikube_raw.client.clock import Clock, SystemClock
+from minikube_raw.kubelet import convert, dns, localagent, node, pods, server, watching
+from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
+from minikube_raw.kubelet.kubelet import NetworkedRuntime
+from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
+from minikube_raw.kubelet.objects import NoObjects
+from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.kubelet.podnetwork import make_network
+from minikube_raw.kubelet.podworker import Tools
+from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.volumes import VolumeManager
+from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.linux import mounts, namespaces, proctitle
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.netlink import NetlinkSocket, links
+from minikube_raw.oci.images import ImageStore
+from minikube_raw.runtime.launching import launcher_argv
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+BRIDGE = "minikube-raw0"
+POD_CIDR = "10.245.0.0/24"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+class LocalStatuses:
+    """Statuses kept where /pods shows them; a deletion leaves the pod listed as it ended until its manifest goes."""
+
+    def set(self, pod: Pod, status: Json, server_has: Json) -> None:
+        """The worker keeps it."""
+
+    def delete(self, pod: Pod) -> None:
+        """A stopped pod stays listed."""
+
+    def forget(self, uid: str) -> None:
+        """Nothing is kept."""
+
+
+class StandaloneAgent:
+    """Runs the pods of the manifests directory until there are none."""
+
+    def __init__(
+        self, options: KubeletOptions, runtime: NetworkedRuntime, images: ImageSource, clock: Clock | None = None
+    ) -> None:
+        self._options = options
+        self._runtime = runtime
+        self._clock = clock or SystemClock()
+        self._volumes = VolumeManager(options.pods_dir)
+        self._watcher = watching.FileWatcher()
+        self._images = ImageManager(images, self._record)
+        self._changed = asyncio.Event()
+        self._workers: PodWorkers | None = None
+        self._known: dict[str, str] = {}  # manifest file → pod uid
+        capacity = node.read_capacity("", options.state_dir, options.max_pods)
+        self._facts = convert.NodeFacts(
+            name=options.node_name,
+            ip=options.node_ip,
+            resolver=dns.parse_resolv_conf(Path("/etc/resolv.conf").read_text()),
+            memory_capacity=capacity.memory,
+            pod_pids_limit=options.pod_pids_limit,
+            allocatable=capacity.amounts(),
+        )
+        self._server = server.Server(self, runtime, self._watcher, self._clock)
+
+    async def run(self, ready: int = -1) -> None:
+        """Work until the last pod is removed; a byte on `ready` says that the socket answers."""
+        async with asyncio.TaskGroup() as tasks:
+            self._workers = PodWorkers(self._tools(), tasks, on_gone=self._changed.set)
+            self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
+            manifests = self._options.manifests_dir
+            stop = self._watcher.watch(str(manifests), self._changed.set, watching.DIRECTORY)
+            self._read_manifests()
+            await self._workers.adopt_leftovers(self._volumes.known_pods())
+            runner = await self._serve()
+            if ready >= 0:
+                os.write(ready, b"1")
+                os.close(ready)
+            try:
+                await self._until_empty()
+            finally:
+                stop()
+                self._watcher.close()
+                await runner.cleanup()
+
+    async def _until_empty(self) -> None:
+        """Follow the manifests until there are none, and no pod; decided under the lock that `pod run` takes."""
+        assert self._workers is not None
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._read_manifests()
+            if self._known or self._workers.all():
+                continue
+            with await asyncio.to_thread(localagent.take_lock, self._options):
+                self._read_manifests()
+                if not self._known:
+                    self._options.socket.unlink(missing_ok=True)
+                    return
+
+    def pods(self) -> list[server.PodView]:
+        """Every pod with its status."""
+        workers = self._workers.all() if self._workers is not None else ()
+        return [server.PodView(each.pod, each.status) for each in workers if each.pod is not None]
+
+    def log_directory(self, pod: Pod) -> Path:
+        """Where a pod's logs lie."""
+        return self._options.logs_dir / pods.log_directory_name(pod)
+
+    def _read_manifests(self) -> None:
+        """Compare the directory with the workers: level-triggered, whatever changed."""
+        assert self._workers is not None
+        present: dict[str, str] = {}
+        for path in sorted(self._options.manifests_dir.glob("*.yaml")):
+            try:
+                pod = read_manifest(path)
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                log.warning("%s is left out: %s", path, error)
+                continue
+            present[path.name] = pod.metadata.uid
+            self._workers.update(pod)
+        for uid in set(self._known.values()) - set(present.values()):
+            self._workers.remove(uid)
+        self._known = present
+
+    def _pod_changed(self, uid: str, tasks: asyncio.TaskGroup) -> None:
+        assert self._workers is not None
+        self._workers.look_again(uid)
+        tasks.create_task(self._server.pods_changed())
+
+    def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
+        log.info("%s %s %s %s %s", pods.key(pod), container, kind, reason, message)
+
+    async def _serve(self) -> web.AppRunner:
+        runner = web.AppRunner(self._server.application(check_client=False), access_log=None)
+        await runner.setup()
+        self._options.socket.unlink(missing_ok=True)
+        await web.UnixSite(runner, str(self._options.socket)).start()
+        self._options.socket.chmod(0o600)
+        return runner
+
+    def _tools(self) -> Tools:
+        preparation = Preparation(self._images, self._volumes, NoObjects(), lambda: self._facts, self._clock)
+        return Tools(
+            runtime=self._runtime,
+            preparation=preparation,
+            statuses=LocalStatuses(),
+            record=self._record,
+            clock=self._clock,
+            node=lambda: self._facts,
+            logs_dir=str(self._options.logs_dir),
+        )
+
+
+def read_manifest(path: Path) -> Pod:
+    """A stored manifest as the pod it asks for. Raises OSError, ValueError, yaml.YAMLError."""
+    pod = pods.from_manifest(yaml.safe_load(path.read_text()))
+    if localagent.STOPPED not in pod.metadata.annotations:
+        return pod
+    grace = {"deletion_timestamp": pod.metadata.annotations[localagent.STOPPED]}
+    return msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, **grace))
+
+
+def conflist(data_dir: str) -> Json:
+    """A bridge on the host, whose pods reach out masqueraded."""
+    bridge = {
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isDefaultGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,
+        "capabilities": {"ips": True, "mac": True},
+        "ipam": {"type": "host-local", "dataDir": data_dir, "ranges": [[{"subnet": POD_CIDR}]]},
+    }
+    return {"cniVersion": "1.1.0", "name": "minikube-raw-standalone", "plugins": [bridge, {"type": "loopback"}]}
+
+
+def run(options: KubeletOptions, ready: int) -> None:
+    """Be the agent: returns when the last pod is gone and nothing is left of it. Writes a byte to `ready` when it serves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    proctitle.set_title("kubelet standalone")
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    forwarding = _FORWARDING.read_text()
+    launcher = subprocess.Popen(launcher_argv(options.run_dir), stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        uvloop.run(_run(options, ready))
+    finally:
+        launcher.terminate()
+        launcher.wait()
+    _leave_no_trace(options, forwarding)
+
+
+async def _run(options: KubeletOptions, ready: int) -> None:
+    cancel_on_signals()
+    state = Path(options.state_dir)
+    store = ImageStore(Path(options.images_dir))
+    runtime = make_runtime(options, store)
+    runtime.network = make_network(conflist(str(state / "cni" / "networks")), state)
+    await runtime.start()
+    try:
+        await StandaloneAgent(options, runtime, StoredImages(store)).run(ready)
+        await runtime.settled()
+    finally:
+        await runtime.close()
+
+
+def _leave_no_trace(options: KubeletOptions, forwarding: str) -> None:
+    """After the last pod: the bridge, the cgroup and the run directory go, forwarding is as it was."""
+    with NetlinkSocket() as netlink:
+        netlink.request(links.delete(BRIDGE))
+    manager(options.cgroup_root).remove()
+    _FORWARDING.write_text(forwarding)
+    shutil.rmtree(options.run_dir, ignore_errors=True)
+
+
+def main() -> None:
+    """Entry point of the background process: its options as JSON, and the descriptor to say that it is up."""
+    run(msgspec.json.decode(sys.argv[1], type=KubeletOptions), int(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
