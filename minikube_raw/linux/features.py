@@ -121,16 +121,16 @@ def clone_into_cgroup() -> bool:
 @_feature
 def pidfd_info_exit() -> bool:
     """ioctl(pidfd, PIDFD_GET_INFO) tells how a reaped process ended, to others than its parent too (Linux ≥ 6.15)."""
-    child = os.fork()
-    if child == 0:
-        os._exit(42)
+    try:
+        child = os.posix_spawn("/bin/true", ["true"], {})  # no fork: whoever asks may have threads
+    except OSError:
+        return False
     pidfd = os.pidfd_open(child)
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        status = pidfd_calls.pidfd_exit_status(pidfd)
+        return pidfd_calls.pidfd_exit_status(pidfd) is not None
     finally:
         os.close(pidfd)
-    return status is not None and os.waitstatus_to_exitcode(status) == 42
 
 
 @_feature
@@ -139,7 +139,8 @@ def cgroup_kill() -> bool:
     unified = cgroup_mounts.hierarchies().unified
     if unified is None:
         return False
-    probe = f"{unified}/minikube-raw-probe-{os.getpid()}"
+    # Not the pid: processes in PID namespaces of several nodes share the hierarchy and may share the number.
+    probe = f"{unified}/minikube-raw-probe-{os.urandom(8).hex()}"
     try:
         os.mkdir(probe)
     except OSError:

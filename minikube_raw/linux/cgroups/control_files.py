@@ -12,7 +12,7 @@ def write(path: str, value: str | int) -> None:
     began = steps.begin()
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(file, str(value).encode())
+        os.write(file, f"{value}\n".encode())
     except OSError as error:
         raise OSError(error.errno, f"writing {value!r}: {error.strerror}", path) from None
     finally:

@@ -312,7 +312,7 @@ def answers(group: Cgroup, paths: tuple[str, ...]) -> dict[str, str]:
     with os.fdopen(told) as pipe:
         lines = pipe.read().splitlines()
     os.waitpid(child, 0)
-    return dict(line.split("=") for line in lines)  # type: ignore[misc]
+    return dict(line.split("=") for line in lines)
 
 
 def may_open(path: str, mode: int) -> bool:
