@@ -53,7 +53,8 @@ def plan(operations: Sequence[Operation], current: Callable[[str], KeyValue | No
     changed: dict[str, KeyValue | None] = {}
     for operation in operations:
         before = changed[operation.key] if operation.key in changed else current(operation.key)
-        if (before.mod_revision if before else 0) != operation.expect:
+        deletes_nothing = operation.value is None and before is None
+        if deletes_nothing or (before.mod_revision if before else 0) != operation.expect:
             result.answers.append((operation.answer, RevisionConflict(operation.key, before)))
             continue
         event = change(operation.key, operation.value, before, first_revision + len(result.events))
