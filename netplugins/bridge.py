@@ -117,7 +117,8 @@ def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipa
     """Makes the pair and configures both ends: two batches and one look-up of the container end's index."""
     name = host_name(args.container_id, args.ifname)
     mac = config.mac or container_mac(name)
-    undo.callback(ends.host.request, links.delete(name))
+    neighbours = _host_neighbours(bridge, ipam, mac)
+    undo.callback(ends.host.request, *map(routes.delete_neighbour, neighbours), links.delete(name))
     ends.host.request(
         links.add_veth(
             name,
@@ -129,7 +130,7 @@ def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipa
             master=bridge.index,
         ),
         *_port_options(name, config),
-        *(routes.replace_neighbour(entry) for entry in _host_neighbours(bridge, ipam, mac)),
+        *map(routes.replace_neighbour, neighbours),
     )
     container = links.get(ends.inside, args.ifname)
     if container is None:

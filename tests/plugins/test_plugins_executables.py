@@ -161,6 +161,27 @@ def test_a_recorder_on_the_path_is_executed_and_not_our_host_local(host, pod, tm
     assert "prevResult" in json.loads(second.removesuffix(" DEL"))
 
 
+def test_plugins_are_added_forward_and_deleted_backward_with_one_result(host, pod, tmp_path):
+    seen, directory = tmp_path / "seen", tmp_path / "bin"
+    directory.mkdir()
+    for name in ("first", "second", "third"):
+        (directory / name).write_text(
+            f'#!/bin/sh\ncat > {seen}.config\necho "$CNI_COMMAND {name} $(grep -c prevResult {seen}.config)" >> {seen}\n'
+            f'[ $CNI_COMMAND = ADD ] && echo \'{{"cniVersion": "1.1.0", "dns": {{"domain": "{name}"}}}}\'\nexit 0\n'
+        )
+        (directory / name).chmod(0o755)
+    plan = {"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": t} for t in ("first", "second", "third")]}
+    network = Network(plan, [directory], tmp_path / "cache")
+    assert host.run(lambda: network.add("a", pod.path)).dns.domain == "third"
+    host.run(lambda: network.check("a", pod.path))
+    host.run(lambda: network.delete("a", pod.path))
+    assert seen.read_text().splitlines() == [
+        *("ADD first 0", "ADD second 1", "ADD third 1"),
+        *("CHECK first 1", "CHECK second 1", "CHECK third 1"),
+        *("DEL third 1", "DEL second 1", "DEL first 1"),
+    ]
+
+
 def test_a_delegate_that_fails_is_told_del_and_its_error_is_passed_on(host, pod, tmp_path):
     seen = tmp_path / "seen"
     failing = tmp_path / "bin" / "host-local"

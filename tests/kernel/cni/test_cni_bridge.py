@@ -227,6 +227,25 @@ def test_a_failed_add_leaves_nothing(host, pod, network, tmp_path, options, code
     assert host.run(lambda: network().result("a")) is None
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mtu": 20},
+        {"bridge": "lo"},
+        {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "routes": [{"dst": "x"}]}},
+    ],
+    ids=["veth refused", "bridge refused", "route malformed, pair made"],
+)
+def test_the_plugin_alone_undoes_a_failed_add(host, pod, tmp_path, options):
+    config = conflist(tmp_path, **options)["plugins"][0] | {"name": "net", "cniVersion": "1.1.0"}
+    config["ipam"]["dataDir"] = str(tmp_path / "ipam")
+    with pytest.raises(CNIError):
+        host.run(lambda: skel.call(bridge, "ADD", skel.CmdArgs("a", pod.path, "eth0", config=config)))
+    assert records(tmp_path) == []
+    assert traces(host) == NOTHING
+    assert pod.query(lambda netlink: links.get(netlink, "eth0")) is None
+
+
 def test_when_a_later_plugin_fails_the_earlier_ones_are_undone(host, pod, tmp_path):
     plan = conflist(tmp_path)
     plan["plugins"].append({"type": "missing"})
