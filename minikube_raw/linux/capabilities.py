@@ -33,7 +33,6 @@ DEFAULT: tuple[str, ...] = tuple(f"CAP_{name}" for name in _DEFAULT.split())
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
@@ -111,14 +110,6 @@ def drop_bounding(keep: int) -> None:
 def clear_ambient() -> None:
     """Empties the ambient set."""
     checked("prctl", "PR_CAP_AMBIENT_CLEAR_ALL", _prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-
-
-def raise_ambient(bits: int) -> None:
-    """Adds to the ambient set; each capability must be permitted and inheritable already."""
-    for number in range(bits.bit_length()):
-        if bits >> number & 1:
-            what = f"PR_CAP_AMBIENT_RAISE {_name(number)}"
-            checked("prctl", what, _prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
 def set_sets(effective: int, permitted: int, inheritable: int = 0) -> None:

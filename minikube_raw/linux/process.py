@@ -31,7 +31,6 @@ _prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _prctl_name = bind("prctl", c_int, c_char_p, c_ulong, c_ulong, c_ulong)
 _keyctl = bind_syscall("keyctl", c_int, c_char_p)
 _sethostname = bind("sethostname", c_char_p, c_size_t)
-_setdomainname = bind("setdomainname", c_char_p, c_size_t)
 
 
 def set_name(name: str) -> None:
@@ -78,12 +77,6 @@ def set_hostname(name: str) -> None:
     """sethostname(2); the kernel takes 64 bytes."""
     encoded = os.fsencode(name)
     checked("sethostname", name, _sethostname, encoded, len(encoded))
-
-
-def set_domainname(name: str) -> None:
-    """setdomainname(2), the NIS domain; containers start with the kernel's "(none)"."""
-    encoded = os.fsencode(name)
-    checked("setdomainname", name, _setdomainname, encoded, len(encoded))
 
 
 def set_link_up(name: str = "lo") -> None:

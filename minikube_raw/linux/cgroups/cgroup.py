@@ -10,11 +10,11 @@ import errno
 import os
 from time import monotonic, sleep
 
-from minikube_raw.linux import features, steps
+from minikube_raw.linux import features
 
 from . import control_files as files
-from . import devices, v1, v2
-from .lifecycle import Freezer, Unified, children, processes
+from . import devices, directories, v1, v2
+from .lifecycle import Freezer, Unified, processes
 from .values import Pressure, Stats
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ class Cgroup:
 
     def children(self) -> list[str]:
         """Returns the names of the cgroups directly below it, in any hierarchy."""
-        return sorted({name for directory in self.directories for name in children(directory)})
+        return sorted({name for directory in self.directories for name in directories.children(directory)})
 
     def exists(self) -> bool:
         """Says whether it exists in every hierarchy."""
@@ -105,7 +105,7 @@ class Cgroup:
         cpuset = self._hierarchies.v1.get("cpuset")
         for root in self._roots:
             directory = f"{root}/{self.path}"
-            _make(directory, root)
+            directories.make(directory, root)
             if root == cpuset:  # also where it existed: a crash may have left it empty
                 v1.inherit_cpuset(directory, root)
         self._enable_controllers()
@@ -152,9 +152,9 @@ class Cgroup:
             self._remove_tree(directory, deadline)
 
     def _remove_tree(self, directory: str, deadline: float) -> None:
-        for name in () if _remove(directory) else children(directory):
+        for name in () if directories.remove(directory) else directories.children(directory):
             self._remove_tree(f"{directory}/{name}", deadline)
-        while not _remove(directory):
+        while not directories.remove(directory):
             left = deadline - monotonic()
             if left <= 0:
                 raise OSError(errno.EBUSY, f"cgroup still has processes {files.read_pids(directory)}", directory)
@@ -268,39 +268,6 @@ def _has(name: str, prefixes: str) -> bool:
 def _is_in_unified(path: str) -> bool:
     """Says whether the calling process is in the unified cgroup; False too when a cgroup namespace hides where it is."""
     return f"0::/{path}" in files.read("/proc/self/cgroup").splitlines()
-
-
-def _make(directory: str, root: str) -> None:
-    """mkdir with missing parents below `root`; one that is there is fine."""
-    began = steps.begin()
-    try:
-        os.mkdir(directory)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        parent = os.path.dirname(directory)
-        if parent == root:
-            raise
-        _make(parent, root)
-        _make(directory, root)
-    finally:
-        steps.end(began, "mkdir", directory)
-
-
-def _remove(directory: str) -> bool:
-    """rmdir; True if it is gone, False while it is busy (processes, children)."""
-    began = steps.begin()
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        return False
-    finally:
-        steps.end(began, "rmdir", directory)
-    return True
 
 
 def _pressure(line: str) -> Pressure:

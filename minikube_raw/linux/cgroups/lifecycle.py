@@ -15,6 +15,7 @@ from minikube_raw.linux.pidfd import has_ended, send_signal
 from minikube_raw.linux.signals import SIGKILL
 
 from . import control_files as files
+from .directories import children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,15 +166,6 @@ def processes(directory: str) -> list[int]:
     for child in children(directory):
         pids += processes(f"{directory}/{child}")
     return pids
-
-
-def children(directory: str) -> list[str]:
-    """Returns the names of the cgroups directly below, [] if the directory is gone."""
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
 
 
 def _open_processes(directory: str) -> list[int]:
