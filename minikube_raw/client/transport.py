@@ -22,6 +22,8 @@ class Request(msgspec.Struct, frozen=True):
     content_type: str = "application/json"
     accept: str = "application/json"
     user_agent: str = "minikube-raw"
+    # For documents clients keep (discovery, OpenAPI): the ETag they have.
+    if_none_match: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -1,0 +1,42 @@
+"""What every cluster has from the start: the four system namespaces and the Service `kubernetes` at the range's first address."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from minikube_raw.api import scheme, status
+from minikube_raw.apiserver.auth import LOOPBACK
+from minikube_raw.apiserver.resources.core import SYSTEM_NAMESPACES
+from minikube_raw.client.transport import Request, Transport
+
+if TYPE_CHECKING:
+    from minikube_raw.apiserver.server import APIServer
+
+_PORT = 6443
+
+
+async def ensure(server: APIServer, service_cidr: str) -> None:
+    """Make what is missing; what is there is left alone. Raises StatusError."""
+    transport = server.local_transport(LOOPBACK)
+    for name in SYSTEM_NAMESPACES:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await _create(transport, scheme.path(scheme.NAMESPACE), namespace)
+    await _create(transport, scheme.path(scheme.SERVICE, "default"), _kubernetes(service_cidr))
+
+
+def _kubernetes(service_cidr: str) -> dict[str, Any]:
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": _PORT}]
+    address = str(ipaddress.ip_network(service_cidr)[1])
+    metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"clusterIP": address, "ports": ports}}
+
+
+async def _create(transport: Transport, path: str, obj: dict[str, Any]) -> None:
+    request = Request("POST", path, {"fieldManager": ("kube-apiserver",)}, msgspec.json.encode(obj))
+    response = await transport.request(request)
+    if response.code not in (201, 409):
+        raise status.from_json(response.body, response.code)

@@ -1,0 +1,334 @@
+"""From a request to an answer: authorization, the resource, the verb. Everything here is transport-neutral.
+
+Long answers (watches, logs, exec) are told apart by `is_watch` and `streams`; all others are one coroutine to one Answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from minikube_raw.api import status
+from minikube_raw.apiserver import answers, auth, bodies, negotiation, objects, patching, subresources, tables
+from minikube_raw.apiserver.admission import Admission
+from minikube_raw.apiserver.answers import Answer, PlainNotFound
+from minikube_raw.apiserver.auth import Authorizer, User
+from minikube_raw.apiserver.deletion import Deleter
+from minikube_raw.apiserver.documents import Documents
+from minikube_raw.apiserver.lists import Page
+from minikube_raw.apiserver.negotiation import Representation
+from minikube_raw.apiserver.options import delete_options, first, list_options, write_options
+from minikube_raw.apiserver.registry import Now, Registry, Resource
+from minikube_raw.apiserver.resources.strategy import Object
+from minikube_raw.apiserver.reviews import Reviews
+from minikube_raw.apiserver.routes import RequestInfo, parse
+from minikube_raw.apiserver.writes import WriteContext, Writer, Written
+from minikube_raw.client.transport import Request
+
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request that passed authorization, with what was found about it."""
+
+    request: Request
+    user: User
+    info: RequestInfo
+    resource: Resource
+
+    def write_context(self) -> WriteContext:
+        """Return who writes what, and how. Raises 422 for bad options."""
+        options = write_options(self.request.query, self.request.user_agent, _OPTIONS[self.info.verb])
+        return WriteContext(self.user, self.info, options)
+
+
+class Dispatcher:
+    """Answers requests over the registry."""
+
+    def __init__(
+        self, registry: Registry, admission: Admission, authorize: Authorizer, documents: Documents, now: Now
+    ) -> None:
+        self._registry = registry
+        self._authorize = authorize
+        self._documents = documents
+        self._reviews = Reviews(authorize)
+        self._writer = Writer(admission, now)
+        self._deleter = Deleter(admission, now)
+        self._now = now
+        self._verbs: dict[str, Callable[[Call], Awaitable[Answer]]] = {
+            "get": self._get,
+            "list": self._list,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+        self._subresources: dict[tuple[str, str], Callable[[Call], Awaitable[Answer]]] = {
+            ("status", "get"): self._get,
+            ("status", "update"): partial(self._update, subresource=True),
+            ("status", "patch"): partial(self._patch, subresource=True),
+            ("ephemeralcontainers", "get"): self._get,
+            ("resize", "get"): self._get,
+            ("scale", "get"): self._get_scale,
+            ("scale", "update"): self._update_scale,
+            ("scale", "patch"): self._patch_scale,
+            ("binding", "create"): self._bind,
+            ("eviction", "create"): self._evict,
+            ("finalize", "update"): self._finalize,
+        }
+
+    def authorized(self, request: Request, user: User) -> RequestInfo:
+        """Return what the request asks for. Raises 403 when the user may not."""
+        info = parse(request.method, request.path, request.query)
+        decision = self._authorize(user, info, request.query)
+        if not decision.allowed:
+            raise auth.refusal(user, info, decision.reason)
+        return info
+
+    def is_watch(self, info: RequestInfo) -> bool:
+        """Whether the answer is a watch."""
+        return info.is_resource and info.verb == "watch"
+
+    def is_stream(self, info: RequestInfo) -> bool:
+        """Whether the answer is log output or a stream of bytes both ways."""
+        return info.is_resource and info.subresource in _STREAMS
+
+    async def answer(self, request: Request, user: User, info: RequestInfo) -> Answer:
+        """Answer an authorized request. Raises StatusError."""
+        if not info.is_resource:
+            return self._documents.answer(request, info)
+        if self._reviews.serves(info):
+            return self._reviews.answer(request, user, info)
+        call = self.call(request, user, info)
+        handler = self._handler(call)
+        if handler is None:
+            raise status.method_not_allowed()
+        return await handler(call)
+
+    def call(self, request: Request, user: User, info: RequestInfo) -> Call:
+        """Find the resource. Raises 404 for a path that names none in this scope, 400 for a name that is none."""
+        if info.group and info.group not in self._documents.groups:
+            raise PlainNotFound
+        if info.resource == "bindings" and not info.group and info.namespace:
+            info = msgspec.structs.replace(info, resource="pods", subresource="binding", name=_bound_name(request))
+        resource = self._registry.find(info)
+        kind = resource.kind
+        out_of_scope = bool(info.namespace) if not kind.namespaced else bool(info.name and not info.namespace)
+        if out_of_scope and not (kind.plural == "namespaces" and info.name == info.namespace):
+            raise status.no_such_resource()
+        if info.subresource and kind.subresource(info.subresource) is None:
+            raise status.no_such_resource()
+        if info.rest and info.subresource != "proxy":
+            raise status.no_such_resource()
+        if info.name in (".", ".."):
+            raise status.bad_request(f"Name parameter invalid: \"{info.name}\": may not be '{info.name}'")
+        if not kind.namespaced and info.namespace:
+            info = msgspec.structs.replace(info, namespace="")
+        return Call(request, user, info, resource)
+
+    def _handler(self, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
+        info, kind = call.info, call.resource.kind
+        if info.subresource:
+            return self._subresources.get((info.subresource, info.verb))
+        needs_name = info.verb in ("get", "update", "patch", "delete")
+        if needs_name != bool(info.name) or info.verb not in kind.verbs:
+            return None
+        if kind.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            return None
+        return self._verbs.get(info.verb)
+
+    # --- reads ---
+
+    async def _get(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        version = first(call.request.query, "resourceVersion")
+        value = await call.resource.get(call.info.namespace, call.info.name, version)
+        return self._one(call, value, wanted)
+
+    async def _list(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept, watchable=True)
+        options = list_options(call.request.query, watch=False)
+        page = await call.resource.list(call.info.namespace, options)
+        return self._page(call, page, wanted)
+
+    def _one(self, call: Call, value: bytes, wanted: Representation, code: int = 200, warnings: Any = ()) -> Answer:
+        if wanted.shape:
+            include = tables.include_object(first(call.request.query, "includeObject"))
+            shaped = tables.single(call.resource.strategy, value, include, wanted, self._now())
+            value = msgspec.json.encode(shaped)
+        return answers.encoded(value, wanted, code, warnings)
+
+    def _page(self, call: Call, page: Page, wanted: Representation) -> Answer:
+        resource = call.resource
+        metadata: Object = {"resourceVersion": str(page.revision)}
+        if page.next_token:
+            metadata["continue"] = page.next_token
+            if page.remaining:
+                metadata["remainingItemCount"] = page.remaining
+        values = [resource.external(entry.value) for entry in page.entries]
+        if wanted.shape:
+            include = tables.include_object(first(call.request.query, "includeObject"))
+            shaped = tables.collection(resource.strategy, values, metadata, include, wanted, self._now())
+            return answers.document(shaped, wanted)
+        return answers.encoded(_joined(resource, values, metadata), wanted)
+
+    async def watch(self, request: Request, user: User, info: RequestInfo) -> AsyncIterator[list[bytes]]:
+        """Open a watch of an authorized request. Raises StatusError before the first line."""
+        call = self.call(request, user, info)
+        if "watch" not in call.resource.kind.verbs or info.subresource:
+            raise status.method_not_allowed()
+        wanted = negotiation.negotiate(request.accept, watchable=True)
+        query = dict(request.query)
+        if info.name:  # the deprecated /watch/…/NAME
+            query["fieldSelector"] = (f"metadata.name={info.name}",)
+        options = list_options(query, watch=True)
+        convert = self._watch_shape(call, wanted) if wanted.shape else None
+        return await call.resource.watch(info.namespace, options, convert)
+
+    def _watch_shape(self, call: Call, wanted: Representation) -> Callable[[bytes], bytes]:
+        include = tables.include_object(first(call.request.query, "includeObject"))
+        strategy, external = call.resource.strategy, call.resource.external
+        one = wanted._replace(shape="Table" if wanted.shape == "Table" else "PartialObjectMetadata")
+
+        def convert(value: bytes) -> bytes:
+            return msgspec.json.encode(tables.single(strategy, external(value), include, one, self._now()))
+
+        return convert
+
+    # --- writes ---
+
+    async def _create(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        context = call.write_context()
+        body = bodies.decode(call.resource.kind, call.request, context.options.field_validation)
+        body.obj.setdefault("metadata", {})
+        call.resource.strategy.default(body.obj)
+        written = await self._writer.create(call.resource, body.obj, context)
+        return self._written(call, written, wanted, body.warnings)
+
+    async def _update(self, call: Call, *, subresource: bool = False) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        context = call.write_context()
+        body = bodies.decode(call.resource.kind, call.request, context.options.field_validation)
+        body.obj.setdefault("metadata", {})
+        objects.check_name(body.obj, call.info.name)
+        objects.check_namespace(call.resource.kind, body.obj, call.info.namespace)
+        call.resource.strategy.default(body.obj)
+        upsert = call.resource.strategy.create_on_update and not subresource
+
+        def merge(current: Object | None) -> Object:
+            return {**body.obj, "metadata": dict(body.obj["metadata"])}
+
+        written = await self._writer.update(call.resource, merge, context, upsert=upsert, status=subresource)
+        return self._written(call, written, wanted, body.warnings)
+
+    async def _patch(self, call: Call, *, subresource: bool = False) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        context = call.write_context()
+        patch = patching.read(call.resource.strategy, call.request, context, subresource=subresource)
+        written = await self._writer.update(
+            call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
+        )
+        return self._written(call, written, wanted, patch.warnings)
+
+    def _written(self, call: Call, written: Written, wanted: Representation, warnings: Any = ()) -> Answer:
+        code = 201 if written.created else 200
+        return self._one(call, written.value, wanted, code, (*warnings, *written.warnings))
+
+    async def _delete(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        options = delete_options(call.request.query, bodies.as_json(call.request))
+        deleted = await self._deleter.delete(call.resource, call.user, call.info, options)
+        return answers.encoded(deleted.body, wanted)
+
+    async def _delete_collection(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        options = delete_options(call.request.query, bodies.as_json(call.request))
+        selection = list_options(call.request.query, watch=False)
+        values = await self._deleter.delete_collection(call.resource, call.user, call.info, options, selection)
+        metadata = {"resourceVersion": str(self._registry.watch_cache.revision)}
+        return answers.encoded(_joined(call.resource, values, metadata), wanted)
+
+    # --- subresources ---
+
+    async def _get_scale(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        value = await call.resource.get(call.info.namespace, call.info.name)
+        return answers.document(subresources.scale_of(objects.decode(value)), wanted)
+
+    async def _update_scale(self, call: Call) -> Answer:
+        context = call.write_context()
+        body = bodies.decode(subresources.SCALE, call.request, context.options.field_validation)
+        objects.check_name({"metadata": body.obj.get("metadata") or {}}, call.info.name)
+        return await self._scale(call, context, lambda current: body.obj, body.warnings)
+
+    async def _patch_scale(self, call: Call) -> Answer:
+        context = call.write_context()
+        patch = patching.read_plain(subresources.SCALE, call.request, context)
+        return await self._scale(call, context, patch.merge, patch.warnings)
+
+    async def _scale(
+        self, call: Call, context: WriteContext, scale: Callable[[Object | None], Object], warnings: Any
+    ) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+
+        def merge(current: Object | None) -> Object:
+            assert current is not None
+            return subresources.scaled(current, scale(subresources.scale_of(current)))
+
+        written = await self._writer.update(call.resource, merge, context)
+        return answers.document(subresources.scale_of(objects.decode(written.value)), wanted)
+
+    async def _bind(self, call: Call) -> Answer:
+        context = call.write_context()
+        body = bodies.decode(subresources.BINDING, call.request, context.options.field_validation)
+
+        def merge(current: Object | None) -> Object:
+            assert current is not None
+            return subresources.bound(current, body.obj, self._now)
+
+        await self._writer.update(call.resource, merge, context, as_is=True)
+        return _created()
+
+    async def _evict(self, call: Call) -> Answer:
+        context = call.write_context()
+        body = bodies.decode(subresources.EVICTION, call.request, context.options.field_validation)
+        options = delete_options(call.request.query, subresources.eviction_options(body.obj, call.info.name))
+        await self._deleter.delete(call.resource, call.user, call.info, options)
+        return _created()
+
+    async def _finalize(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        context = call.write_context()
+        body = bodies.decode(call.resource.kind, call.request, context.options.field_validation)
+
+        def merge(current: Object | None) -> Object:
+            assert current is not None
+            return subresources.finalized(current, body.obj)
+
+        written = await self._writer.update(call.resource, merge, context, as_is=True)
+        return answers.encoded(written.value, wanted)
+
+
+def _joined(resource: Resource, values: list[bytes], metadata: Object) -> bytes:
+    """Join objects to a list; what the list says once (kind, apiVersion) its items leave out."""
+    kind = resource.kind
+    skip = len(objects.item_prefix(kind))
+    head = b'{"kind":"%bList","apiVersion":"%b","metadata":' % (kind.kind.encode(), kind.api_version.encode())
+    items = b",{".join([memoryview(value)[skip:] for value in values])
+    return b"".join((head, msgspec.json.encode(metadata), b',"items":[', b"{" if values else b"", items, b"]}"))
+
+
+def _created() -> Answer:
+    body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    return answers.document(body, code=201)
+
+
+def _bound_name(request: Request) -> str:
+    """Return the pod that a Binding posted to the collection is about."""
+    return str((bodies.peek(request).get("metadata") or {}).get("name", ""))

@@ -1,0 +1,11 @@
+"""The table of kinds the API server serves: names from `api.scheme`, rules from one module per API group."""
+
+from minikube_raw.apiserver.resources import apps, coordination, core, events
+from minikube_raw.apiserver.resources.strategy import Strategy
+
+STRATEGIES: tuple[Strategy, ...] = (
+    *core.STRATEGIES,
+    *apps.STRATEGIES,
+    *coordination.STRATEGIES,
+    *events.STRATEGIES,
+)

@@ -1,0 +1,89 @@
+"""What may change in a pod once it exists: images, a shorter deadline, more tolerations (ValidatePodUpdate, v1.36)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from minikube_raw.api.status import Cause
+from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver.resources import volumevalidation
+from minikube_raw.apiserver.resources.strategy import Object
+
+_RULE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+_CONTAINER_LISTS = ("containers", "initContainers")
+
+
+def validate_update(new: Object, old: Object) -> Iterator[Cause]:
+    """Judge an update of the pod itself."""
+    spec, held = new["spec"], old["spec"]
+    if any(len(spec.get(kind) or ()) != len(held.get(kind) or ()) for kind in _CONTAINER_LISTS):
+        yield field.forbidden("spec.containers", "pod updates may not add or remove containers")
+        return
+    yield from _deadline(spec, held)
+    if spec.get("tolerations") != held.get("tolerations"):
+        yield from _tolerations(spec.get("tolerations") or [], held.get("tolerations") or [])
+    if not _removes_gates_only(spec, held):
+        path = "spec.schedulingGates"
+        yield field.forbidden(path, "only deletion is allowed, but found new scheduling gate")
+    if _fixed(spec, held) != _fixed(held, held):
+        yield field.forbidden("spec", _RULE)
+
+
+def _deadline(spec: Object, held: Object) -> Iterator[Cause]:
+    new, old = spec.get("activeDeadlineSeconds"), held.get("activeDeadlineSeconds")
+    path = "spec.activeDeadlineSeconds"
+    if new is None and old is not None:
+        yield field.invalid(path, None, "must not update from a positive integer to nil value")
+    elif new is not None and old is not None and new > old:
+        yield field.invalid(path, new, "must be less than or equal to previous value")
+
+
+def _tolerations(new: list[Object], old: list[Object]) -> Iterator[Cause]:
+    def timeless(toleration: Object) -> Object:
+        return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+
+    kept = [timeless(toleration) for toleration in new]
+    if any(timeless(toleration) not in kept for toleration in old):
+        yield field.forbidden(
+            "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
+        )
+
+
+def _removes_gates_only(spec: Object, held: Object) -> bool:
+    return all(gate in (held.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
+
+
+def _fixed(spec: Object, held: Object) -> Any:
+    """The spec with everything that may change set to what `held` has."""
+    fixed = deepcopy(spec)
+    for kind in _CONTAINER_LISTS:
+        for container, before in zip(fixed.get(kind) or (), held.get(kind) or (), strict=True):
+            container["image"] = before.get("image")
+    for name in ("activeDeadlineSeconds", "tolerations", "schedulingGates"):
+        fixed.pop(name, None)
+        if name in held:
+            fixed[name] = held[name]
+    if held.get("terminationGracePeriodSeconds", 0) < 0 and fixed.get("terminationGracePeriodSeconds") == 1:
+        fixed["terminationGracePeriodSeconds"] = held["terminationGracePeriodSeconds"]
+    if held.get("schedulingGates"):  # a gated pod may still be directed to fewer nodes
+        for name in ("nodeSelector", "affinity"):
+            fixed.pop(name, None)
+            if name in held:
+                fixed[name] = held[name]
+    return fixed
+
+
+def validate_status(new: Object, old: Object) -> Iterator[Cause]:
+    """Judge an update of the status."""
+    for name in ("podIPs", "hostIPs"):
+        for index, address in enumerate(new.get("status", {}).get(name) or ()):
+            ip = (address or {}).get("ip", "")
+            if not volumevalidation.is_ip(ip):
+                detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                yield field.invalid(f"status.{name}[{index}]", ip, detail)

@@ -1,0 +1,156 @@
+"""The API server: store, registry and admission put together, served over TLS and in process.
+
+`handle` and `local_transport` pass the same bytes and the same refusals as HTTP does, through authorization and
+admission as the given user, so components may run in this process or beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from minikube_raw.api import status
+from minikube_raw.apiserver import answers, bootstrap, tls
+from minikube_raw.apiserver.admission import Admission
+from minikube_raw.apiserver.answers import PlainNotFound
+from minikube_raw.apiserver.auth import AUTHENTICATED, TwoIdentities, User
+from minikube_raw.apiserver.discovery import Discovery
+from minikube_raw.apiserver.dispatch import Dispatcher
+from minikube_raw.apiserver.documents import Documents
+from minikube_raw.apiserver.http import Front
+from minikube_raw.apiserver.nodes import NodeAuthorizer
+from minikube_raw.apiserver.openapi import OpenAPI
+from minikube_raw.apiserver.references import References
+from minikube_raw.apiserver.registry import Registry
+from minikube_raw.apiserver.resources import STRATEGIES
+from minikube_raw.apiserver.streams import Proxy
+from minikube_raw.apiserver.watches import error_line
+from minikube_raw.client.transport import Request, Response, Transport
+from minikube_raw.store.kv import Store
+
+SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to serve. Without certificates only in-process clients are served.
+
+    `addresses` are (host, port) pairs to listen on; port 0 takes a free one, see `APIServer.ports`. `clock` gives the wall time.
+    """
+
+    addresses: Sequence[tuple[str, int]] = ()
+    server_certificate: tuple[Path, Path] | None = None
+    client_ca: Path | None = None
+    kubelet_client: tuple[Path, Path] | None = None
+    service_cidr: str = "10.96.0.0/12"
+    advertise: str = "127.0.0.1:6443"
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class APIServer:
+    """One API server over an opened store."""
+
+    def __init__(self, store: Store, options: Options = Options()) -> None:
+        self._options = options
+        self.registry = Registry(store, STRATEGIES)
+        references = References(self.registry)
+        authorize = TwoIdentities(NodeAuthorizer(references.related))
+        kinds = [strategy.kind for strategy in STRATEGIES]
+        self._ready = False
+        checks = {"ping": lambda: "", "watch-cache": lambda: "" if self._ready else "not loaded yet"}
+        documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks)
+        admission = Admission(self.registry, options.service_cidr)
+        self._dispatcher = Dispatcher(self.registry, admission, authorize, documents, options.clock)
+        self._proxy = Proxy(self.registry, self._kubelet_tls())
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self) -> None:
+        """Load the cache, make what every cluster has, and listen."""
+        await self.registry.watch_cache.start()
+        await bootstrap.ensure(self, self._options.service_cidr)
+        self._ready = True
+        if self._options.addresses:
+            await self._listen()
+
+    async def stop(self) -> None:
+        """End watches, close connections, stop listening. The store stays open."""
+        self._ready = False
+        await self.registry.watch_cache.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._proxy.close()
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports listened on, in the order of `addresses`."""
+        return [address[1] for address in self._runner.addresses] if self._runner is not None else []
+
+    async def handle(self, request: Request, user: User) -> Response:
+        """Answer one request as `user`; a refusal is a response with a Status."""
+        try:
+            info = self._dispatcher.authorized(request, user)
+            answer = await self._dispatcher.answer(request, user, info)
+        except status.StatusError as error:
+            answer = answers.failure(error, request.accept)
+        except PlainNotFound:
+            answer = answers.text("404 page not found\n", 404)
+        return answer.response()
+
+    async def watch(self, request: Request, user: User) -> AsyncIterator[bytes]:
+        """Yield the lines of a watch as `user`. Raises StatusError when it is refused."""
+        info = self._dispatcher.authorized(request, user)
+        try:
+            batches = await self._dispatcher.watch(request, user, info)
+        except status.StatusError as error:
+            if error.code != 410:
+                raise
+            yield error_line(error)
+            return
+        async for batch in batches:
+            for line in batch:
+                yield line
+
+    def local_transport(self, user: str | User) -> Transport:
+        """Return a transport for a client in this process. A name alone means an authenticated user in no other group."""
+        return LocalTransport(self, User(user, (AUTHENTICATED,)) if isinstance(user, str) else user)
+
+    def _kubelet_tls(self) -> object:
+        options = self._options
+        if options.client_ca is None or options.kubelet_client is None:
+            return None
+        return tls.client_context(options.client_ca, *options.kubelet_client)
+
+    async def _listen(self) -> None:
+        options = self._options
+        if options.server_certificate is None or options.client_ca is None:
+            raise ValueError("to listen, the server needs its certificate and the CA of its clients")
+        context = tls.server_context(*options.server_certificate, options.client_ca)
+        front = Front(self._dispatcher, self._proxy)
+        server = web.Server(front.handle, access_log=None, handler_cancellation=True, auto_decompress=False)
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        for host, port in options.addresses:
+            await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+
+
+class LocalTransport:
+    """client.transport.Transport without a wire."""
+
+    def __init__(self, server: APIServer, user: User) -> None:
+        self._server = server
+        self._user = user
+
+    async def request(self, request: Request) -> Response:
+        """Answer the request."""
+        return await self._server.handle(request, self._user)
+
+    def watch(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the watch's lines."""
+        return self._server.watch(request, self._user)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
