@@ -6,6 +6,7 @@ admission as the given user, so components may run in this process or beside it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,10 +40,12 @@ SHUTDOWN_SECONDS = 2.0
 class Options:
     """How to serve. Without certificates only in-process clients are served.
 
-    `addresses` are (host, port) pairs to listen on; port 0 takes a free one, see `APIServer.ports`. `clock` gives the wall time.
+    `addresses` are (host, port) pairs to listen on; port 0 takes a free one, see `APIServer.ports`. `listeners` are sockets that
+    somebody has bound already. `clock` gives the wall time.
     """
 
     addresses: Sequence[tuple[str, int]] = ()
+    listeners: Sequence[socket.socket] = ()
     server_certificate: tuple[Path, Path] | None = None
     client_ca: Path | None = None
     kubelet_client: tuple[Path, Path] | None = None
@@ -73,7 +76,7 @@ class APIServer:
         await self.registry.watch_cache.start()
         await bootstrap.ensure(self, self._options.service_cidr)
         self._ready = True
-        if self._options.addresses:
+        if self._options.addresses or self._options.listeners:
             await self._listen()
 
     async def stop(self) -> None:
@@ -135,6 +138,8 @@ class APIServer:
         await self._runner.setup()
         for host, port in options.addresses:
             await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+        for listener in options.listeners:
+            await web.SockSite(self._runner, listener, ssl_context=context).start()
 
 
 class LocalTransport:

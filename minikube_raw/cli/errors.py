@@ -11,10 +11,9 @@ import click
 class Failure(click.ClickException):
     """An expected failure. `cure` is what the user can do about it, or empty where nothing sensible can be said."""
 
-    def __init__(self, message: str, cure: str = "", *, exit_code: int = 1) -> None:
+    def __init__(self, message: str, cure: str = "") -> None:
         super().__init__(message)
         self.cure = cure
-        self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print both lines to standard error."""
@@ -28,7 +27,11 @@ def from_os_error(error: OSError) -> Failure:
     what = f"{error.filename}: " if error.filename else ""
     cure = "run it again with --debug for the traceback"
     if isinstance(error, PermissionError):
-        cure = "run it as root" if not _is_root() else "something on this host forbids it (a security module, or a missing capability)"
+        cure = (
+            "run it as root"
+            if not _is_root()
+            else "something on this host forbids it (a security module, or a missing capability)"
+        )
     return Failure(f"{what}{error.strerror or error}", cure)
 
 

@@ -21,7 +21,7 @@ import msgspec
 from minikube_raw.apiserver import pki
 from minikube_raw.cli import kubeconfig, readiness
 from minikube_raw.cli.errors import Failure
-from minikube_raw.cli.master import MasterOptions
+from minikube_raw.cli.masteroptions import MasterOptions
 from minikube_raw.client.http import HTTPTransport, client_context
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet.options import KubeletOptions
@@ -137,12 +137,12 @@ class Cluster:
         config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.write_bytes(msgspec.json.encode(options))
         services = (
-            machine.Service("launcher", launcher_argv(options.run_dir)),
+            machine.Service("launcher", launcher_argv(options.run_dir, options.state_dir, options.images_dir)),
             machine.Service(
                 "kubelet", [sys.executable, "-I", "-m", "minikube_raw", "node", "run", "--config", str(config)]
             ),
         )
-        limits = Limits(cpu_quota=int(node.cpus * 100_000) if node.cpus else None, memory_limit=node.memory)
+        limits = Limits.for_node(cpus=node.cpus, memory=node.memory)
         machine.power_on(self.layout, node, services, limits, self._underlay.plug)
         return True
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from minikube_raw.cli.errors import Failure, from_os_error
+from minikube_raw.cli.errors import from_os_error
 
 # command → (module, attribute, help line)
 COMMANDS = {

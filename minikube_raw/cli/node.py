@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from minikube_raw.cli.errors import Failure, need_root
+from minikube_raw.kubelet import main, options
 
 
 @click.group()
@@ -19,8 +20,6 @@ def node() -> None:
 def run(config: Path) -> None:
     """Run the kubelet until SIGTERM; its launcher is a process of its own."""
     need_root("a node agent")
-    from minikube_raw.kubelet import main, options  # 0.3 s of imports that `node --help` need not pay
-
     try:
         main.run(options.load(config))
     except ValueError as error:

@@ -80,7 +80,7 @@ async def _has_heartbeat(client: Client, node: str, since: datetime) -> bool:
     except (OSError, StatusError):  # not created yet, or the master is being restarted
         return False
     renewed = lease.spec.renew_time
-    return bool(renewed) and datetime.fromisoformat(renewed) >= since
+    return renewed is not None and datetime.fromisoformat(renewed) >= since
 
 
 async def apply(client: Client, manifests: Path) -> None:

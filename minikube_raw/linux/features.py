@@ -59,6 +59,19 @@ def new_mount_api() -> bool:
 
 
 @_feature
+def overlay() -> bool:
+    """The kernel has overlayfs, built in or as a module that it can load (asking for it loads it)."""
+    if new_mount_api():
+        try:
+            os.close(mount_calls.fsopen("overlay"))
+        except OSError:
+            return False
+        return True
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return "overlay" in file.read().split()
+
+
+@_feature
 def overlay_lowerdir_plus() -> bool:
     """Overlay takes its lower directories one by one through fsconfig(2) "lowerdir+" (Linux ≥ 6.7)."""
     if not new_mount_api():
