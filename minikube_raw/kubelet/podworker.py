@@ -87,6 +87,7 @@ class PodWorker:
         self._end_told = False
         self._cleaned = False
         self._stale_volumes = False
+        self._log_directories: set[str] = set()
         self._told_backoff: dict[str, float] = {}
 
     def update(self, pod: Pod | None) -> None:
@@ -339,9 +340,12 @@ class PodWorker:
         """Stop everything with the grace the deletion gives, show the end, delete the object; True when all is gone."""
         if not self._cleaned:
             await self._stop_and_remove(pod)
-        if not self._wanted:
-            self._tools.statuses.forget(self.uid)
-        return not self._wanted
+        if self._wanted:
+            return False
+        self._tools.statuses.forget(self.uid)
+        for directory in self._log_directories:
+            await asyncio.to_thread(shutil.rmtree, directory, True)
+        return True
 
     async def _stop_and_remove(self, pod: Pod | None) -> None:
         found = await self._find()
@@ -374,10 +378,10 @@ class PodWorker:
         return max((int(each) for each in noted if each.isdigit()), default=_DEFAULT_GRACE)
 
     async def _clean_up(self, pod: Pod | None, found: syncpod.Found) -> None:
-        """Remove what the pod has on the node. Logs go with it, as upstream's do."""
+        """Remove what the pod has on the node, but its logs: they can be read as long as the object is there."""
         for sandbox in found.sandboxes:
+            self._log_directories.add(sandbox.config.log_directory)
             await self._tools.runtime.remove_pod_sandbox(sandbox.id)
-            await asyncio.to_thread(shutil.rmtree, sandbox.config.log_directory, True)
         await self._tools.preparation.release(self.uid, pod)
         if self._timer is not None:
             self._timer.cancel()

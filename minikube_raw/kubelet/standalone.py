@@ -35,7 +35,7 @@ from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.linux import mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
-from minikube_raw.netlink import NetlinkSocket, links
+from minikube_raw.netlink import NetlinkSocket, links, masquerade
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.launching import launcher_argv
 
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 BRIDGE = "minikube-raw0"
 POD_CIDR = "10.245.0.0/24"
+MASQUERADE_TABLE = "minikube_raw_pods"
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -185,12 +186,11 @@ def read_manifest(path: Path) -> Pod:
 
 
 def conflist(data_dir: str) -> Json:
-    """A bridge on the host, whose pods reach out masqueraded."""
+    """A bridge on the host; masquerading is for all its pods at once (see _run)."""
     bridge = {
         "type": "bridge",
         "bridge": BRIDGE,
         "isDefaultGateway": True,
-        "ipMasq": True,
         "hairpinMode": True,
         "capabilities": {"ips": True, "mac": True},
         "ipam": {"type": "host-local", "dataDir": data_dir, "ranges": [[{"subnet": POD_CIDR}]]},
@@ -219,6 +219,7 @@ async def _run(options: KubeletOptions, ready: int) -> None:
     state = Path(options.state_dir)
     store = ImageStore(Path(options.images_dir))
     runtime = make_runtime(options, store)
+    await asyncio.to_thread(masquerade.ensure_subnet, POD_CIDR, exclude=(POD_CIDR,), table=MASQUERADE_TABLE)
     runtime.network = make_network(conflist(str(state / "cni" / "networks")), state)
     await runtime.start()
     try:
@@ -232,6 +233,7 @@ def _leave_no_trace(options: KubeletOptions, forwarding: str) -> None:
     """After the last pod: the bridge, the cgroup and the run directory go, forwarding is as it was."""
     with NetlinkSocket() as netlink:
         netlink.request(links.delete(BRIDGE))
+    masquerade.remove_subnet(table=MASQUERADE_TABLE)
     manager(options.cgroup_root).remove()
     _FORWARDING.write_text(forwarding)
     shutil.rmtree(options.run_dir, ignore_errors=True)
