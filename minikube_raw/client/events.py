@@ -120,6 +120,9 @@ class EventRecorder:
             event = await self._queue.get()
             try:
                 await self._write(**event)
+            except Exception:
+                # Events tell about work; whatever is wrong with one of them must not end the work.
+                log.exception("event not written: %s", event["reason"])
             finally:
                 self._queue.task_done()
 

@@ -12,8 +12,6 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-import msgspec
-
 from minikube_raw.api.status import StatusError
 from minikube_raw.client.clock import Clock, SystemClock, sleep
 from minikube_raw.client.rest import Client, EventType, Resource
@@ -127,8 +125,11 @@ class Informer(Generic[T]):
                 # 410 is the way a watch ends that fell too far behind: nothing is wrong, the list is only due again.
                 if error.code != 410:
                     await self._back_off(error)
-            except (OSError, msgspec.MsgspecError) as error:
-                # An object our view cannot read must not end the loops of everything else.
+            except OSError as error:
+                await self._back_off(error)
+            except Exception as error:
+                # An object our view cannot read, or a handler's defect, must not end the loops of all other kinds.
+                log.exception("following %s failed", self.resource.kind.resource)
                 await self._back_off(error)
 
     async def _list(self) -> None:

@@ -94,7 +94,8 @@ class Scheduler:
         pod = entry.info
         try:
             await self._client.bind(PODS, pod.name, pod.namespace, pod.uid, node)
-        except (StatusError, OSError) as error:
+        except Exception as error:
+            # The top of a task: whatever went wrong with this bind, its room is free again and all others go on.
             self._forget(entry, node, error)
         else:
             self._queue.remove(pod.uid)
@@ -122,7 +123,8 @@ class Scheduler:
             current = self._pods.get(pod.key)
             if current is not None and current.metadata.uid == pod.uid:
                 await self._set_condition(pod, current, why)
-        except (StatusError, OSError) as error:
+        except Exception as error:
+            # The top of a task; the reason is written again at the next attempt.
             log.info("condition of %s not written: %s", pod.key, error)
         finally:
             self._binds.release()
