@@ -8,17 +8,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 from simulated import Kubelets
 
 from minikube_raw.api import apps, core, scheme
 from minikube_raw.api.meta import PartialObject
 from minikube_raw.api.status import StatusError
+from minikube_raw.apiserver import pki
 from minikube_raw.apiserver.server import APIServer
 from minikube_raw.apiserver.server import Options as ServerOptions
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.client.informer import Informers
+from minikube_raw.client.kubeconfig import transport_from
 from minikube_raw.client.resources import DEPLOYMENTS, NODES, PODS, REPLICA_SETS
 from minikube_raw.client.rest import Client, Resource
+from minikube_raw.client.transport import Transport
 from minikube_raw.controllers import manager
 from minikube_raw.controllers.options import Options
 from minikube_raw.scheduler.scheduler import Scheduler
@@ -89,14 +93,42 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(scope="session")
+def cluster_pki(tmp_path_factory):
+    return pki.load_or_create_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(params=["in process", "https"])
+def transport_to(request, tmp_path, cluster_pki):
+    """Return a function that makes a transport to a server: both kinds must behave alike (and do, in every test here)."""
+
+    def make(server: APIServer) -> Transport:
+        user = "system:kube-controller-manager"
+        if request.param == "in process":
+            return server.local_transport(user)
+        pair = pki.issue(cluster_pki.authority, user, client=True)
+        config = pki.kubeconfig(f"https://127.0.0.1:{server.ports[0]}", cluster_pki.authority.pem, pair)
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return transport_from(path)
+
+    return make
+
+
 @pytest.fixture
-async def master(tmp_path, options, clock):
+async def master(tmp_path, options, clock, cluster_pki, transport_to):
     """Yield a running master without nodes; whatever of it fails, fails the test."""
     store = SQLiteStore(tmp_path / "store.sqlite")
     await store.open()
-    server = APIServer(store, ServerOptions(clock=lambda: datetime.fromtimestamp(clock.now(), UTC)))
+    served = ServerOptions(
+        clock=lambda: datetime.fromtimestamp(clock.now(), UTC),
+        addresses=[("127.0.0.1", 0)],
+        server_certificate=cluster_pki.server,
+        client_ca=cluster_pki.ca,
+    )
+    server = APIServer(store, served)
     await server.start()
-    client = Client(server.local_transport("system:kube-controller-manager"))
+    client = Client(transport_to(server))
     informers = Informers(client, clock=clock)
     master = Master(client, clock, informers)
     loops = [
@@ -111,6 +143,7 @@ async def master(tmp_path, options, clock):
     for task in tasks:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
+    await client.close()
     await server.stop()
     await store.close()
     assert [result for result in results if isinstance(result, Exception)] == []
