@@ -73,7 +73,7 @@ class Cluster:
         for node in self.record.nodes:
             manager(self.layout.cgroup(node.name)).remove()
         manager(self.layout.cgroup()).remove()
-        everyone = manager(self.layout.cgroup().split("/")[0])
+        everyone = manager(self.layout.cgroup_root)
         if not everyone.children():
             everyone.remove()
         kubeconfig.remove(Path(self.record.kubeconfig), self.record.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import ipaddress
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+DEFAULT_RUN_DIR = Path("/run/minikube-raw")
 HOST = 1
 FIRST_NODE = 11
 
@@ -79,9 +81,16 @@ class Layout:
         """The record of a background process started from the host: `master`, or `machine-NODE`."""
         return self.run / f"{name}.process.json"
 
+    @property
+    def cgroup_root(self) -> str:
+        """The cgroup of this installation below every hierarchy's root: cgroups have no namespace that a directory could isolate."""
+        if self.run_root == DEFAULT_RUN_DIR:
+            return "minikube-raw"
+        return f"minikube-raw-{hashlib.sha256(os.fsencode(self.run_root)).hexdigest()[:8]}"
+
     def cgroup(self, node: str | None = None) -> str:
-        """The cgroup of the cluster, or of one node, below every hierarchy's root."""
-        return f"minikube-raw/{self.name}" + (f"/{node}" if node else "")
+        """The cgroup of the cluster, or of one node."""
+        return f"{self.cgroup_root}/{self.name}" + (f"/{node}" if node else "")
 
     def load(self) -> ClusterRecord | None:
         """The cluster's record, None if there is no such cluster. Raises ValueError when it cannot be read as one.

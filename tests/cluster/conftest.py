@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -98,8 +99,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace for one test, deleted without waiting afterwards."""
-    name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50].strip("-")
-    cluster.kubectl("create", "namespace", name)
+    words = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50].strip("-")
+    name = f"{words}-{secrets.token_hex(3)}"
+    manifest = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+    cluster.kubectl("create", "-f", "-", stdin=manifest)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -38,8 +38,7 @@ def place(tmp_path: Path) -> Iterator[Layout]:
         manager(layout.cgroup(node.name)).remove()
     network.remove()
     manager(layout.cgroup()).remove()
-    if not manager("minikube-raw").children():
-        manager("minikube-raw").remove()
+    manager(layout.cgroup_root).remove()
     layout.remove()
     assert host.difference(before, host.snapshot()) == {}
 

@@ -157,7 +157,7 @@ class Node:
                 return
 
     def make_runtime(self) -> Runtime:
-        runtime = Runtime(str(self.state), str(self.run), self.cgroup, self.images, self.images, self.network)
+        runtime = Runtime(self.state, self.run, self.cgroup, self.images, self.network, snapshots=self.images)
         runtime.on_change(self.changes.append)
         return runtime
 
@@ -221,7 +221,7 @@ async def run_to_end(runtime: Runtime, sandbox: str, config: ContainerConfig, ti
 
 async def ended(runtime: Runtime, container_id: str, timeout: float = 20) -> ContainerStatus:
     """Waits for a container's end by the runtime's own event."""
-    await asyncio.wait_for(runtime._containers[container_id].ended.wait(), timeout)
+    await asyncio.wait_for(runtime._state.containers[container_id].ended.wait(), timeout)
     status = await runtime.container_status(container_id)
     assert status is not None
     assert status.state is ContainerState.EXITED
