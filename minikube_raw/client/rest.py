@@ -16,7 +16,6 @@ import msgspec
 from minikube_raw.api import scheme, status
 from minikube_raw.api.meta import ListMeta
 from minikube_raw.api.scheme import Kind
-from minikube_raw.api.status import StatusError
 from minikube_raw.client.transport import Request, Response, Transport
 
 T = TypeVar("T")
@@ -218,16 +217,6 @@ class Client:
     async def close(self) -> None:
         """Let go of the transport's connections."""
         await self.transport.close()
-
-
-def is_not_found(error: StatusError) -> bool:
-    """Say whether the object (not the server's path) is gone."""
-    return error.code == 404
-
-
-def is_conflict(error: StatusError) -> bool:
-    """Say whether a precondition failed or another writer was first."""
-    return error.code == 409 and error.reason == "Conflict"
 
 
 def _path(kind: Kind, namespace: str = "", name: str = "", subresource: str = "") -> str:

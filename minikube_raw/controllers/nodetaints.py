@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from minikube_raw.api.core import Node, Taint, Toleration
 from minikube_raw.api.meta import condition
+from minikube_raw.api.tolerations import stands
 from minikube_raw.client.clock import timestamp
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -55,17 +56,6 @@ def reconciled(node: Node, now: float) -> tuple[Taint, ...]:
         if (key, effect) not in present
     )
     return kept + added
-
-
-def stands(toleration: Toleration, taint: Taint) -> bool:
-    """Whether a toleration stands a taint (component-helpers, ToleratesTaint)."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return toleration.operator in ("", "Equal") and toleration.key == taint.key and toleration.value == taint.value
 
 
 def tolerated_for(tolerations: Iterable[Toleration], taint: Taint, override: float | None = None) -> float | None:

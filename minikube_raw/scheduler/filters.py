@@ -6,10 +6,11 @@ what the message says about preemption (pkg/scheduler/framework/plugins, v1.36).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from minikube_raw.api.core import Taint, Toleration
+from minikube_raw.api.core import Taint
+from minikube_raw.api.tolerations import tolerates
 from minikube_raw.scheduler.podinfo import PodInfo
 from minikube_raw.scheduler.snapshot import PODS, NodeInfo
 
@@ -28,21 +29,6 @@ class Failure(NamedTuple):
     plugin: str
     reasons: tuple[str, ...]
     resolvable: bool = False
-
-
-def tolerates(tolerations: Iterable[Toleration], taint: Taint) -> bool:
-    """Whether any toleration stands the taint (component-helpers, ToleratesTaint)."""
-    return any(_stands(toleration, taint) for toleration in tolerations)
-
-
-def _stands(toleration: Toleration, taint: Taint) -> bool:
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return toleration.operator in ("", "Equal") and toleration.key == taint.key and toleration.value == taint.value
 
 
 def node_unschedulable(pod: PodInfo, node: NodeInfo) -> Failure | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from minikube_raw.api.core import Taint
-from minikube_raw.scheduler.filters import tolerates
+from minikube_raw.api.tolerations import tolerates
 from minikube_raw.scheduler.podinfo import CPU, MEMORY, PodInfo
 from minikube_raw.scheduler.snapshot import NodeInfo
 
