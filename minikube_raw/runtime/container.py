@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from minikube_raw.linux import fds, mounts, namespaces, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
@@ -35,10 +36,18 @@ if TYPE_CHECKING:
         record: bool
         pause_pidns: int
 
-        def hold(self, name: str, fd: int) -> None: ...
-        def release(self, name: str) -> None: ...
-        def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]: ...
-        def ended(self, container: Container) -> None: ...
+        def hold(self, name: str, fd: int) -> None:
+            """Lets the launcher hold a copy."""
+
+        def release(self, name: str) -> None:
+            """Gives copies up."""
+
+        def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
+            """Forks into namespaces and a cgroup; (pid, pidfd)."""
+            ...
+
+        def ended(self, container: Container) -> None:
+            """A container has ended."""
 
 
 PIPE_SIZE = 1 << 20
@@ -176,7 +185,7 @@ class Container:
     def start(self, volumes: list[int], answer: Answer) -> None:
         """Forks the first process; `answer` is called when its program runs or cannot. Owns `volumes`."""
         os.makedirs(self.run_dir, exist_ok=True)
-        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"], all_devices=self.request["privileged"])
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
         ours, theirs = wire.pair()
@@ -230,10 +239,8 @@ class Container:
         Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
         """
         path = f"{self.run_dir}/{name}"
-        try:
+        with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
-        except FileExistsError:
-            pass
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fds.set_pipe_size(fd, PIPE_SIZE)
         if name != "stdin":

@@ -96,7 +96,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class SecurityContext(msgspec.Struct, frozen=True):
-    """CRI LinuxContainerSecurityContext. run_as_user/group None: what the image says; supplemental groups are added to the image's."""
+    """CRI LinuxContainerSecurityContext. run_as_user/group None: what the image says; supplemental groups add to its own."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
@@ -194,8 +194,9 @@ class ExecResult(msgspec.Struct, frozen=True):
 
 
 class ExecSession(Protocol):
-    """A process started in a container, or the container's own streams (attach). File descriptors are non-blocking and owned by the session.
+    """A process started in a container, or the container's own streams (attach).
 
+    File descriptors are non-blocking and owned by the session.
     With a terminal stdin and stdout are the same descriptor and stderr is None.
     """
 
@@ -232,7 +233,7 @@ class RuntimeService(Protocol):
     """CRI's RuntimeService as the kubelet uses it. Every verb may be repeated: asking again continues or confirms."""
 
     async def run_pod_sandbox(self, config: PodSandboxConfig) -> str:
-        """Make namespaces, cgroup, network and /etc files of a pod; return the sandbox id. A sandbox of the same (uid, attempt) is continued."""
+        """Make namespaces, cgroup, network and /etc files of a pod; return its id. One of the same (uid, attempt) is continued."""
         ...
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from minikube_raw.linux import capabilities, fds, namespaces, process, rlimits, signals, steps, terminals
+from minikube_raw.linux import capabilities, fds, namespaces, paths, process, rlimits, signals, steps, terminals
 from minikube_raw.linux.cgroups import manager
 
 from . import rootfs, users, wire
@@ -163,9 +163,9 @@ def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
 def _connect_streams(child: Child, uid: int) -> None:
     """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
     if child.spec["process"].get("terminal"):
-        streams = (_open_terminal(child.status),) * 3
+        streams = [_open_terminal(child.status)] * 3
     else:
-        streams = tuple(fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in child.streams)
+        streams = [fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in child.streams]
     for fd in set(streams):
         if not stat.S_ISCHR(os.fstat(fd).st_mode) or child.spec["process"].get("terminal"):
             os.fchown(fd, uid, -1)
@@ -184,7 +184,7 @@ def _open_terminal(status: socket.socket) -> int:
 
 def _change_directory(root: int, path: str) -> None:
     """Enters the working directory, made if it is missing, as runc does."""
-    directory = users.paths.make_directories_in_root(root, path)
+    directory = paths.make_directories_in_root(root, path)
     os.close(directory)
     os.chdir(path)
     if not os.getcwd().startswith("/"):  # "(unreachable)/…": a directory outside the root (CVE-2024-21626)

@@ -144,13 +144,16 @@ class Keeper:
 
     def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
         """Forks into new namespaces and a cgroup, as a member of `pid_namespace` unless that is -1; returns (pid, pidfd)."""
-        if pid_namespace >= 0:
-            namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)
-        try:
+        if pid_namespace < 0:
             return sandbox.fork_into(cgroup, flags)
+        namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid, pidfd = sandbox.fork_into(cgroup, flags)
         finally:
-            if pid_namespace >= 0:
+            if pid != 0:  # the child stays, and could not come back
                 namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
+        return pid, pidfd
 
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""

@@ -22,11 +22,11 @@ class Loop:
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._timers: list[tuple[float, Callable[[], object]]] = []
         self._running = True
 
-    def watch(self, fd: int, handler: Callable[[], None], events: int = READABLE) -> None:
+    def watch(self, fd: int, handler: Callable[[], object], events: int = READABLE) -> None:
         """Calls `handler` whenever `fd` is ready, hung up or broken."""
         self._handlers[fd] = handler
         self._poll.register(fd, events)
@@ -36,7 +36,7 @@ class Loop:
         if self._handlers.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
         """Calls `function` once, after `seconds`."""
         self._timers.append((time.monotonic() + seconds, function))
 

@@ -57,13 +57,15 @@ class Peer:
         if self.closed:
             raise Gone("keeper")
         number = next(self._numbers)
-        future = self._waiting[number] = self._loop.create_future()
+        future: asyncio.Future[tuple[Message, list[int]]] = self._loop.create_future()
+        self._waiting[number] = future
         try:
             await self._send({"id": number, **message}, descriptors)
             async with asyncio.timeout(timeout):
-                return await future
+                answer = await future
         finally:
             self._waiting.pop(number, None)
+        return answer
 
     async def _send(self, message: Message, descriptors: Sequence[int]) -> None:
         while True:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from minikube_raw.linux import pidfd
 
@@ -13,6 +15,8 @@ from .layout import Layout
 from .peers import Peer
 from .records import ContainerRecord, ExitRecord, Identity, SandboxRecord
 from .trace import PodTrace
+
+Result = TypeVar("Result")
 
 
 class Sandbox:
@@ -31,6 +35,21 @@ class Sandbox:
     def id(self) -> str:
         """Its id."""
         return self.record.id
+
+    def exec_ended(self, number: int) -> asyncio.Future[int]:
+        """Returns the future exit code of an exec by its keeper's number, whoever hears of it first; kept until it is known."""
+        if number not in self.execs:
+            self.execs[number] = asyncio.get_running_loop().create_future()
+            self.execs[number].add_done_callback(lambda _: self._forget_exec(number))
+        return self.execs[number]
+
+    def _forget_exec(self, number: int) -> None:
+        # later than the turn in which both the answer to exec and its end may have come
+        asyncio.get_running_loop().call_later(60, self.execs.pop, number, None)
+
+    def recorded(self, function: Callable[[], Result]) -> Result:
+        """Runs a function with its steps going into the pod's trace, if it has one."""
+        return function() if self.trace is None else self.trace.record(function)
 
     def status(self) -> PodSandboxStatus:
         """Its CRI status: READY needs a keeper."""

@@ -7,6 +7,7 @@ Records are written before the thing they name is made, so that a crash leaves n
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -73,7 +74,7 @@ class Shelf(Generic[Record]):
 
     def __init__(self, directory: str, kind: type[Record]) -> None:
         self._directory = directory
-        self._decoder = msgspec.json.Decoder(kind)
+        self._decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(kind)
         os.makedirs(directory, 0o700, exist_ok=True)
 
     def path(self, record_id: str) -> str:
@@ -94,10 +95,8 @@ class Shelf(Generic[Record]):
 
     def remove(self, record_id: str) -> None:
         """Forgets an id; twice is fine."""
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(self.path(record_id))
-        except FileNotFoundError:
-            pass
 
     def load(self) -> tuple[dict[str, Record], list[str]]:
         """Returns every readable record by id, and a sentence about each file that had to be set aside."""

@@ -10,7 +10,7 @@ import os
 import signal
 
 from minikube_raw.linux import fds, mounts, namespaces, process, signals, steps
-from minikube_raw.linux.cgroups import Limits, manager
+from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,11 +89,13 @@ def _write_sysctl(name: str, value: str) -> None:
         steps.end(began, "write", f"{path}={value}")
 
 
-def create_cgroup(path: str, limits: Request) -> None:
-    """Makes a cgroup (and its missing parents) in every hierarchy and sets its limits."""
+def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> None:
+    """Makes a cgroup (and its missing parents) in every hierarchy, with limits and, unless `all_devices`, the usual devices only."""
     group = manager(path)
     group.create()
     group.set_limits(Limits(**limits))
+    if not all_devices:
+        group.set_devices(DEFAULT_DEVICES)
 
 
 def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
@@ -109,9 +111,9 @@ def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
 def start_pause(request: Request) -> tuple[int, int]:
     """Starts the first process of a PID namespace that the pod's containers share; returns (pid, pidfd)."""
     pid, pidfd = namespaces.clone_child(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
-    if pid:
-        return pid, pidfd
-    _pause(request["mountPoint"])
+    if pid == 0:
+        _pause(request["mountPoint"])
+    return pid, pidfd
 
 
 def _pause(mount_point: str) -> NoReturn:

@@ -114,9 +114,8 @@ def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:
     A command replaces both (CMD is then ignored); args alone replace CMD.
     """
     if config.command:
-        merged = [*config.command, *config.args]
-    else:
-        merged = [*image.entrypoint, *(config.args or image.cmd)]
+        return [*config.command, *config.args]
+    merged = [*image.entrypoint, *(config.args or image.cmd)]
     if not merged:
         raise RuntimeServiceError("CreateContainerError", "no command specified")
     return merged

@@ -9,23 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
 
 from minikube_raw.linux import namespaces
 from minikube_raw.linux.cgroups import Cgroup, manager
 
+from .containers import SnapshotStore
 from .layout import Layout
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
-
-
-class Snapshots(Protocol):
-    """What is swept of oci.snapshots."""
-
-    def list(self) -> list[str]: ...
-    def remove(self, container_id: str) -> None: ...
-    def reclaim(self) -> None: ...
 
 
 class Owned:
@@ -35,7 +27,7 @@ class Owned:
         self.sandboxes, self.containers, self.cgroups = sandboxes, containers, cgroups
 
 
-def sweep(layout: Layout, cgroup_root: str, snapshots: Snapshots, owned: Owned) -> list[str]:
+def sweep(layout: Layout, cgroup_root: str, snapshots: SnapshotStore, owned: Owned) -> list[str]:
     """Removes everything else; returns what was removed, for the log. Never raises for a single thing that resists."""
     removed = [*_sweep_cgroups(f"{cgroup_root}/kubepods", owned)]
     removed += _sweep_directory(layout.netns_dir, owned.sandboxes, namespaces.unpin)
@@ -49,8 +41,7 @@ def sweep(layout: Layout, cgroup_root: str, snapshots: Snapshots, owned: Owned) 
     return removed
 
 
-def _sweep_directory(directory: str, owned: Iterable[str], remove: object) -> Iterator[str]:
-    assert callable(remove)
+def _sweep_directory(directory: str, owned: Iterable[str], remove: Callable[[str], None]) -> Iterator[str]:
     for name in sorted(set(os.listdir(directory)) - set(owned)):
         try:
             remove(f"{directory}/{name}")

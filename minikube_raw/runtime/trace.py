@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from minikube_raw.linux import steps
@@ -77,10 +78,8 @@ def load(directory: str, namespace: str, name: str) -> dict[str, Any] | None:
 
 def forget(directory: str, namespace: str, name: str) -> None:
     """Removes a pod's trace; twice is fine."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(trace_path(directory, namespace, name))
-    except FileNotFoundError:
-        pass
 
 
 def _ms(nanoseconds: int) -> float:

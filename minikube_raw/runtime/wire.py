@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from array import array
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ def listen(path: str) -> socket.socket:
     name = os.path.basename(path)
     before = os.umask(0o177)
     try:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
         listener.bind(f"/proc/self/fd/{directory}/{name}")  # sun_path holds 108 bytes only
         listener.listen(128)
     except OSError:
@@ -133,10 +132,8 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]]:
 def close(descriptors: Iterable[int]) -> None:
     """Closes descriptors; those that are -1 or closed already are fine."""
     for descriptor in descriptors:
-        try:
+        with suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 def stream_pair() -> tuple[int, int]:

@@ -1,0 +1,261 @@
+"""CRI's verbs on containers: create (record and directories), start (through the keeper), stop (to an empty cgroup), remove."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+from minikube_raw.linux import mounts, pidfd, rlimits, signals
+from minikube_raw.linux.cgroup_mounts import hierarchies
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.oci.images import Image, ImageError
+from minikube_raw.oci.snapshots import Snapshot
+
+from . import adoption, podfiles, spec, wire
+from .cri import ContainerConfig, RuntimeServiceError
+from .keepers import Keepers
+from .pods import Container, Sandbox
+from .records import ContainerRecord, ExitRecord
+from .state import NodeState
+
+START_TIMEOUT = 120.0
+EXIT_TIMEOUT = 10.0  # between an empty cgroup and its keeper's word about the exit code
+_SOFT_OPEN_FILES = 1024
+
+
+class Images(Protocol):
+    """What the runtime needs of oci.images.ImageStore."""
+
+    def resolve(self, text: str) -> Image | None:
+        """The image of an id."""
+        ...
+
+
+class SnapshotStore(Protocol):
+    """What the runtime needs of oci.snapshots.Snapshots."""
+
+    def prepare(self, container_id: str, image: Image) -> Snapshot:
+        """Makes a container's directories."""
+        ...
+
+    def remove(self, container_id: str) -> None:
+        """Gives them up, quickly."""
+        ...
+
+    def reclaim(self) -> None:
+        """Deletes what was given up, slowly."""
+        ...
+
+    def list(self) -> list[str]:
+        """Containers that have directories."""
+        ...
+
+
+class Containers:
+    """The container verbs of one node."""
+
+    def __init__(self, state: NodeState, keepers: Keepers, images: Images, snapshots: SnapshotStore) -> None:
+        self._state, self._keepers, self._images, self._snapshots = state, keepers, images, snapshots
+
+    async def create(self, sandbox_id: str, config: ContainerConfig) -> str:
+        """CreateContainer. One of the same name and attempt is that container."""
+        sandbox = self._state.sandbox(sandbox_id)
+        async with sandbox.lock:
+            for container in sandbox.containers.values():
+                known = container.record.config
+                if (known.name, known.attempt) == (config.name, config.attempt):
+                    return container.id
+            record = await self._record(sandbox, config)
+            self._state.know_container(record)
+        return record.id
+
+    async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
+        container_id = secrets.token_hex(32)
+
+        def prepare() -> tuple[Image, Snapshot]:
+            image = self._images.resolve(config.image)
+            if image is None:
+                raise RuntimeServiceError(
+                    "CreateContainerError", f"image {config.image_name or config.image} not found"
+                )
+            return image, self._snapshots.prepare(container_id, image)
+
+        try:
+            image, snapshot = await self._state.in_thread(lambda: sandbox.recorded(prepare))
+        except (ImageError, OSError) as error:
+            raise RuntimeServiceError(
+                "CreateContainerError", f"cannot prepare the root file system: {error}"
+            ) from error
+        try:
+            record = ContainerRecord(
+                id=container_id,
+                sandbox_id=sandbox.id,
+                config=config,
+                request=self._request(sandbox, config, image, container_id, snapshot),
+                boot_id=pidfd.boot_id(),
+                created_at=time.time_ns(),
+            )
+            self._state.container_records.write(container_id, record)
+        except BaseException:
+            self._snapshots.remove(container_id)
+            raise
+        return record
+
+    def _request(
+        self, sandbox: Sandbox, config: ContainerConfig, image: Image, container_id: str, snapshot: Snapshot
+    ) -> dict[str, Any]:
+        """Returns what a keeper is asked to start: the OCI document and where everything of the container lies."""
+        layout, pod = self._state.layout, sandbox.record.config
+        pod = msgspec.structs.replace(pod, hostname=pod.hostname or pod.name)
+        cgroup = f"{sandbox.record.cgroup}/{container_id}"
+        hard = rlimits.get_limit("RLIMIT_NOFILE")[1]
+        document = spec.container_spec(
+            pod,
+            config,
+            image.config,
+            mounts=podfiles.mounts(layout.sandbox(sandbox.id), pod, layout.shm(sandbox.id), config.mounts),
+            hierarchies=hierarchies(),
+            cgroup=cgroup,
+            open_files=(min(_SOFT_OPEN_FILES, hard) if hard > 0 else _SOFT_OPEN_FILES, hard),
+        )
+        return {
+            "id": container_id,
+            "spec": document,
+            "cgroup": cgroup,
+            "limits": spec.limits(config.resources),
+            "privileged": config.security.privileged,
+            "pid": pod.namespaces.pid.value,
+            "rootfs": {
+                "lowers": [str(path) for path in snapshot.lowers],
+                "upper": str(snapshot.upper),
+                "work": str(snapshot.work),
+                "mountPoint": layout.mount_point,
+            },
+            "runDir": layout.container(container_id),
+            "exitPath": layout.exit_record(container_id),
+            "logPath": os.path.join(pod.log_directory, config.log_path) if config.log_path else os.devnull,
+            "stdin": config.stdin,
+            "stdinOnce": config.stdin_once,
+            "stopSignal": config.stop_signal or image.config.stop_signal or "SIGTERM",
+        }
+
+    async def start(self, container_id: str) -> None:
+        """StartContainer."""
+        sandbox, container = self._state.container(container_id)
+        async with sandbox.lock:
+            if container.running:
+                return
+            if container.exit is not None:
+                raise RuntimeServiceError("StartError", f"container {container_id} has already ended")
+            volumes = await self._open_volumes(sandbox, container)
+            try:
+                message = {"op": "start", "container": container.record.request}
+                answer, _ = await self._keepers.ask(sandbox, message, volumes, timeout=START_TIMEOUT)
+            finally:
+                wire.close(volumes)
+            if sandbox.trace is not None:
+                sandbox.trace.add("keeper", answer.get("steps", ()))
+            if "error" in answer:
+                self._fail(sandbox, container, answer)
+            if sandbox.trace is not None:
+                sandbox.trace.program_ran(answer["executed_ns"])
+            self._state.note_started(container, answer["started_at"])
+        self._state.background(self._save_trace(sandbox))
+
+    async def _open_volumes(self, sandbox: Sandbox, container: Container) -> list[int]:
+        """Opens the container's mounts in our mount namespace, as detached copies that need no path any more."""
+        shm = self._state.layout.shm(sandbox.id)
+        entries = [entry for entry in container.record.request["spec"]["mounts"] if entry["type"] == "bind"]
+        opened: list[int] = []
+
+        def open_all() -> None:
+            opened.extend(mounts.open_tree(entry["source"]) for entry in entries if entry["source"] != shm)
+
+        try:
+            await self._state.in_thread(lambda: sandbox.recorded(open_all))
+        except OSError as error:
+            wire.close(opened)
+            message = f"failed to mount {error.filename}: {os.strerror(error.errno or 0)}"
+            raise RuntimeServiceError("CreateContainerError", message) from error
+        return opened
+
+    def _fail(self, sandbox: Sandbox, container: Container, answer: dict[str, Any]) -> NoReturn:
+        """Notes that a container ended before its program ran, and raises why."""
+        reason = answer.get("reason", "StartError")
+        message = f"failed to start container: unable to start container process: {answer['error']}"
+        ended = ExitRecord(exit_code=128, finished_at=time.time_ns(), reason=reason, message=message)
+        self._state.exit_records.write(container.id, ended)
+        container.finish(ended)
+        self._state.look_again(sandbox.record.config.uid)
+        raise RuntimeServiceError(reason, message)
+
+    async def _save_trace(self, sandbox: Sandbox) -> None:
+        if sandbox.trace is not None:
+            await self._state.in_thread(sandbox.trace.save)
+
+    async def stop(self, container_id: str, grace: float) -> None:
+        """StopContainer: the stop signal, `grace` seconds, then SIGKILL to the whole cgroup until it is empty."""
+        container = self._state.containers.get(container_id)
+        if container is None or container.identity is None:
+            return
+        if container.exit is None and grace > 0:
+            self._signal(container, container.record.request["stopSignal"])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(container.ended.wait(), grace)
+        group = manager(container.record.request["cgroup"])
+        if not await self._state.in_thread(lambda: not group.exists() or group.kill_all()):
+            text = f"container {container_id} does not end: a process of it is in uninterruptible sleep"
+            raise RuntimeServiceError("KillContainerError", text)
+        try:
+            await asyncio.wait_for(container.ended.wait(), EXIT_TIMEOUT)
+        except TimeoutError:  # there is no keeper to say how it ended
+            sandbox = self._state.sandboxes[container.record.sandbox_id]
+            self._state.finish(sandbox, container, adoption.lost(container))
+
+    def _signal(self, container: Container, name: str) -> None:
+        try:
+            number = signals.number(name)
+        except ValueError as error:
+            self._state.warn(f"{error}; SIGTERM is sent instead")
+            number = signals.SIGTERM
+        try:
+            process = container.open_pidfd()
+        except ProcessLookupError:
+            return
+        try:
+            pidfd.send_signal(process, number)
+        finally:
+            os.close(process)
+
+    async def remove(self, container_id: str) -> None:
+        """RemoveContainer. Its writable layer is put aside at once and deleted in the background."""
+        container = self._state.containers.get(container_id)
+        if container is None:
+            return
+        if container.running:
+            raise RuntimeServiceError("RemoveContainerError", f"container {container_id} is running")
+        sandbox = self._state.sandboxes[container.record.sandbox_id]
+        with suppress(RuntimeServiceError):
+            await self._keepers.ask(sandbox, {"op": "forget", "container": container_id})
+        await self._state.in_thread(lambda: self._remove_files(container))
+        self._state.containers.pop(container_id, None)
+        sandbox.containers.pop(container_id, None)
+        self._state.background(self._reclaim())
+
+    def _remove_files(self, container: Container) -> None:
+        with suppress(OSError):  # a cgroup that is busy yet goes with its pod's
+            manager(container.record.request["cgroup"]).remove()
+        self._snapshots.remove(container.id)
+        shutil.rmtree(self._state.layout.container(container.id), ignore_errors=True)
+        self._state.exit_records.remove(container.id)
+        self._state.container_records.remove(container.id)
+
+    async def _reclaim(self) -> None:
+        await self._state.in_thread(self._snapshots.reclaim)

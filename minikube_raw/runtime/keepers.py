@@ -1,0 +1,182 @@
+"""The kubelet's dealings with keepers: having the launcher start one, connecting to it again, replacing one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from socket import socket
+
+import msgspec
+
+from . import adoption, wire
+from .cri import RuntimeServiceError
+from .peers import Message, Peer, refuse_errors
+from .pods import Sandbox
+from .records import ExitRecord, SandboxRecord
+from .spec import limits
+from .state import NodeState
+
+Answer = asyncio.Future[tuple[Message, list[int]]]
+
+ANSWER_TIMEOUT = 30.0
+LAUNCHER_TIMEOUT = 10.0
+KILLED = 137
+
+
+class Keepers:
+    """All keepers of a node, each the peer of its Sandbox."""
+
+    def __init__(self, state: NodeState, launcher: str) -> None:
+        self._state, self._launcher = state, launcher
+
+    async def ask(
+        self,
+        sandbox: Sandbox,
+        message: Message,
+        descriptors: Sequence[int] = (),
+        *,
+        timeout: float | None = ANSWER_TIMEOUT,
+    ) -> tuple[Message, list[int]]:
+        """Sends a request to a sandbox's keeper and returns its answer; RuntimeServiceError when there is none at the moment."""
+        if sandbox.peer is None:
+            raise RuntimeServiceError("RuntimeUnavailable", f"sandbox {sandbox.id} has no keeper at the moment")
+        return await sandbox.peer.request(message, descriptors, timeout=timeout)
+
+    async def create(self, sandbox: Sandbox, netns: asyncio.Future[int]) -> Answer:
+        """Starts the keeper of a new sandbox; returns the future of its answer. `netns` gets the network namespace before that."""
+        return await self._start(sandbox, self._request(sandbox.record), netns)
+
+    async def recover(self, sandbox: Sandbox) -> None:
+        """Brings a recorded sandbox back into our hands: through its keeper, or a new one in its place."""
+        try:
+            connection = wire.connect(self._state.layout.keeper_socket(sandbox.id))
+        except OSError:
+            await self._adopt(sandbox)
+            return
+        sandbox.peer = self._peer(sandbox, connection)
+        answer, _ = await self.ask(sandbox, {"op": "hello"})
+        self._take_word(sandbox, answer)
+
+    async def dismiss(self, sandbox: Sandbox) -> None:
+        """Ends a keeper and gives up what the launcher holds for its sandbox; both may be gone already."""
+        if sandbox.peer is not None:
+            peer, sandbox.peer = sandbox.peer, None
+            with suppress(RuntimeServiceError, TimeoutError):  # it has died; its sandbox is ending anyway
+                await peer.request({"op": "quit"}, timeout=5)
+            peer.close()
+        with suppress(OSError), wire.connect(self._launcher) as launcher:  # a launcher that died holds nothing
+            wire.send(launcher, {"op": "release", "sandbox": sandbox.id})
+
+    def _request(self, record: SandboxRecord) -> Message:
+        """Returns what a keeper must know of its sandbox."""
+        config, layout = record.config, self._state.layout
+        return {
+            "id": record.id,
+            "namespace": config.namespace,
+            "name": config.name,
+            "hostname": config.hostname or config.name,
+            "network": config.namespaces.network.value,
+            "ipc": config.namespaces.ipc.value,
+            "pid": config.namespaces.pid.value,
+            "sysctls": config.sysctls,
+            "cgroup": record.cgroup,
+            "limits": limits(config.resources),
+            "shm": layout.shm(record.id),
+            "socket": layout.keeper_socket(record.id),
+            "launcher": self._launcher,
+            "mountPoint": layout.mount_point,
+            "trace": True,
+        }
+
+    async def _adopt(self, sandbox: Sandbox) -> None:
+        """Has a new keeper take over what a dead one left."""
+        config = sandbox.record.config
+        os.makedirs(self._state.layout.sandbox(sandbox.id), 0o755, exist_ok=True)
+        request = adoption.adopt_request(self._request(sandbox.record), sandbox.containers.values())
+        try:
+            answered = await self._start(sandbox, request)
+            answer, _ = await asyncio.wait_for(answered, ANSWER_TIMEOUT)
+            self._take_word(sandbox, refuse_errors(answer))
+        except (RuntimeServiceError, TimeoutError) as error:
+            sandbox.peer = None
+            self._state.warn(f"no new keeper for pod {config.namespace}/{config.name}: {error}")
+
+    async def _start(self, sandbox: Sandbox, request: Message, netns: asyncio.Future[int] | None = None) -> Answer:
+        ours, theirs = wire.pair()
+        sandbox.peer = self._peer(sandbox, ours, netns)
+        answered = sandbox.peer.first_answer()
+        try:
+            with await self._connect_launcher() as launcher:
+                wire.send(launcher, {"op": "run", "sandbox": request}, [theirs.fileno()])
+        except OSError as error:
+            peer, sandbox.peer = sandbox.peer, None
+            peer.close()
+            answered.exception()  # nobody will wait for it
+            raise RuntimeServiceError("RuntimeUnavailable", f"the launcher cannot be reached: {error}") from error
+        finally:
+            theirs.close()
+        return answered
+
+    async def _connect_launcher(self) -> socket:
+        """Connects; a launcher that just died is being started again, so this waits for it a little."""
+        deadline = time.monotonic() + LAUNCHER_TIMEOUT
+        while True:
+            try:
+                return wire.connect(self._launcher)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)
+
+    def _peer(self, sandbox: Sandbox, connection: socket, netns: asyncio.Future[int] | None = None) -> Peer:
+        def on_event(message: Message, descriptors: list[int]) -> None:
+            if message.get("event") == "network namespace" and netns is not None and not netns.done():
+                netns.set_result(descriptors[0])
+                return
+            wire.close(descriptors)
+            self._hear(sandbox, message)
+
+        peer = Peer(connection, on_event, lambda: self._gone(sandbox, peer))
+        return peer
+
+    def _hear(self, sandbox: Sandbox, message: Message) -> None:
+        if message.get("event") == "exited":
+            container = sandbox.containers.get(message["container"])
+            if container is not None:
+                self._state.finish(sandbox, container, msgspec.convert(message["exit"], ExitRecord))
+        elif message.get("event") == "exec exited":
+            ended = sandbox.exec_ended(message["exec"])
+            if not ended.done():
+                ended.set_result(message["exit_code"])
+
+    def _gone(self, sandbox: Sandbox, peer: Peer) -> None:
+        """Replaces a keeper that died while its sandbox is meant to live."""
+        for ended in sandbox.execs.values():
+            if not ended.done():
+                ended.set_result(KILLED)
+        if sandbox.peer is not peer:
+            return
+        sandbox.peer = None
+        if sandbox.record.ready and not sandbox.record.stopped:
+            self._state.background(self._replace(sandbox))
+
+    async def _replace(self, sandbox: Sandbox) -> None:
+        async with sandbox.lock:
+            if sandbox.peer is None and not sandbox.record.stopped:
+                await self._adopt(sandbox)
+        self._state.look_again(sandbox.record.config.uid)
+
+    def _take_word(self, sandbox: Sandbox, hello: Message) -> None:
+        """Brings our containers up to what a keeper knows; one that ran, has no record and is unknown to it is lost."""
+        for container in sandbox.containers.values():
+            known = hello["containers"].get(container.id)
+            if known is None and container.running:
+                self._state.finish(sandbox, container, adoption.lost(container))
+            elif known is not None and known["started_at"]:
+                self._state.note_started(container, known["started_at"])
+            if known is not None and known["exit"] is not None:
+                self._state.finish(sandbox, container, msgspec.convert(known["exit"], ExitRecord))
+        self._state.look_again(sandbox.record.config.uid)

@@ -1,0 +1,155 @@
+"""CRI's verbs on pod sandboxes: run, stop, remove, each able to go on where a crash interrupted it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+
+from minikube_raw.linux import namespaces, pidfd
+from minikube_raw.linux.cgroups import manager
+
+from . import networking, podfiles, trace
+from .cri import NamespaceMode, PodSandboxConfig, RuntimeServiceError
+from .keepers import Keepers
+from .pods import Sandbox
+from .records import SandboxRecord
+from .state import NodeState
+
+SANDBOX_TIMEOUT = 30.0
+
+
+class Sandboxes:
+    """The sandbox verbs of one node. `network` may be set late: until then only pods on the node's network start."""
+
+    def __init__(self, state: NodeState, keepers: Keepers, network: networking.Attacher | None) -> None:
+        self._state, self._keepers = state, keepers
+        self.network = network
+
+    async def run(self, config: PodSandboxConfig) -> str:
+        """RunPodSandbox."""
+        sandbox = self._find(config) or self._record(config)
+        async with sandbox.lock:
+            if sandbox.record.ready:
+                return sandbox.id
+            await self._undo(sandbox)  # what an attempt that was interrupted may have left
+            try:
+                await self._make(sandbox)
+            except BaseException:
+                await self._undo(sandbox)
+                raise
+        return sandbox.id
+
+    def _find(self, config: PodSandboxConfig) -> Sandbox | None:
+        for sandbox in self._state.sandboxes.values():
+            record = sandbox.record
+            if (record.config.uid, record.config.attempt) == (config.uid, config.attempt) and not record.stopped:
+                return sandbox
+        return None
+
+    def _record(self, config: PodSandboxConfig) -> Sandbox:
+        parent = config.cgroup_parent.strip("/") or f"kubepods/pod{config.uid}"
+        record = SandboxRecord(
+            id=secrets.token_hex(32),
+            config=config,
+            cgroup=f"{self._state.cgroup_root}/{parent}",
+            boot_id=pidfd.boot_id(),
+            created_at=time.time_ns(),
+        )
+        self._state.sandbox_records.write(record.id, record)
+        sandbox = self._state.sandboxes[record.id] = Sandbox(record)
+        return sandbox
+
+    async def _make(self, sandbox: Sandbox) -> None:
+        """Has a keeper make the sandbox while CNI attaches its network, then writes the pod's files."""
+        record, config, layout = sandbox.record, sandbox.record.config, self._state.layout
+        path = trace.trace_path(layout.traces, config.namespace, config.name)
+        recorded = sandbox.trace = trace.PodTrace(path, f"{config.namespace}/{config.name}")
+        os.makedirs(layout.sandbox(sandbox.id), 0o755, exist_ok=True)
+        netns: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(SANDBOX_TIMEOUT):
+            answered = await self._keepers.create(sandbox, netns)
+            if config.namespaces.network is not NamespaceMode.NODE:
+                await asyncio.wait((netns, answered), return_when=asyncio.FIRST_COMPLETED)
+                if netns.done():
+                    await self._attach(sandbox, recorded, netns.result())
+            answer, _ = await answered
+        recorded.add("keeper", answer.get("steps", ()))
+        if "error" in answer:
+            raise RuntimeServiceError("CreatePodSandboxError", f"failed to create pod sandbox: {answer['error']}")
+        recorded.record(lambda: podfiles.write(layout.sandbox(sandbox.id), config, record.ips))
+        record.ready = True
+        self._state.sandbox_records.write(sandbox.id, record)
+
+    async def _attach(self, sandbox: Sandbox, recorded: trace.PodTrace, netns: int) -> None:
+        record = sandbox.record
+        record.netns = self._state.layout.netns(sandbox.id)
+        record.attached = True
+        self._state.sandbox_records.write(sandbox.id, record)
+        work = networking.attach(self.network, sandbox.id, record.config, netns, record.netns)
+        record.ips = await self._state.in_thread(lambda: recorded.record(work))
+
+    async def stop(self, sandbox_id: str, stop_container: Callable[[str, float], Awaitable[None]]) -> None:
+        """StopPodSandbox: returns once nothing runs; the network is taken down in the background."""
+        sandbox = self._state.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        async with sandbox.lock:
+            if not sandbox.record.stopped:
+                sandbox.record.stopped = True
+                self._state.sandbox_records.write(sandbox.id, sandbox.record)
+            await asyncio.gather(*(stop_container(container, 0) for container in list(sandbox.containers)))
+            if sandbox.teardown is None or sandbox.teardown.done():
+                sandbox.teardown = self._state.background(self._undo(sandbox))
+        self._state.look_again(sandbox.record.config.uid)
+
+    async def _undo(self, sandbox: Sandbox) -> None:
+        """Takes down what a sandbox has outside its record: network, keeper, cgroup, directories. Each may be gone already."""
+        await self._detach(sandbox)
+        await self._keepers.dismiss(sandbox)
+        await self._state.in_thread(lambda: self._remove_kernel_objects(sandbox))
+
+    async def _detach(self, sandbox: Sandbox) -> None:
+        record, network = sandbox.record, self.network
+        if not record.attached or network is None:
+            return
+        try:
+            await self._state.in_thread(lambda: network.delete(sandbox.id, record.netns))
+        except (
+            Exception
+        ) as error:  # any plugin's: the next stop or removal tries again, the address stays taken until then
+            pod = f"{record.config.namespace}/{record.config.name}"
+            self._state.warn(f"the network of pod {pod} is not taken down yet: {error}")
+        else:
+            record.attached = False
+            self._state.sandbox_records.write(sandbox.id, record)
+
+    def _remove_kernel_objects(self, sandbox: Sandbox) -> None:
+        group = manager(sandbox.record.cgroup)
+        try:
+            if group.exists():
+                group.kill_all()
+            group.remove()
+        except OSError as error:
+            self._state.warn(f"cgroup {sandbox.record.cgroup} is not removed yet: {error}")
+        if sandbox.record.netns:
+            namespaces.unpin(sandbox.record.netns)
+        shutil.rmtree(self._state.layout.sandbox(sandbox.id), ignore_errors=True)
+
+    async def remove(self, sandbox_id: str) -> None:
+        """RemovePodSandbox, for a sandbox that is stopped and has no containers any more."""
+        sandbox = self._state.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        if sandbox.teardown is not None:
+            await asyncio.shield(sandbox.teardown)
+        if sandbox.record.attached:
+            raise RuntimeServiceError("RemovePodSandboxError", "the pod's network is not taken down yet")
+        config = sandbox.record.config
+        self._state.sandbox_records.remove(sandbox_id)
+        self._state.sandboxes.pop(sandbox_id, None)
+        if all(other.record.config.uid != config.uid for other in self._state.sandboxes.values()):
+            trace.forget(self._state.layout.traces, config.namespace, config.name)

@@ -1,0 +1,120 @@
+"""What the kubelet's side of the runtime shares among its verbs: the known pods, their records, threads and background tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from . import pods
+from .cri import RuntimeServiceError
+from .layout import Layout
+from .pods import Container, Sandbox
+from .records import ContainerRecord, ExitRecord, SandboxRecord, Shelf
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_THREADS = 16
+
+
+class NodeState:
+    """One node's sandboxes and containers in memory and on disk. Everything here runs on the event loop's thread."""
+
+    def __init__(self, layout: Layout, cgroup_root: str) -> None:
+        self.layout = layout
+        self.cgroup_root = cgroup_root.strip("/")
+        self.sandbox_records = Shelf(layout.sandbox_records, SandboxRecord)
+        self.container_records = Shelf(layout.container_records, ContainerRecord)
+        self.exit_records = Shelf(layout.exit_records, ExitRecord)
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.containers: dict[str, Container] = {}
+        self.warnings: list[str] = []
+        self.look_again: Callable[[str], None] = lambda uid: None
+        self._threads = ThreadPoolExecutor(_THREADS, "runtime")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def load(self) -> None:
+        """Reads all records; those that cannot be read are set aside with a warning."""
+        sandboxes, problems = self.sandbox_records.load()
+        containers, more = self.container_records.load()
+        exits, yet_more = self.exit_records.load()
+        for problem in (*problems, *more, *yet_more):
+            self.warn(problem)
+        for record in sandboxes.values():
+            self.sandboxes[record.id] = Sandbox(record)
+        for container_record in containers.values():
+            self.know_container(container_record, exits.get(container_record.id))
+
+    def know_container(self, record: ContainerRecord, ended: ExitRecord | None = None) -> None:
+        """Takes a container of a record into memory; one without a sandbox is left to the sweep."""
+        sandbox = self.sandboxes.get(record.sandbox_id)
+        if sandbox is None:
+            return
+        container = Container(record, pods.log_path(record, sandbox.record.config.log_directory))
+        container.identity = pods.read_identity(self.layout, record.id)
+        if ended is not None:
+            container.finish(ended)
+        self.containers[record.id] = sandbox.containers[record.id] = container
+
+    def sandbox(self, sandbox_id: str) -> Sandbox:
+        """Returns a sandbox; RuntimeServiceError NotFound."""
+        try:
+            return self.sandboxes[sandbox_id]
+        except KeyError:
+            raise RuntimeServiceError("NotFound", f"no sandbox {sandbox_id}") from None
+
+    def container(self, container_id: str) -> tuple[Sandbox, Container]:
+        """Returns a container with its sandbox; RuntimeServiceError NotFound."""
+        try:
+            container = self.containers[container_id]
+            return self.sandboxes[container.record.sandbox_id], container
+        except KeyError:
+            raise RuntimeServiceError("NotFound", f"no container {container_id}") from None
+
+    def note_started(self, container: Container, started_at: int) -> None:
+        """Records that a container's program runs."""
+        if not container.record.started_at:
+            container.record.started_at = container.record.request["startedAt"] = started_at
+            container.identity = pods.read_identity(self.layout, container.id)
+            self.container_records.write(container.id, container.record)
+
+    def finish(self, sandbox: Sandbox, container: Container, ended: ExitRecord) -> None:
+        """Takes note that a container has ended and tells whoever follows the pod."""
+        if container.exit is None:
+            container.finish(ended)
+            self.look_again(sandbox.record.config.uid)
+
+    def warn(self, sentence: str) -> None:
+        """Logs and keeps a problem that stops nobody."""
+        log.warning("%s", sentence)
+        self.warnings.append(sentence)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """Runs what may block (disk, CNI, a cgroup that will not die) outside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts work that nobody waits for; settled() does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Waits until all background work is done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends background work and connections; pods run on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sandbox in self.sandboxes.values():
+            if sandbox.peer is not None:
+                peer, sandbox.peer = sandbox.peer, None
+                peer.close()
+        self._threads.shutdown(wait=False)
