@@ -79,20 +79,36 @@ def _open(dirfd: int, path: str, flags: int, mode: int, resolve: int) -> int:
         return open_by_walking(dirfd, path, flags, mode, resolve)
 
 
-def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755) -> int:
-    """Makes `path` with missing parents inside `rootfd`, following links as in a chroot; returns an O_PATH descriptor.
+def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755, *, links: int = 40) -> int:
+    """Makes `path` and its missing parents inside `rootfd`, following links as a chroot would; returns an O_PATH descriptor.
 
-    A component that exists and is not a directory raises NotADirectoryError.
+    What a dangling link points at is made too, inside (an image's /var/run -> /run without /run), through at most `links`
+    of them. A component that exists and is not a directory raises NotADirectoryError.
     """
     done = ""
     for name in filter(None, path.split("/")):
         parent = open_in_root(rootfd, done or "/", os.O_PATH | os.O_DIRECTORY)
         try:
-            if name not in (".", ".."):
-                os.mkdir(name, mode, dir_fd=parent)
-        except FileExistsError:
-            pass  # a directory or a link to one, or else the next open says what is wrong with it
+            if name not in (".", "..") and not _make(parent, name, mode) and links:
+                _make_target(rootfd, done, parent, name, mode, links - 1)
         finally:
             os.close(parent)
         done = f"{done}/{name}"
     return open_in_root(rootfd, done or "/", os.O_PATH | os.O_DIRECTORY)
+
+
+def _make(parent: int, name: str, mode: int) -> bool:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:  # a directory or a link to one, or else the next open says what is wrong with it
+        return False
+    return True
+
+
+def _make_target(rootfd: int, above: str, parent: int, name: str, mode: int, links: int) -> None:
+    """Makes what a dangling link `name` in the directory `above` points at; anything else is left as it is."""
+    try:
+        os.close(open_in_root(rootfd, f"{above}/{name}"))
+    except FileNotFoundError:
+        target = os.readlink(name, dir_fd=parent)
+        os.close(make_directories_in_root(rootfd, target if target[:1] == "/" else f"{above}/{target}", mode, links=links))
