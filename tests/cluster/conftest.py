@@ -90,9 +90,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     before = host.snapshot()
-    cluster.cli("up", "--nodes", "3")
-    yield cluster
-    cluster.cli("down")
+    try:
+        cluster.cli("up", "--nodes", "3")
+        yield cluster
+    finally:
+        cluster.cli("down")
     assert host.difference(before, host.snapshot()) == {}, "down left something behind"
 
 

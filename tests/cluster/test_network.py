@@ -57,7 +57,7 @@ def test_the_host_reaches_every_pod(cluster: Cluster, pods: Iterator[str]) -> No
 
 def test_a_dropping_forward_chain_on_the_host_does_not_cut_nodes_apart(cluster: Cluster, pods: Iterator[str]) -> None:
     namespace = next(pods)
-    chain = "table inet other { chain forward { type filter hook forward priority 0; policy drop; } }"
+    chain = "table inet other { chain forward { type filter hook forward priority 0; policy drop; }; }"
     subprocess.run(["nft", "-f", "-"], input=chain, text=True, check=True)
     try:
         url = f"http://{address(cluster, namespace, 'b')}/cgi-bin/who"
