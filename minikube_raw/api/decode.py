@@ -50,7 +50,7 @@ def decode(body: bytes, media: str, kind: Kind, *, definition: str = "") -> Deco
     except typed.DecodeError:
         raise status.bad_request(f"{_cannot_handle(value, kind)}{_exact_error(shape, body, media)}") from None
     if media != status.YAML and json_text.may_repeat_keys(body, value):
-        return Decoded(obj, tuple(dict.fromkeys(_walk(shape, json_text.with_pairs(body), "")))[:_MAX_STRICT])
+        return Decoded(obj, tuple(objections(shape, body)))
     return Decoded(obj, (*repeated, *(unknown_fields(shape, value) if notes else ())))
 
 
@@ -120,6 +120,11 @@ def _without_pairs(value: Any) -> Any:
     if isinstance(value, json_text.Pairs):
         return {key: _without_pairs(item) for key, item in value}
     return [_without_pairs(item) for item in value] if isinstance(value, list) else value
+
+
+def objections(shape: Shape, body: bytes) -> list[str]:
+    """Return unknown and repeated fields of well-formed JSON, in the order of the text."""
+    return list(dict.fromkeys(_walk(shape, json_text.with_pairs(body), "")))[:_MAX_STRICT]
 
 
 def unknown_fields(shape: Shape, value: Any) -> list[str]:

@@ -42,8 +42,8 @@ _CONFIG_KEY_TEXT = (
 )
 
 
-def _check(value: str, limit: int, pattern: str, text: str) -> list[str]:
-    wrong = [f"must be no more than {limit} bytes"] if len(value.encode()) > limit else []
+def _check(value: str, limit: int, pattern: str, text: str, unit: str = "characters") -> list[str]:
+    wrong = [f"must be no more than {limit} {unit}"] if len(value.encode()) > limit else []
     if not re.fullmatch(pattern, value):
         wrong.append(text)
     return wrong
@@ -76,7 +76,7 @@ def qualified_name(value: str) -> list[str]:
     prefix, slash, name = value.rpartition("/")
     if "/" in prefix:
         optional = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        return [f"a qualified name {_QUALIFIED_TEXT} {optional}"]
+        return [f"a valid label key {_QUALIFIED_TEXT} {optional}"]
     wrong = []
     if slash and not prefix:
         wrong.append("prefix part must be non-empty")
@@ -84,12 +84,12 @@ def qualified_name(value: str) -> list[str]:
         wrong += [f"prefix part {text}" for text in dns_subdomain(prefix)]
     if not name:
         wrong.append("name part must be non-empty")
-    return wrong + [f"name part {text}" for text in _check(name, 63, _QUALIFIED, _QUALIFIED_TEXT)]
+    return wrong + [f"name part {text}" for text in _check(name, 63, _QUALIFIED, _QUALIFIED_TEXT, "bytes")]
 
 
 def label_value(value: str) -> list[str]:
     """Values of labels."""
-    return _check(value, 63, _LABEL_VALUE, _LABEL_VALUE_TEXT)
+    return _check(value, 63, _LABEL_VALUE, _LABEL_VALUE_TEXT, "bytes")
 
 
 def config_map_key(value: str) -> list[str]:

@@ -20,7 +20,26 @@ Notes = list[str]
 
 
 class DecodeError(ValueError):
-    """The value cannot be of that type; the text is Go's."""
+    """The value cannot be of that type; the text is Go's (encoding/json)."""
+
+    def __init__(self, text: str, found: str = "", go: str = "") -> None:
+        super().__init__(text)
+        self._found = found
+        self._go = go
+
+    def restoring(self) -> str:
+        """Return the words of the other decoder, which makes typed values of decoded maps (runtime/converter)."""
+        if not self._go:
+            return str(self)
+        names = {"object": "map", "array": "slice"}
+        form = (
+            "slice" if self._go.startswith("[]") else "map" if self._go.startswith(("map[", "v1.ResourceList")) else ""
+        )
+        if form:
+            return f"cannot restore {form} from {names.get(self._found, ': ' + self._found)}".replace("from :", "from:")
+        if self._go.startswith("v1.") and self._found in names:
+            return f"cannot restore struct from: {names[self._found]}"
+        return f"unrecognized type: {self._go}"
 
 
 class _Mismatch(Exception):
@@ -39,9 +58,8 @@ def read(struct: Struct, value: Object, notes: Notes | None = None) -> Object:
         return _struct(struct, value, [] if notes is None else notes)
     except _Mismatch as wrong:
         field = ".".join(reversed(wrong.path))
-        raise DecodeError(
-            f"json: cannot unmarshal {wrong.found} into Go struct field {wrong.struct}.{field} of type {wrong.go}"
-        ) from None
+        text = f"json: cannot unmarshal {wrong.found} into Go struct field {wrong.struct}.{field} of type {wrong.go}"
+        raise DecodeError(text, wrong.found, wrong.go) from None
 
 
 def _struct(shape: Struct, value: Any, notes: Notes) -> Object:
