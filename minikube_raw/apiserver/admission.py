@@ -45,7 +45,12 @@ class Admission:
             entry = self._namespaces.entry("", namespace)
         if entry.fields["status.phase"] == "Terminating":
             text = f"unable to create new content in namespace {namespace} because it is being terminated"
-            raise status.forbidden(kind.group, kind.plural, name, text)
+            error = status.forbidden(kind.group, kind.plural, name, text)
+            cause = status.Cause(
+                "NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace"
+            )
+            details = status.Details(name=name, group=kind.group, kind=kind.plural, causes=[cause])
+            raise status.StatusError(error.code, error.reason, error.message, details)
 
     def user(self, user: User, info: RequestInfo, new: Object | None, old: Object | None) -> None:
         """NodeRestriction: keep a node's agent to its own node and pods (403)."""

@@ -1,19 +1,19 @@
-"""Request bodies: from JSON or YAML bytes to an object of the expected kind, refused in the API server's words."""
+"""Request bodies by media type: JSON, YAML and protobuf to a clean object of the expected kind, with what is to be warned about."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 
-from minikube_raw.api import scheme, status
+from minikube_raw.api import decode as decoding
+from minikube_raw.api import json_text, status, yaml_text
 from minikube_raw.api.scheme import Kind
-from minikube_raw.apiserver import negotiation
+from minikube_raw.apiserver import negotiation, protobuf
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.client.transport import Request
 
-_SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
+_ACCEPTED = (negotiation.JSON, negotiation.YAML, protobuf.MEDIA)
 
 
 class Body(NamedTuple):
@@ -23,49 +23,51 @@ class Body(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def as_json(request: Request) -> bytes:
-    """Return the body as JSON bytes, whatever encoding it came in. Raises 400, 415."""
+def decode(kind: Kind, request: Request, validation: str) -> Body:
+    """Decode a body that must be of `kind`; `validation` is the request's fieldValidation. Raises 400, 415."""
+    body, media = request.body, negotiation.content_type(request.content_type)
+    if media not in _ACCEPTED:
+        raise status.unsupported_media_type(_ACCEPTED)
+    if media == protobuf.MEDIA:
+        body, media = _from_protobuf(body, kind), negotiation.JSON
+    return judged(decoding.decode(body, media, kind), kind, validation)
+
+
+def judged(decoded: decoding.Decoded, kind: Kind, validation: str) -> Body:
+    """Let fieldValidation decide about unknown and repeated fields: refuse (400), warn or ignore."""
+    if decoded.strict and validation == "Strict":
+        raise decoding.strict_error(decoded, kind)
+    return Body(decoded.obj, decoded.strict if validation == "Warn" else ())
+
+
+def _from_protobuf(body: bytes, kind: Kind) -> bytes:
+    try:
+        return msgspec.json.encode(protobuf.decode(body))
+    except protobuf.ProtobufError as error:
+        shown = body[:30].hex() + (" ..." if len(body) > 30 else "")
+        text = f"the object provided is unrecognized (must be of type {kind.kind}): {error} ({shown})"
+        raise status.bad_request(text) from None
+
+
+def plain(request: Request) -> Any:
+    """Return a body without a kind of its own (options, patches) as plain data, None for no body. Raises 400, 415."""
+    media = negotiation.content_type(request.content_type)
     if not request.body:
-        return b""
-    if negotiation.content_type(request.content_type) == negotiation.YAML:
-        return msgspec.json.encode(yaml.load(request.body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return request.body
+        return None
+    try:
+        if media == negotiation.YAML:
+            return yaml_text.decode(request.body)[0]
+        if media == protobuf.MEDIA:
+            return protobuf.decode(request.body)
+        return json_text.decode(request.body)
+    except (json_text.JSONError, yaml_text.YAMLError, protobuf.ProtobufError) as error:
+        raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
 
 
 def peek(request: Request) -> Object:
-    """Return the body as plain data without judging it; empty when it is none."""
+    """Return a body as plain data without judging it; empty when it is none."""
     try:
-        found = msgspec.json.decode(as_json(request))
-    except (msgspec.MsgspecError, yaml.YAMLError):
+        found = plain(request)
+    except status.StatusError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def decode(kind: Kind, request: Request, validation: str) -> Body:
-    """Decode a body that must be of `kind`. Raises 400, 415."""
-    media = negotiation.content_type(request.content_type)
-    if media not in (negotiation.JSON, negotiation.YAML):
-        raise status.unsupported_media_type()
-    try:
-        obj: Any = msgspec.json.decode(as_json(request))
-    except (msgspec.DecodeError, yaml.YAMLError, RecursionError) as error:
-        text = f"the object provided is unrecognized (must be of type {kind.kind}): couldn't get version/kind; json parse error: {error}"
-        raise status.bad_request(text) from None
-    if not isinstance(obj, dict):
-        raise status.bad_request(f"the object provided is unrecognized (must be of type {kind.kind})")
-    check_kind(kind, obj)
-    return Body(obj)
-
-
-def check_kind(kind: Kind, obj: Object) -> None:
-    """Fill apiVersion and kind in, or refuse others (400)."""
-    version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
-    if (version, name) != (kind.api_version, kind.kind):
-        short = version.rpartition("/")[2]
-        text = f'{name} in version "{short}" cannot be handled as a {kind.kind}: '
-        if scheme.by_api_version(version, name) is None:
-            text += f'no kind "{name}" is registered for version "{version}" in scheme "{_SCHEME}"'
-        else:
-            text += f"converting ({short}.{name}) to ({kind.group or 'core'}.{kind.kind}): unknown conversion"
-        raise status.bad_request(text)
-    obj["apiVersion"], obj["kind"] = version, name

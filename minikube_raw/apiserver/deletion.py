@@ -56,7 +56,7 @@ class Deleter:
         self, resource: Resource, user: User, info: RequestInfo, options: DeleteOptions, selection: ListOptions
     ) -> list[bytes]:
         """Delete what a list finds and return it; objects that vanish meanwhile do not matter."""
-        page = await resource.list(info.namespace, selection)
+        page = await resource.page(info.namespace, selection)
         limit = asyncio.Semaphore(_CONCURRENT)
 
         async def one(entry: Entry) -> bytes | None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api import status
+from minikube_raw.api.patch import APPLY_PATCH
 from minikube_raw.apiserver import answers, auth, bodies, negotiation, objects, patching, subresources, tables
 from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
@@ -42,7 +43,8 @@ class Call(msgspec.Struct, frozen=True):
 
     def write_context(self) -> WriteContext:
         """Return who writes what, and how. Raises 422 for bad options."""
-        options = write_options(self.request.query, self.request.user_agent, _OPTIONS[self.info.verb])
+        applies = negotiation.content_type(self.request.content_type) == APPLY_PATCH
+        options = write_options(self.request.query, self.request.user_agent, _OPTIONS[self.info.verb], applies=applies)
         return WriteContext(self.user, self.info, options)
 
 
@@ -153,7 +155,7 @@ class Dispatcher:
     async def _list(self, call: Call) -> Answer:
         wanted = negotiation.negotiate(call.request.accept, watchable=True)
         options = list_options(call.request.query, watch=False)
-        page = await call.resource.list(call.info.namespace, options)
+        page = await call.resource.page(call.info.namespace, options)
         return self._page(call, page, wanted)
 
     def _one(self, call: Call, value: bytes, wanted: Representation, code: int = 200, warnings: Any = ()) -> Answer:
@@ -222,6 +224,8 @@ class Dispatcher:
         upsert = call.resource.strategy.create_on_update and not subresource
 
         def merge(current: Object | None) -> Object:
+            if current is not None:
+                objects.check_uid(call.resource.kind, body.obj, current)
             return {**body.obj, "metadata": dict(body.obj["metadata"])}
 
         written = await self._writer.update(call.resource, merge, context, upsert=upsert, status=subresource)
@@ -230,7 +234,7 @@ class Dispatcher:
     async def _patch(self, call: Call, *, subresource: bool = False) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
-        patch = patching.read(call.resource.strategy, call.request, context, subresource=subresource)
+        patch = patching.read(call.resource.strategy, call.request, context, subresource=call.info.subresource)
         written = await self._writer.update(
             call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
         )
@@ -242,13 +246,13 @@ class Dispatcher:
 
     async def _delete(self, call: Call) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
-        options = delete_options(call.request.query, bodies.as_json(call.request))
+        options = delete_options(call.request.query, bodies.plain(call.request))
         deleted = await self._deleter.delete(call.resource, call.user, call.info, options)
         return answers.encoded(deleted.body, wanted)
 
     async def _delete_collection(self, call: Call) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
-        options = delete_options(call.request.query, bodies.as_json(call.request))
+        options = delete_options(call.request.query, bodies.plain(call.request))
         selection = list_options(call.request.query, watch=False)
         values = await self._deleter.delete_collection(call.resource, call.user, call.info, options, selection)
         metadata = {"resourceVersion": str(self._registry.watch_cache.revision)}

@@ -1,6 +1,7 @@
 """Objects on their way to and from the store: canonical bytes, and the metadata every write checks and fills.
 
-Bytes begin `{"kind":…,"apiVersion":…,"metadata":{"name":…,"namespace":…,"uid":…` in this order: `changes.splice` and the list verb count on it.
+Bytes begin with kind, apiVersion and metadata, and metadata with name, namespace and uid: `changes.splice` and the list
+verb count on this order.
 """
 
 from __future__ import annotations
@@ -67,6 +68,20 @@ def check_name(obj: Object, name: str) -> None:
         )
     if given != name:
         raise status.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+
+
+def check_uid(kind: Kind, obj: Object, current: Object) -> None:
+    """Raise 409 when a replacement names another uid: the object it means is gone (storage.Preconditions)."""
+    uid, held = obj["metadata"].get("uid"), current["metadata"]["uid"]
+    if not uid or uid == held:
+        return
+    namespace, name = current["metadata"].get("namespace", ""), current["metadata"]["name"]
+    key = "/".join(("", kind.storage, namespace, name)) if namespace else f"/{kind.storage}/{name}"
+    text = (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {uid}, UID in object meta: {held}"
+    )
+    raise status.conflict(kind.group, kind.plural, name, text)
 
 
 def start_metadata(obj: Object, now: str) -> None:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from minikube_raw.api import schema as published
 from minikube_raw.api import scheme
 from minikube_raw.api.scheme import Kind
-from minikube_raw.apiserver import interim as published
 from minikube_raw.apiserver import openapi_protobuf, schemas
 from minikube_raw.apiserver.answers import Answer
 from minikube_raw.apiserver.discovery import VIRTUAL

@@ -17,6 +17,7 @@ from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.routes import is_true
 
 Query = Mapping[str, tuple[str, ...]]
+Object = dict[str, Any]
 _GROUP = "meta.k8s.io"
 _POLICIES = ("Foreground", "Background", "Orphan")
 _VALIDATIONS = ("", "Ignore", "Warn", "Strict")
@@ -136,11 +137,16 @@ def _judge_watch(options: ListOptions) -> Iterator[Cause]:
             yield field.not_supported(path, options.match, ("NotOlderThan",))
 
 
-def write_options(query: Query, user_agent: str, kind: str) -> WriteOptions:
+def write_options(query: Query, user_agent: str, kind: str, *, applies: bool = False) -> WriteOptions:
     """Read the options of a create, update or patch; `kind` is CreateOptions, UpdateOptions or PatchOptions. Raises 422."""
     manager = first(query, "fieldManager")
     validation = first(query, "fieldValidation")
-    _refuse(kind, _judge_write(query, manager, validation))
+    causes = list(_judge_write(query, manager, validation))
+    if applies and not manager:
+        causes.append(field.required("fieldManager", "is required for apply patch"))
+    if kind == "PatchOptions" and not applies and "force" in query:
+        causes.append(field.forbidden("force", "may not be specified for non-apply patch"))
+    _refuse(kind, iter(causes))
     return WriteOptions(
         dry_run="dryRun" in query,
         field_manager=manager or user_agent.split("/", 1)[0] or "unknown",
@@ -170,12 +176,9 @@ def _judge_dry_run(values: list[str]) -> Iterator[Cause]:
         yield field.not_supported("dryRun", values, ("All",))
 
 
-_decode_delete = msgspec.json.Decoder(DeleteOptions)
-
-
-def delete_options(query: Query, body: bytes) -> DeleteOptions:
-    """Read the options of a deletion; a body counts before the query. Raises 400, 422."""
-    if body.strip():
+def delete_options(query: Query, body: Any) -> DeleteOptions:
+    """Read the options of a deletion; a body (plain data, None for none) counts before the query. Raises 400, 422."""
+    if body is not None:
         options = _delete_body(body)
     else:
         orphan = query.get("orphanDependents")
@@ -189,27 +192,35 @@ def delete_options(query: Query, body: bytes) -> DeleteOptions:
     return options
 
 
-def _delete_body(body: bytes) -> DeleteOptions:
-    try:
-        head = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        text = "couldn't get version/kind; json parse error: unexpected end of JSON input"
-        raise status.bad_request(text) from None
-    kind, version = head.get("kind", "DeleteOptions"), head.get("apiVersion", "v1")
+def _delete_body(body: Any) -> DeleteOptions:
+    kind, version = body.get("kind", "DeleteOptions"), body.get("apiVersion", "v1")
     if kind != "DeleteOptions":
         scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
         raise status.bad_request(f'no kind "{kind}" is registered for version "{version}" in scheme "{scheme}"')
     try:
-        return _decode_delete.decode(body)
+        return msgspec.convert(body, DeleteOptions)
     except msgspec.ValidationError:
-        name, value = next((n, head[n]) for n in ("gracePeriodSeconds", "propagationPolicy", "dryRun", "orphanDependents", "preconditions") if n in head)  # fmt: skip
-        wanted = {
-            "gracePeriodSeconds": "int64",
-            "propagationPolicy": "v1.DeletionPropagation",
-            "orphanDependents": "bool",
-        }
-        text = f"json: cannot unmarshal {_json_type(value)} into Go struct field DeleteOptions.{name} of type {wanted.get(name, 'v1.Preconditions')}"
+        name = next(name for name in _DELETE_TYPES if not _fits(body, name))
+        found = _json_type(body[name])
+        text = f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{name} of type {_DELETE_TYPES[name]}"
         raise status.bad_request(text) from None
+
+
+_DELETE_TYPES = {
+    "gracePeriodSeconds": "int64",
+    "propagationPolicy": "v1.DeletionPropagation",
+    "orphanDependents": "bool",
+    "dryRun": "[]string",
+    "preconditions": "v1.Preconditions",
+}
+
+
+def _fits(body: Object, name: str) -> bool:
+    try:
+        msgspec.convert({name: body[name]} if name in body else {}, DeleteOptions)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _json_type(value: Any) -> str:

@@ -87,7 +87,7 @@ class Resource:
         """Return the test of the selectors. Raises 400."""
         return selection(options, self.strategy.selectable, self.strategy.field_aliases)
 
-    async def list(self, namespace: str, options: ListOptions) -> Page:
+    async def page(self, namespace: str, options: ListOptions) -> Page:
         """Return a page of objects. Raises 400, 410, 504."""
         selects = self.selects(options)
         prefix = self.kind.prefix(namespace)

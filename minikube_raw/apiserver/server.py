@@ -6,7 +6,9 @@ admission as the given user, so components may run in this process or beside it.
 
 from __future__ import annotations
 
+import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,8 @@ from minikube_raw.apiserver.streams import Proxy
 from minikube_raw.apiserver.watches import error_line
 from minikube_raw.client.transport import Request, Response, Transport
 from minikube_raw.store.kv import Store
+
+log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
 
@@ -101,6 +105,10 @@ class APIServer:
             answer = answers.failure(error, request.accept)
         except PlainNotFound:
             answer = answers.text("404 page not found\n", 404)
+        except Exception as error:
+            # As over HTTP: what we did not foresee is a 500 to one caller, not the end of a controller.
+            log.exception("%s %s", request.method, request.path)
+            answer = answers.failure(status.internal_error(repr(error)), request.accept)
         return answer.response()
 
     async def watch(self, request: Request, user: User) -> AsyncIterator[bytes]:
@@ -121,7 +129,7 @@ class APIServer:
         """Return a transport for a client in this process. A name alone means an authenticated user in no other group."""
         return LocalTransport(self, User(user, (AUTHENTICATED,)) if isinstance(user, str) else user)
 
-    def _kubelet_tls(self) -> object:
+    def _kubelet_tls(self) -> ssl.SSLContext | None:
         options = self._options
         if options.client_ca is None or options.kubelet_client is None:
             return None

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from minikube_raw.api import status, times
 from minikube_raw.api.scheme import Kind
 from minikube_raw.apiserver import fielderrors as field
@@ -88,8 +84,12 @@ def bound(pod: Object, binding: Object, now: Now) -> Object:
 def _check_bindable(pod: Object, binding: Object, node: str) -> None:
     name, uid = pod["metadata"]["name"], (binding.get("metadata") or {}).get("uid")
     if uid and uid != pod["metadata"]["uid"]:
-        text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {pod['metadata']['uid']}"
-        raise status.conflict("", "pods/binding", name, text)
+        text = (
+            f"StorageError: invalid object, Code: 4, Key: /registry/pods/{pod['metadata']['namespace']}/{name}, "
+            f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
+            f"UID in object meta: {pod['metadata']['uid']}"
+        )
+        raise status.conflict("", "pods", name, text)
     if pod["metadata"].get("deletionTimestamp"):
         text = f"pod {name} is being deleted, cannot be assigned to a host"
         raise status.conflict("", "pods/binding", name, text)
@@ -117,10 +117,10 @@ def finalized(namespace: Object, wish: Object) -> Object:
     return namespace
 
 
-def eviction_options(eviction: Object, name: str) -> bytes:
+def eviction_options(eviction: Object, name: str) -> Object | None:
     """Return the DeleteOptions of an eviction. Raises 400 when it names another pod."""
     given = (eviction.get("metadata") or {}).get("name", name)
     if given != name:
         raise status.bad_request("name in URL does not match name in Eviction object")
-    options: dict[str, Any] = eviction.get("deleteOptions") or {}
-    return msgspec.json.encode(options) if options else b""
+    options: Object | None = eviction.get("deleteOptions")
+    return options

@@ -1,4 +1,4 @@
-"""Validation of resource requirements: known names, whole and non-negative amounts, requests within limits (apis/core/validation, v1.36)."""
+"""Validation of resource requirements: known names, whole amounts, requests within limits (apis/core/validation, v1.36)."""
 
 from __future__ import annotations
 

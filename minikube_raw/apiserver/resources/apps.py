@@ -139,7 +139,7 @@ def _parsed(selector: Object) -> selectors.Selector:
 
 def _strategy(strategy: Object) -> Iterator[Cause]:
     path = "spec.strategy.rollingUpdate"
-    rolling = strategy.get("rollingUpdate")
+    rolling: Any = strategy.get("rollingUpdate")
     if strategy["type"] == "Recreate":
         if rolling is not None:
             yield field.forbidden(path, "may not be specified when strategy `type` is 'Recreate'")
@@ -160,7 +160,10 @@ def _strategy(strategy: Object) -> Iterator[Cause]:
 def _count_or_percent(value: Any, path: str) -> Iterator[Cause]:
     if isinstance(value, str):
         if not _PERCENT.fullmatch(value):
-            text = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+            text = (
+                "a valid percent string must be a numeric string followed by an ending '%' "
+                "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+            )
             yield field.invalid(path, value, text)
     elif value < 0:
         yield field.invalid(path, value, "must be greater than or equal to 0")

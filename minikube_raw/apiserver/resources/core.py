@@ -172,10 +172,9 @@ def _validate_secret(secret: Object) -> Iterator[Cause]:
     if kind == "kubernetes.io/service-account-token":
         if not (secret["metadata"].get("annotations") or {}).get(_ACCOUNT):
             yield field.required(f"metadata.annotations[{_ACCOUNT}]")
-    elif kind == "kubernetes.io/basic-auth":
-        if not {"username", "password"} & data.keys():
-            yield field.required("data[username]")
-            yield field.required("data[password]")
+    elif kind == "kubernetes.io/basic-auth" and not {"username", "password"} & data.keys():
+        yield field.required("data[username]")
+        yield field.required("data[password]")
     for key in _REQUIRED_KEYS.get(kind, ()):
         if key not in data:
             yield field.required(f"data[{key}]")

@@ -1,4 +1,4 @@
-"""The columns of `kubectl get pods`: readiness, a status made of phase, reasons and container states, restarts (printers.printPod, v1.36)."""
+"""The columns of `kubectl get pods`: a status made of phase, reasons and container states (printers.printPod, v1.36)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = (
     NAME_COLUMN,
     Column("Ready", description="The aggregate readiness state of this pod for accepting traffic."),
     Column("Status", description="The aggregate status of the containers in this pod."),
-    Column("Restarts", description="The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+    Column("Restarts", description="How often containers were restarted, and when the last time was."),
     AGE_COLUMN,
     Column("IP", description="IP address allocated to the pod.", priority=1),
     Column("Node", description="Name of the node the pod is scheduled on.", priority=1),
@@ -71,7 +71,8 @@ def _sidecar_statuses(spec: Object, status: Object) -> list[Object]:
 
 
 def _ready_candidates(spec: Object, status: Object) -> list[Object]:
-    return _sidecar_statuses(spec, status) + status.get("containerStatuses", [])
+    main: list[Object] = status.get("containerStatuses", [])
+    return _sidecar_statuses(spec, status) + main
 
 
 def _init_reason(spec: Object, status: Object) -> str | None:

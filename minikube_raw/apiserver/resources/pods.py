@@ -80,6 +80,10 @@ def admit(pod: Object) -> None:
     spec = pod["spec"]
     spec["serviceAccountName"] = spec["serviceAccount"] = spec.get("serviceAccountName") or "default"
     _admit_priority(pod)
+    _admit_tolerations(spec)
+
+
+def _admit_tolerations(spec: Object) -> None:
     tolerations: list[Object] = spec.setdefault("tolerations", [])
     for taint in _NODE_TROUBLES:
         if not any(_tolerates(toleration, taint) for toleration in tolerations):
@@ -137,8 +141,9 @@ def prepare_for_create(pod: Object) -> None:
 
 
 def prepare_for_update(new: Object, old: Object) -> None:
-    """Keep the status, count generations."""
+    """Keep the status, count generations; tolerations everybody has come back when an update forgets them."""
     new["status"] = old.get("status", {})
+    _admit_tolerations(new["spec"])
     bump_generation(new, old)
 
 
@@ -152,7 +157,7 @@ def prepare_status(new: Object, old: Object) -> None:
 
 
 def qos_class(spec: Object) -> str:
-    """Return Guaranteed when every container limits cpu and memory to what it requests, BestEffort when none asks for any, else Burstable."""
+    """Return Guaranteed if all containers limit cpu and memory to their requests, BestEffort if none asks, else Burstable."""
     asked, guaranteed = False, True
     for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
         resources = (container or {}).get("resources") or {}
@@ -178,7 +183,7 @@ def _amounts(amounts: Object | None) -> dict[str, Any]:
 
 
 def grace(pod: Object, asked: int | None) -> int:
-    """Return how long the kubelet may take: the client's wish, else the pod's, and none where no kubelet has it (strategy.CheckGracefulDelete)."""
+    """Return how long the kubelet may take: the client's wish, else the pod's; none where no kubelet has the pod."""
     spec = pod.get("spec", {})
     seconds = asked if asked is not None else spec.get("terminationGracePeriodSeconds") or _GRACE_SECONDS
     if asked is None and spec.get("terminationGracePeriodSeconds") == 0:

@@ -28,9 +28,7 @@ def validate_update(new: Object, old: Object) -> Iterator[Cause]:
     yield from _deadline(spec, held)
     if spec.get("tolerations") != held.get("tolerations"):
         yield from _tolerations(spec.get("tolerations") or [], held.get("tolerations") or [])
-    if not _removes_gates_only(spec, held):
-        path = "spec.schedulingGates"
-        yield field.forbidden(path, "only deletion is allowed, but found new scheduling gate")
+    yield from _gates(spec.get("schedulingGates") or [], held.get("schedulingGates") or [])
     if _fixed(spec, held) != _fixed(held, held):
         yield field.forbidden("spec", _RULE)
 
@@ -55,8 +53,11 @@ def _tolerations(new: list[Object], old: list[Object]) -> Iterator[Cause]:
         )
 
 
-def _removes_gates_only(spec: Object, held: Object) -> bool:
-    return all(gate in (held.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
+def _gates(new: list[Object], old: list[Object]) -> Iterator[Cause]:
+    for index, gate in enumerate(new):
+        if gate not in old:
+            text = f"only deletion is allowed, but found new scheduling gate '{gate.get('name', '')}'"
+            yield field.forbidden(f"spec.schedulingGates[{index}].name", text)
 
 
 def _fixed(spec: Object, held: Object) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from minikube_raw.api import name_rules, scheme
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import ages, names
@@ -340,16 +342,21 @@ def _port_text(port: Object) -> str:
     return f"{port.get('port')}{node}/{port.get('protocol')}"
 
 
+class _Spec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    type: str = ""
+
+
 class _Head(Head, frozen=True, gc=False):
-    spec: dict[str, Any] = {}
+    spec: _Spec = _Spec()
 
 
 STRATEGY = Strategy(
     kind=scheme.SERVICE,
     head=_Head,
     selectable={
-        "spec.clusterIP": lambda service: service.spec.get("clusterIP", ""),
-        "spec.type": lambda service: service.spec.get("type", ""),
+        "spec.clusterIP": lambda service: service.spec.cluster_ip,
+        "spec.type": lambda service: service.spec.type,
     },
     default=default,
     prepare_for_create=prepare_for_create,
