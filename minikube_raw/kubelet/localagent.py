@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import http.client
 import os
 import select
@@ -38,14 +39,17 @@ class AgentError(Exception):
 
 
 def options_for(state_dir: Path, run_dir: Path) -> KubeletOptions:
-    """The agent's options below an installation's directories."""
+    """The agent's options below an installation's directories.
+
+    Each installation has a cgroup of its own: an agent sweeps away what its records do not know.
+    """
     return KubeletOptions(
         node_name=os.uname().nodename,
         node_ip="127.0.0.1",
         state_dir=str(state_dir / "standalone"),
         run_dir=str(run_dir / "standalone"),
         images_dir=str(state_dir / "images"),
-        cgroup_root="minikube-raw-standalone",
+        cgroup_root=f"minikube-raw-standalone-{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:8]}",
     )
 
 

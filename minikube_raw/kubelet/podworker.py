@@ -75,7 +75,7 @@ class PodWorker:
         self.status: Json = {}
         self._tools = tools
         self._wanted = True
-        self._server_has: Json = msgspec.to_builtins(pod.status) if pod is not None else {}
+        self._server_has: Json = _as_json(pod.status) if pod is not None else {}
         self._due = asyncio.Event()
         self._due.set()
         self._changed = asyncio.Event()
@@ -394,6 +394,12 @@ def _duration(seconds: float) -> str:
     """Go's time.Duration for whole seconds: 10s, 1m20s, 5m0s."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _as_json(status: msgspec.Struct) -> Json:
+    """A view as the JSON it was read from: lists where the view has tuples, so that it compares with what we write."""
+    plain: Json = msgspec.json.decode(msgspec.json.encode(status))
+    return plain
 
 
 def _same_wish(old: Pod, new: Pod) -> bool:

@@ -27,6 +27,7 @@ LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 RENEW_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
+_FIRST_STATUS_SECONDS = 2.0
 
 
 class Registration:
@@ -65,13 +66,19 @@ class Registration:
         self._changed.set()
 
     async def keep_status(self) -> None:
-        """Write the status whenever it says something new, for ever."""
+        """Write the status whenever it says something new, for ever.
+
+        The first one waits a moment for the network: a node whose kubelet was restarted would else be NotReady for the
+        blink of an eye, and its pods be marked for eviction.
+        """
+        pause = _FIRST_STATUS_SECONDS
         while True:
+            timer = self._clock.call_later(pause, self._changed.set)
+            await self._changed.wait()
+            timer.cancel()
             self._changed.clear()
             await self._try_writing()
-            heartbeat = self._clock.call_later(RENEW_SECONDS, self._changed.set)
-            await self._changed.wait()
-            heartbeat.cancel()
+            pause = RENEW_SECONDS
 
     async def keep_lease(self) -> None:
         """Renew the Lease for ever; a server that is away is tried again more often."""

@@ -10,6 +10,9 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -37,13 +40,15 @@ from minikube_raw.linux import mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.netlink import NetlinkSocket, links, masquerade
 from minikube_raw.oci.images import ImageStore
-from minikube_raw.runtime.launching import launcher_argv
+from minikube_raw.runtime import wire
+from minikube_raw.runtime.launching import launcher_argv, launcher_socket
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 BRIDGE = "minikube-raw0"
 POD_CIDR = "10.245.0.0/24"
 MASQUERADE_TABLE = "minikube_raw_pods"
+_CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -205,13 +210,24 @@ def run(options: KubeletOptions, ready: int) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
     forwarding = _FORWARDING.read_text()
-    launcher = subprocess.Popen(launcher_argv(options.run_dir), stdin=subprocess.DEVNULL, start_new_session=True)
+    launcher = _ensure_launcher(options)
     try:
         uvloop.run(_run(options, ready))
-    finally:
-        launcher.terminate()
-        launcher.wait()
+    except asyncio.CancelledError:
+        return  # asked to leave while there are pods: they run on, and the next agent takes them over
+    os.kill(launcher, signal.SIGTERM)
     _leave_no_trace(options, forwarding)
+
+
+def _ensure_launcher(options: KubeletOptions) -> int:
+    """The pid of the node's launcher: the one that an agent before us left, or a new one."""
+    try:
+        with wire.connect(launcher_socket(options.run_dir)) as connection:
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return int(_CREDENTIALS.unpack(credentials)[0])
+    except OSError:
+        argv = launcher_argv(options.run_dir)
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True).pid
 
 
 async def _run(options: KubeletOptions, ready: int) -> None:

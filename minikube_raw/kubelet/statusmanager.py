@@ -103,23 +103,31 @@ class StatusManager:
             except (OSError, StatusError) as error:
                 if isinstance(error, StatusError) and error.code in (404, 409):
                     return  # another pod of that name, or none: the informer tells the worker
-                log.warning(
-                    "status of %s/%s not sent: %s", outbox.pod.metadata.namespace, outbox.pod.metadata.name, error
-                )
+                log.warning("pod %s: the API server was not told: %s", outbox.pod.metadata.name, error)
                 outbox.changed.set()
                 await sleep(self._clock, delay)
                 delay = min(delay * 2, _RETRY_MAX)
 
     async def _send(self, outbox: _Outbox) -> bool:
         """Send what is wanted now; True when the object was deleted."""
-        meta, wanted = outbox.pod.metadata, outbox.wanted
+        wanted = outbox.wanted
         if wanted is not None and wanted != outbox.sent:
-            body = status_patch(outbox.pod, outbox.sent, wanted)
+            await self._send_status(outbox, wanted)
+        if not outbox.delete or outbox.wanted is not wanted:
+            return False
+        meta = outbox.pod.metadata
+        await self._client.delete(PODS, meta.name, meta.namespace, grace_period=0, uid=meta.uid)
+        return True
+
+    async def _send_status(self, outbox: _Outbox, wanted: Json) -> None:
+        meta, body = outbox.pod.metadata, status_patch(outbox.pod, outbox.sent, wanted)
+        try:
             await self._client.patch(
                 PODS, meta.name, body, meta.namespace, kind=PatchType.STRATEGIC, subresource="status"
             )
-            outbox.sent = wanted
-        if not outbox.delete or outbox.wanted is not wanted:
-            return False
-        await self._client.delete(PODS, meta.name, meta.namespace, grace_period=0, uid=meta.uid)
-        return True
+        except StatusError as error:
+            if error.code not in (400, 422):
+                raise
+            # It would be refused again and again, and must not keep the pod from being deleted.
+            log.error("the status of pod %s was refused: %s", meta.name, error)
+        outbox.sent = wanted

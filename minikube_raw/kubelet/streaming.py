@@ -74,12 +74,17 @@ async def stream(socket: web.WebSocketResponse, session: ExecSession) -> None:
             if pumps:
                 # A grandchild may hold the output open for ever; what the process wrote is there within a moment.
                 await asyncio.wait(pumps, timeout=_DRAIN_SECONDS)
+            # Two readers of one socket wait for each other: the closing handshake is close()'s alone.
+            client.cancel()
+            await asyncio.gather(client, return_exceptions=True)
             await send_status(socket, exit_status(process.result()))
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        session.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            session.close()  # also when aiohttp cancels us meanwhile, because the client has left
 
 
 async def _pump(socket: web.WebSocketResponse, channel: int, fd: int) -> None:

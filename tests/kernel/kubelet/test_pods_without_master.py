@@ -1,0 +1,174 @@
+"""`minikube-raw pod …` on a host of its own: pods run, answer, survive a killed agent, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from minikube_raw.kubelet.localagent import options_for
+
+pytestmark = pytest.mark.root
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 5
+  volumes: [{{name: shared, emptyDir: {{}}}}, {{name: info, downwardAPI: {{items: [{{path: n, fieldRef: {{fieldPath: metadata.name}}}}]}}}}]
+  containers:
+  - name: writer
+    image: busybox
+    command: [sh, -c, "echo from $IP > /s/f; trap 'exit 0' TERM; echo started; while true; do sleep 0.05; done"]
+    env: [{{name: IP, valueFrom: {{fieldRef: {{fieldPath: status.podIP}}}}}}]
+    volumeMounts: [{{name: shared, mountPath: /s}}, {{name: info, mountPath: /i}}]
+  - name: reader
+    image: busybox
+    command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.05; done"]
+    volumeMounts: [{{name: shared, mountPath: /s, readOnly: true}}]
+"""
+
+
+class Host:
+    """A network namespace in which the command line is run, and directories of its own."""
+
+    def __init__(self, directory: Path, namespace: int) -> None:
+        self._enter = ["nsenter", f"--net=/proc/{namespace}/ns/net"]
+        self.state, self.run_dir, self._directory = directory / "state", directory / "run", directory
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
+        done = subprocess.run([*self._enter, *command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    def manifest(self, name: str, text: str = POD) -> str:
+        path = self._directory / f"{name}.yaml"
+        path.write_text(text.format(name=name))
+        return str(path)
+
+    def pods(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self("pod", "list", "-o", "json"))["items"]
+        return listed
+
+    def links(self) -> str:
+        return subprocess.run([*self._enter, "ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+
+    def agent(self) -> psutil.Process | None:
+        """The agent, told from those of other hosts by its launcher's directory."""
+        launchers = self.launchers()
+        return launchers[0].parent() if launchers else None
+
+    def launchers(self) -> list[psutil.Process]:
+        """Launchers of this host's pods."""
+        wanted = f"launcher {self.run_dir}"
+        return [each for each in psutil.process_iter(["cmdline"]) if wanted in " ".join(each.info["cmdline"] or ())]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    holder = subprocess.Popen(
+        ["unshare", "-n", "sh", "-c", "ip link set lo up; echo; exec sleep 1000"], stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    made = Host(tmp_path, holder.pid)
+    yield made
+    for each in made.pods():
+        made("pod", "rm", each["metadata"]["name"])
+    gone(made)
+    assert not psutil.wait_procs(made.launchers(), timeout=10)[1]
+    holder.stdout.close()
+    holder.kill()
+    holder.wait()
+
+
+def gone(host: Host) -> None:
+    """Wait until the agent has left; its last act is to remove its run directory."""
+    deadline = time.monotonic() + 20
+    while (host.run_dir / "standalone").exists():
+        assert time.monotonic() < deadline, "the agent has not left"
+        time.sleep(0.02)
+
+
+def test_a_pod_of_two_containers_runs_and_leaves_nothing_behind(host: Host) -> None:
+    before = host.links()
+    mounts = Path("/proc/self/mountinfo").read_text()
+
+    assert host("pod", "run", "-f", host.manifest("two")) == "pod default/two running\n"
+
+    (listed,) = host.pods()
+    ip = listed["status"]["podIP"]
+    assert host("pod", "exec", "two", "-c", "reader", "--", "cat", "/s/f") == f"from {ip}\n"
+    assert host("pod", "exec", "two", "--", "cat", "/i/n") == "two"
+    assert host("pod", "logs", "two") == "started\n"
+    host("pod", "exec", "two", "--", "sh", "-c", "exit 3", status=3)
+    assert "executable file not found" in host("pod", "exec", "two", "--", "nosuch", status=1)
+    assert json.loads(host("trace", "pod", "default/two", "-o", "json"))["start_ms"] > 0
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+    host("pod", "rm", "two")
+    gone(host)
+    assert host.links() == before
+    assert not any(Path("/sys/fs/cgroup").glob(f"*/{options_for(host.state, host.run_dir).cgroup_root}"))
+    assert not list((host.state / "standalone" / "logs").iterdir())
+
+
+def test_a_stopped_pod_stays_listed_with_its_logs(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("one"))
+
+    host("pod", "stop", "one")
+
+    assert [each["status"]["phase"] for each in host.pods()] == ["Succeeded"]
+    assert host("pod", "logs", "one") == "started\n"
+
+
+def test_a_killed_agent_is_replaced_and_no_container_notices(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept"))
+    pid = host("pod", "exec", "kept", "--", "cat", "/proc/1/stat").split()[21]
+    agent = host.agent()
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+    psutil.wait_procs([agent], timeout=10)
+
+    host("pod", "run", "-f", host.manifest("other"))
+
+    statuses = {each["metadata"]["name"]: each["status"] for each in host.pods()}
+    assert [each["restartCount"] for each in statuses["kept"]["containerStatuses"]] == [0, 0]
+    assert host("pod", "exec", "kept", "--", "cat", "/proc/1/stat").split()[21] == pid
+    assert len(host.launchers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: Pod\n  x: [", "is not YAML"),
+        ("kind: Deployment", "Deployment is not a Pod"),
+        ("kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: {{}}}}", "containers"),
+        ("kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: []}}", "at least one of spec.containers"),
+        ("", "holds no pod"),
+    ],
+)
+def test_what_is_no_pod_is_refused_in_one_line_and_starts_nothing(host: Host, text: str, message: str) -> None:
+    complaint = host("pod", "run", "-f", host.manifest("bad", text), status=1)
+
+    assert message in complaint.splitlines()[0]
+    assert not host.run_dir.exists()
+
+
+def test_a_pod_that_cannot_start_says_why(host: Host) -> None:
+    missing = "kind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: nosuch.example/x:1}}]}}"
+
+    complaint = host("pod", "run", "-f", host.manifest("noimage", missing), status=1)
+
+    assert "ErrImagePull" in complaint

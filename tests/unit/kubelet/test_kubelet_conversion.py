@@ -1,0 +1,197 @@
+"""From a Pod's fields to what the runtime is asked for; values compared with what a real kubelet wrote."""
+
+from __future__ import annotations
+
+import pytest
+from pod_builders import pod
+
+from minikube_raw.api.core import ConfigMap, Secret, Service, ServicePort, ServiceSpec
+from minikube_raw.api.meta import ObjectMeta
+from minikube_raw.kubelet import convert, dns, downward, env, qos
+from minikube_raw.kubelet.pods import from_manifest
+from minikube_raw.runtime import cri
+
+NODE = convert.NodeFacts(
+    name="n1",
+    ip="10.243.0.11",
+    cluster=dns.ClusterDNS(("10.96.0.10",)),
+    resolver=cri.DNSConfig(("192.0.2.1",), ("example.org",)),
+    memory_capacity=24_684_092 * 1024,
+    allocatable={"cpu": "2", "memory": "8Gi"},
+)
+GUARANTEED = {"limits": {"cpu": "100m", "memory": "32Mi"}}
+BURSTABLE = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+
+
+def with_resources(*resources: dict) -> object:
+    return pod(containers=[{"name": f"c{n}", "image": "i", "resources": each} for n, each in enumerate(resources)])
+
+
+@pytest.mark.parametrize(
+    ("wish", "parent", "limits", "oom"),
+    [
+        pytest.param(with_resources({}), "kubepods/besteffort/podu1", (2, None, None), 1000, id="best effort"),
+        pytest.param(
+            with_resources(GUARANTEED), "kubepods/podu1", (102, 10_000, 33_554_432), -997, id="guaranteed by limits alone"
+        ),
+        pytest.param(
+            with_resources(BURSTABLE), "kubepods/burstable/podu1", (51, 20_000, 67_108_864), 999, id="burstable"
+        ),
+    ],
+)  # fmt: skip
+def test_qos_decides_cgroup_shares_and_who_is_killed_first(wish, parent, limits, oom) -> None:
+    got = qos.container_resources(wish, wish.spec.containers[0], NODE.memory_capacity)
+
+    assert qos.cgroup_parent(wish) == parent
+    assert (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes) == limits
+    assert got.oom_score_adj == oom
+
+
+def test_a_pod_is_limited_only_if_each_container_is() -> None:
+    both, one = with_resources(GUARANTEED, GUARANTEED), with_resources(GUARANTEED, {})
+
+    assert (qos.pod_resources(both).cpu_quota, qos.pod_resources(both).memory_limit_in_bytes) == (20_000, 67_108_864)
+    assert (qos.pod_resources(one).cpu_quota, qos.pod_resources(one).memory_limit_in_bytes) == (None, None)
+    assert qos.qos_class(one) == "Burstable"
+
+
+def test_service_variables_are_dockers_links_and_kubernetes_own() -> None:
+    ports = (ServicePort(name="http-x", port=80), ServicePort(name="udp", port=53, protocol="UDP"))
+    service = Service(metadata=ObjectMeta(name="my-svc"), spec=ServiceSpec(cluster_ip="10.96.0.9", ports=ports))
+
+    assert env.service_variables([service]) == {
+        "MY_SVC_SERVICE_HOST": "10.96.0.9",
+        "MY_SVC_SERVICE_PORT": "80",
+        "MY_SVC_SERVICE_PORT_HTTP_X": "80",
+        "MY_SVC_SERVICE_PORT_UDP": "53",
+        "MY_SVC_PORT": "tcp://10.96.0.9:80",
+        "MY_SVC_PORT_80_TCP": "tcp://10.96.0.9:80",
+        "MY_SVC_PORT_80_TCP_PROTO": "tcp",
+        "MY_SVC_PORT_80_TCP_PORT": "80",
+        "MY_SVC_PORT_80_TCP_ADDR": "10.96.0.9",
+        "MY_SVC_PORT_53_UDP": "udp://10.96.0.9:53",
+        "MY_SVC_PORT_53_UDP_PROTO": "udp",
+        "MY_SVC_PORT_53_UDP_PORT": "53",
+        "MY_SVC_PORT_53_UDP_ADDR": "10.96.0.9",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$(A)-$(C)-$$(A)", "x-$(C)-$(A)"),
+        ("$$$$", "$$"),
+        ("$A $(", "$A $("),
+        ("$(NONE)", "$(NONE)"),
+    ],
+)
+def test_references_expand_to_earlier_variables(text, expanded) -> None:
+    assert env.expand(text, {"A": "x"}) == expanded
+
+
+def test_variables_come_from_fields_config_maps_and_secrets() -> None:
+    variables = [
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "LAB", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['l']"}}},
+        {"name": "PIP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "LC", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        {"name": "RCM", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}},
+        {"name": "CM", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}},
+        {"name": "SEC", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "k"}}},
+        {"name": "OPT", "valueFrom": {"secretKeyRef": {"name": "nosuch", "key": "k", "optional": True}}},
+        {"name": "ALL", "value": "$(NAME)/$(P_a)"},
+    ]
+    sources = [{"prefix": "P_", "configMapRef": {"name": "cm"}}]
+    spec = {"name": "c", "env": variables, "envFrom": sources, "resources": {"requests": {"cpu": "50m"}}}
+    wish = pod(containers=[spec], metadata={"labels": {"l": "v1"}})
+    referred = env.Referred({"cm": ConfigMap(data={"k": "v", "a": "b"})}, {"sec": Secret(data={"k": "cw=="})})
+
+    got = convert.variables(wish, wish.spec.containers[0], referred, downward.Addresses("h", ("10.244.1.5",)), NODE)
+
+    assert got == {
+        "P_k": "v",
+        "P_a": "b",
+        "NAME": "p",
+        "LAB": "v1",
+        "PIP": "10.244.1.5",
+        "LC": "2",
+        "RCM": "50",
+        "CM": "v",
+        "SEC": "s",
+        "ALL": "p/b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ({"configMapKeyRef": {"name": "nosuch", "key": "k"}}, 'configmap "nosuch" not found'),
+        ({"secretKeyRef": {"name": "nosuch", "key": "k"}}, 'secret "nosuch" not found'),
+        ({"configMapKeyRef": {"name": "cm", "key": "nokey"}}, "couldn't find key nokey in ConfigMap ns/cm"),
+    ],
+)
+def test_what_is_missing_is_said_in_kubernetes_words(reference, message) -> None:
+    wish = pod(containers=[{"name": "c", "env": [{"name": "A", "valueFrom": reference}]}])
+    referred = env.Referred({"cm": ConfigMap(data={"k": "v"})})
+
+    with pytest.raises(env.ConfigError, match=message):
+        convert.variables(wish, wish.spec.containers[0], referred, downward.Addresses("h"), NODE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param(
+            {},
+            cri.DNSConfig(
+                ("10.96.0.10",),
+                ("ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org"),
+                ("ndots:5",),
+            ),
+            id="ClusterFirst",
+        ),
+        pytest.param({"dnsPolicy": "Default"}, NODE.resolver, id="Default"),
+        pytest.param({"hostNetwork": True}, NODE.resolver, id="ClusterFirst with hostNetwork is the node's"),
+        pytest.param(
+            {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.2.3.4"], "options": [{"name": "ndots", "value": "2"}]}},
+            cri.DNSConfig(("1.2.3.4",), (), ("ndots:2",)),
+            id="None",
+        ),
+    ],
+)  # fmt: skip
+def test_resolv_conf_by_policy(spec, expected) -> None:
+    assert dns.pod_dns(pod(**spec), NODE.cluster, NODE.resolver) == expected
+
+
+def test_a_sandbox_config_says_which_namespaces_are_the_nodes() -> None:
+    config = convert.sandbox_config(pod(hostNetwork=True, hostPID=True), 2, "/logs", NODE)
+
+    assert config.namespaces == cri.NamespaceOption(cri.NamespaceMode.NODE, cri.NamespaceMode.NODE)
+    assert (config.hostname, config.attempt) == ("n1", 2)
+
+
+def test_a_containers_security_context_goes_before_the_pods() -> None:
+    container = {"name": "c", "securityContext": {"runAsUser": 7, "allowPrivilegeEscalation": False}}
+    shared = {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]}
+    wish = pod(containers=[container], securityContext=shared)
+
+    config = convert.container_config(wish, wish.spec.containers[0], 0, convert.Prepared("sha256:abc"), NODE)
+
+    assert (config.security.run_as_user, config.security.run_as_group) == (7, 2)
+    assert config.security.supplemental_groups == (4, 3)
+    assert config.security.no_new_privs
+
+
+def test_commands_are_expanded_with_the_containers_own_variables() -> None:
+    wish = pod(containers=[{"name": "c", "command": ["echo", "$(A)"], "args": ["$$(A)"]}])
+
+    config = convert.container_config(wish, wish.spec.containers[0], 1, convert.Prepared("i", {"A": "x"}), NODE)
+
+    assert (config.command, config.args, config.log_path) == (("echo", "x"), ("$(A)",), "c/1.log")
+
+
+def test_annotations_are_quoted_as_go_does() -> None:
+    annotations = {"a": 'line1\nline"2"\\té'}
+    wish = from_manifest({"metadata": {"name": "p", "annotations": annotations}, "spec": {}})
+
+    assert downward.field(wish, "metadata.annotations", downward.Addresses("h")) == 'a="line1\\nline\\"2\\"\\\\té"'
