@@ -10,12 +10,12 @@ import os
 import time
 from contextlib import suppress
 
-from minikube_raw.linux import fds, mounts, namespaces, pidfd, signals, terminals
+from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
 from . import atomic, init, sandbox, wire
 from .logs import LogFile
-from .loop import READABLE, WRITABLE
+from .loop import HUNG_UP, READABLE, WRITABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +49,14 @@ if TYPE_CHECKING:
         def ended(self, container: Container) -> None:
             """A container has ended."""
 
+        def exit_code_of_orphan(self, pid: int) -> int | None:
+            """The exit code of a process the launcher inherited."""
+            ...
+
 
 PIPE_SIZE = 1 << 20
+# How long whoever inherited a process may take to reap it; kernels before 6.15 would not tell us even then.
+REAP_SECONDS, REAP_SECONDS_UNTOLD = 5.0, 0.2
 _CHUNK = 1 << 16
 UNKNOWN_EXIT = 137  # what Kubernetes reports with ContainerStatusUnknown
 
@@ -285,19 +291,27 @@ class Container:
 
     def _ended(self) -> None:
         self.pod.loop.forget(self.pidfd)
-        code = self._exit_code()
-        self.finish(UNKNOWN_EXIT if code is None else code, known=code is not None)
-
-    def _exit_code(self) -> int | None:
         try:
             code, by_signal = pidfd.reap(self.pidfd)
-        except ChildProcessError:
-            status = pidfd.exit_info(self.pidfd)
-            if status is None:
-                return None
+        except ChildProcessError:  # we took it over: whoever inherited it must reap it before anybody can know
+            self.pod.loop.watch(self.pidfd, self._reaped, HUNG_UP)
+            told = features.pidfd_info_exit()
+            self.pod.loop.call_later(REAP_SECONDS if told else REAP_SECONDS_UNTOLD, self._reaped)
+        else:
+            self.finish(128 + by_signal if by_signal else code)
+
+    def _reaped(self) -> None:
+        """Asks the kernel, or on kernels before 6.15 the launcher, how a process ended that is not our child."""
+        if self.exit is not None:
+            return
+        self.pod.loop.forget(self.pidfd)
+        status = pidfd.exit_info(self.pidfd)
+        if status is None:
+            code = self.pod.exit_code_of_orphan(self.pid)
+        else:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        return 128 + by_signal if by_signal else code
+            code = code if code >= 0 else 128 - code
+        self.finish(UNKNOWN_EXIT if code is None else code, known=code is not None)
 
     def finish(self, code: int, *, known: bool = True, error: str = "", reason: str = "") -> None:
         """Writes the exit record, after the output is drained and before anybody is told."""

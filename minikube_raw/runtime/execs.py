@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import fds, pidfd
+from minikube_raw.linux import fds, pidfd, signals
 
 from . import init, wire
 
@@ -97,6 +97,10 @@ class Exec:
             self.answer({"pid": self.pid, "steps": self._steps}, self.to_client)
             self.pod.loop.watch(self.pidfd, self._exited)
         wire.close(self.to_client)
+
+    def kill(self) -> None:
+        """Sends SIGKILL to the process itself; its end is told as any other."""
+        pidfd.send_signal(self.pidfd, signals.SIGKILL)
 
     def _exited(self) -> None:
         self.pod.loop.forget(self.pidfd)

@@ -70,7 +70,8 @@ class Keeper:
         self._clients: dict[int, socket] = {}
         self._held: dict[str, int] = {}  # what the launcher holds for us too, in case it has to be told again
         self._launcher: socket | None = None
-        self._execs = 0
+        self._execs: dict[int, Exec] = {}
+        self._last_exec = 0
 
     def serve(self, connection: socket) -> None:
         """Makes (or takes over) the sandbox, answers on `connection`, and serves clients until told to quit."""
@@ -209,6 +210,10 @@ class Keeper:
             self._start(message["container"], received, answer)
         elif operation == "exec":
             self._exec(message, answer, connection)
+        elif operation == "kill exec":
+            if message["exec"] in self._execs:
+                self._execs[message["exec"]].kill()
+            answer({})
         elif operation == "hello":
             answer(self._hello())
         elif operation == "forget":
@@ -259,16 +264,19 @@ class Keeper:
         if container is None or container.exit is not None or not container.started_at:
             answer({"error": "the container is not running", "reason": "NotRunning"})
             return
-        self._execs += 1
-        number = self._execs
+        self._last_exec += 1
+        number = self._last_exec
 
         def started(result: Request, descriptors: Any = ()) -> None:
+            if "error" in result:
+                del self._execs[number]
             answer({"exec": number, **result}, descriptors)
 
         def ended(code: int) -> None:
+            del self._execs[number]
             self._send(connection, {"event": "exec exited", "exec": number, "exit_code": code})
 
-        Exec(self, container, message, started, ended)
+        self._execs[number] = Exec(self, container, message, started, ended)
 
     # The launcher.
 
@@ -296,6 +304,19 @@ class Keeper:
                 wire.send(self._launcher, message, descriptors)
             except OSError:
                 self._launcher_gone()
+
+    def exit_code_of_orphan(self, pid: int) -> int | None:
+        """Asks the launcher, which inherits the children of a keeper that dies; None if it does not know (any more)."""
+        if self._launcher is None:
+            return None
+        try:
+            wire.send(self._launcher, {"op": "exit code", "pid": pid})
+            message, _ = wire.receive(self._launcher)
+        except OSError:  # it has just died
+            self._launcher_gone()
+            return None
+        code: int | None = message["exit_code"]
+        return code
 
     def _take_held(self) -> dict[str, int]:
         """Asks the launcher for the descriptors it holds for this sandbox."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
+HUNG_UP = 0  # POLLHUP and POLLERR are always told
 
 
 class Loop:

@@ -21,10 +21,11 @@ class Session:
         tty: bool,
         stdin: bool,
         resize: Callable[[int, int], Awaitable[None]] | None = None,
+        kill: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         left = list(descriptors)
         self._owned = list(descriptors)
-        self._ended, self._tty, self._resize = ended, tty, resize
+        self._ended, self._tty, self._resize, self._kill = ended, tty, resize, kill
         self.stdin: int | None = left[0] if tty else left.pop(0) if stdin else None
         self.stdout: int | None = left[0] if tty or left else None
         self.stderr: int | None = left[1] if not tty and len(left) > 1 else None
@@ -35,6 +36,11 @@ class Session:
             await self._resize(width, height)
         elif self._tty and self.stdin is not None:
             terminals.set_size(self.stdin, width, height)
+
+    async def kill(self) -> None:
+        """Ends an exec'd process by SIGKILL; a container's own first process is left to StopContainer."""
+        if self._kill is not None:
+            await self._kill()
 
     def close_stdin(self) -> None:
         """Ends the process's input and leaves its output open; with a terminal there is no such half."""

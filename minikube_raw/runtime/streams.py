@@ -36,15 +36,22 @@ class Streams:
             wire.close(descriptors)
             text = f"failed to exec in container: unable to start container process: {answer['error']}"
             raise RuntimeServiceError(answer.get("reason", "ExecError"), text)
-        return Session(descriptors, sandbox.exec_ended(answer["exec"]), tty=tty, stdin=stdin)
+
+        async def kill() -> None:
+            await self._keepers.ask(sandbox, {"op": "kill exec", "exec": answer["exec"]})
+
+        return Session(descriptors, sandbox.exec_ended(answer["exec"]), tty=tty, stdin=stdin, kill=kill)
 
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
-        """ExecSync. Raises TimeoutError when the command has not ended after `timeout` seconds; 0 is no limit."""
+        """ExecSync. A command that has not ended after `timeout` seconds (0 is no limit) is killed: TimeoutError."""
         session = await self.exec(container_id, command)
         try:
             async with asyncio.timeout(timeout or None):
                 stdout, stderr = await asyncio.gather(read_all(session.stdout), read_all(session.stderr))
                 return ExecResult(stdout, stderr, await session.wait())
+        except TimeoutError:
+            await session.kill()
+            raise
         finally:
             session.close()
 

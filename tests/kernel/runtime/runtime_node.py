@@ -7,8 +7,9 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ class Node:
         argv = launcher_argv(
             self.run, self.state, self.logs, self.images.images["busybox"][0], cgroup=f"{self.cgroup}/system"
         )
-        self.launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        with open(self.logs / "launcher.log", "ab") as log:
+            self.launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     async def wait_for_launcher(self) -> None:
         while True:
@@ -178,7 +180,8 @@ class Node:
         return text
 
     def kill_everything(self) -> None:
-        """Ends all processes of the node, however a test left it."""
+        """Ends all processes of the node, however a test left it, and shows what they had to say."""
+        sys.stderr.write((self.logs / "launcher.log").read_text())
         for _ in range(2):
             with contextlib.suppress(OSError):
                 manager(self.cgroup).kill_all(5)
@@ -192,8 +195,8 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(directory: Path) -> AsyncIterator[tuple[Node, Runtime]]:
-    node = Node(directory)
+async def running_node(directory: Path, kind: type[Node] = Node) -> AsyncIterator[tuple[Node, Runtime]]:
+    node = kind(directory)
     try:
         node.start_launcher()
         await node.wait_for_launcher()
@@ -226,6 +229,13 @@ async def ended(runtime: Runtime, container_id: str, timeout: float = 20) -> Con
     assert status is not None
     assert status.state is ContainerState.EXITED
     return status
+
+
+async def eventually(true: Callable[[], bool], timeout: float = 10) -> None:
+    """Waits for what has no event here: a file that another process writes."""
+    async with asyncio.timeout(timeout):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 SHARED_PID = NamespaceOption(pid=NamespaceMode.POD)

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 import pytest
-from runtime_node import SHARED_PID, Node, container, ended, run_to_end
+from runtime_node import SHARED_PID, Node, container, ended, eventually, run_to_end
 
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.manifests import ImageConfig
@@ -175,7 +174,7 @@ async def test_nothing_is_mounted_over_proc(node: Node, runtime: Runtime, tmp_pa
     link = node.images.images["busybox"][0] / "link"
     link.symlink_to("/proc/tty")
     (tmp_path / "data").mkdir()
-    with pytest.raises(RuntimeServiceError, match="inside /proc|no such file"):
+    with pytest.raises(RuntimeServiceError, match=r"inside /proc|no such file"):
         await say(node, runtime, "true", mounts=(Mount(place, str(tmp_path / "data")),))
 
 
@@ -228,13 +227,11 @@ async def test_stop_heeds_the_stop_signal_and_kills_what_ignores_it(node: Node, 
     assert statuses["stubborn"].exit_code == 137
 
 
-async def wait_for_output(node: Node, runtime: Runtime, container_id: str, text: str, timeout: float = 10) -> None:
+async def wait_for_output(node: Node, runtime: Runtime, container_id: str, text: str) -> None:
     """Waits until the log has a text: the log file is the only event there is for that."""
     status = await runtime.container_status(container_id)
     assert status is not None
-    async with asyncio.timeout(timeout):
-        while not os.path.exists(status.log_path) or text not in node.output(status):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: os.path.exists(status.log_path) and text in node.output(status))
 
 
 async def test_containers_of_a_pod_share_host_name_memory_and_network_but_not_processes(
@@ -320,7 +317,7 @@ async def test_a_network_that_fails_leaves_nothing(node: Node, runtime: Runtime)
         raise RuntimeError("no addresses left")
 
     node.network.add = refuse  # type: ignore[method-assign]
-    with pytest.raises(RuntimeServiceError, match="failed to setup network for sandbox .*no addresses left"):
+    with pytest.raises(RuntimeServiceError, match=r"failed to setup network for sandbox .*no addresses left"):
         await runtime.run_pod_sandbox(node.pod())
     await runtime.settled()
     assert list((node.run / "netns").iterdir()) == []

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+from runtime_node import Node, container, ended, eventually
+
+from minikube_raw.linux import pidfd
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.runtime import wire
+from minikube_raw.runtime.cri import ContainerState, SandboxState
+from minikube_raw.runtime.launching import launcher_socket
+from minikube_raw.runtime.service import Runtime
+
+pytestmark = pytest.mark.root
+
+
+def keeper_pid(runtime: Runtime, sandbox: str) -> int:
+    """The keeper, found by its socket as the kernel knows it."""
+    with wire.connect(runtime._state.layout.keeper_socket(sandbox)) as connection:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("3i", credentials)[0])
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until it is gone."""
+    process = os.pidfd_open(pid)
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    assert pidfd.has_ended(process, 5)
+    os.close(process)
+
+
+async def start(node: Node, runtime: Runtime, *command: str, **changes: object) -> tuple[str, str]:
+    sandbox = await runtime.run_pod_sandbox(node.pod("crash"))
+    created = await runtime.create_container(sandbox, container(*command, **changes))
+    await runtime.start_container(created)
+    return sandbox, created
+
+
+async def restart_kubelet(node: Node, runtime: Runtime) -> Runtime:
+    """What is left of a kubelet that was killed: nothing but records; a new one reads them."""
+    await runtime.close()
+    fresh = node.make_runtime()
+    await fresh.start()
+    return fresh
+
+
+COUNTER = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo $i; done; exit 42"
+
+
+async def counting(node: Node, runtime: Runtime) -> tuple[str, str]:
+    sandbox, created = await start(node, runtime, "sh", "-c", COUNTER)
+    await grown(node, runtime, created)
+    return sandbox, created
+
+
+async def grown(node: Node, runtime: Runtime, created: str) -> None:
+    """Waits until the container's log has grown: its output flows."""
+    status = await runtime.container_status(created)
+    assert status is not None
+    size = os.path.getsize(status.log_path) if os.path.exists(status.log_path) else 0
+    await eventually(lambda: os.path.exists(status.log_path) and os.path.getsize(status.log_path) > size)
+
+
+async def stop_counting_and_compare(node: Node, runtime: Runtime, created: str) -> None:
+    """Ends the counter from inside: its log must have every number once, and its exit code be its own."""
+    await runtime.exec_sync(created, ["touch", "/tmp/stop"])
+    status = await ended(runtime, created)
+    numbers = node.output(status).split()
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    assert status.exit_code == 42
+
+
+async def test_a_killed_kubelet_loses_nothing_and_finds_everything(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await counting(node, runtime)
+    before = await runtime.container_status(created)
+    fresh = await restart_kubelet(node, runtime)
+    try:
+        assert await fresh.container_status(created) == before
+        assert [status.state for status in await fresh.list_pod_sandboxes()] == [SandboxState.READY]
+        await stop_counting_and_compare(node, fresh, created)
+        await fresh.remove_pod_sandbox(sandbox)
+    finally:
+        await fresh.close()
+
+
+async def test_an_end_while_no_kubelet_was_there_is_known_afterwards(node: Node, runtime: Runtime) -> None:
+    _sandbox, created = await start(node, runtime, "sh", "-c", "cat; exit 17", stdin=True, stdin_once=True)
+    session = await runtime.attach(created)
+    await runtime.close()
+    session.close()
+    record = Path(runtime._state.layout.exit_record(created))
+    await eventually(record.exists)
+    fresh = node.make_runtime()
+    await fresh.start()
+    status = await fresh.container_status(created)
+    await fresh.close()
+    assert status is not None
+    assert (status.state, status.exit_code) == (ContainerState.EXITED, 17)
+
+
+async def test_a_killed_launcher_refuses_connections_and_disturbs_nobody(node: Node, runtime: Runtime) -> None:
+    _, created = await counting(node, runtime)
+    assert node.launcher is not None
+    node.launcher.kill()
+    node.launcher.wait()
+    with pytest.raises(ConnectionRefusedError):
+        wire.connect(launcher_socket(node.run))
+    await grown(node, runtime, created)
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+    node.start_launcher()
+    another = await runtime.run_pod_sandbox(node.pod("another"))
+    assert another
+    await stop_counting_and_compare(node, runtime, created)
+
+
+async def test_a_killed_keeper_is_replaced_and_no_line_is_lost(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await counting(node, runtime)
+    before = await runtime.container_status(created)
+    await kill_keeper(runtime, sandbox)
+    await grown(node, runtime, created)
+    after = await runtime.container_status(created)
+    assert after == before
+    await stop_counting_and_compare(node, runtime, created)
+    second = await runtime.create_container(sandbox, container("sh", "-c", "hostname; ls /dev/shm", name="second"))
+    await runtime.start_container(second)
+    assert node.output(await ended(runtime, second)) == "crash\n"
+
+
+async def test_shared_memory_and_name_outlive_the_keeper(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await start(node, runtime, "sh", "-c", "echo kept > /dev/shm/it; exec sleep 100")
+    first = await runtime.exec_sync(
+        created, ["sh", "-c", "until cat /dev/shm/it; do :; done 2>/dev/null; readlink /proc/self/ns/ipc"]
+    )
+    await kill_keeper(runtime, sandbox)
+    second = await runtime.create_container(
+        sandbox, container("sh", "-c", "cat /dev/shm/it; readlink /proc/self/ns/ipc", name="second")
+    )
+    await runtime.start_container(second)
+    assert node.output(await ended(runtime, second)) == first.stdout.decode()
+
+
+async def kill_keeper(runtime: Runtime, sandbox: str) -> None:
+    """Kills it and waits until another has taken over."""
+    old = runtime._state.sandboxes[sandbox].peer
+    kill(keeper_pid(runtime, sandbox))
+    await eventually(lambda: runtime._state.sandboxes[sandbox].peer not in (None, old))
+    await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
+
+
+async def test_keeper_launcher_and_kubelet_killed_at_once_leave_the_container_running(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created = await counting(node, runtime)
+    before = await runtime.container_status(created)
+    assert node.launcher is not None
+    keeper = keeper_pid(runtime, sandbox)
+    await runtime.close()
+    node.launcher.kill()
+    kill(keeper)
+    node.launcher.wait()
+    node.start_launcher()
+    await node.wait_for_launcher()
+    fresh = node.make_runtime()
+    await fresh.start()
+    try:
+        after = await fresh.container_status(created)
+        assert after == before
+        await fresh.exec_sync(created, ["touch", "/tmp/stop"])
+        assert (await ended(fresh, created)).exit_code == 42
+    finally:
+        await fresh.close()
+
+
+async def test_a_container_with_a_terminal_survives_its_keeper(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await start(
+        node, runtime, "sh", "-c", "while read x; do echo got $x; done", tty=True, stdin=True
+    )
+    await kill_keeper(runtime, sandbox)
+    session = await runtime.attach(created)
+    assert session.stdin is not None
+    os.write(session.stdin, b"after\n")
+    status = await runtime.container_status(created)
+    assert status is not None
+    await eventually(lambda: "got after" in node.output(status))
+    session.close()
+
+
+async def test_a_keeper_holds_only_its_own_descriptors_and_shows_its_pod(node: Node, runtime: Runtime) -> None:
+    for name in ("a", "b", "c"):
+        sandbox = await runtime.run_pod_sandbox(node.pod(name))
+        created = await runtime.create_container(sandbox, container("sleep", "100"))
+        await runtime.start_container(created)
+    pid = keeper_pid(runtime, sandbox)
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    named = [link for link in links if link.startswith("/") and "/dev/null" not in link]
+    ours = [runtime._state.layout.container(created), node.logs.as_posix()]
+    assert [link for link in named if not link.startswith(tuple(ours))] == []
+    assert sum("net:[" in link for link in links) <= 1
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == b"keeper default/c"
+
+
+async def test_start_sweeps_what_no_record_owns(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await start(node, runtime, "sleep", "100")
+    kept = await runtime.container_status(created)
+    stray = "e" * 64
+    manager(f"{node.cgroup}/kubepods/podgone/{stray}").create()
+    for path in (f"run/sandboxes/{stray}", f"run/containers/{stray}", f"state/containers/{stray}/upper"):
+        (node.run.parent / path).mkdir(parents=True)
+    (node.run / "netns" / stray).touch()
+    (node.state / "records/exits" / f"{stray}.json").write_text('{"exit_code": 0, "finished_at": 1}')
+    fresh = await restart_kubelet(node, runtime)
+    assert await fresh.container_status(created) == kept
+    await fresh.close()
+    assert [path for path in (*node.run.rglob("*"), *node.state.rglob("*")) if stray in path.as_posix()] == []
+    assert not manager(f"{node.cgroup}/kubepods/podgone").exists()
+    assert sandbox
+
+
+async def test_a_half_written_record_is_set_aside_and_the_rest_goes_on(node: Node, runtime: Runtime) -> None:
+    _, created = await start(node, runtime, "sleep", "100")
+    broken = node.state / "records/sandboxes" / ("f" * 64 + ".json")
+    broken.write_text('{"id": "fff')
+    fresh = await restart_kubelet(node, runtime)
+    status = await fresh.container_status(created)
+    await fresh.close()
+    assert status is not None
+    assert status.state is ContainerState.RUNNING
+    assert len(fresh.warnings) == 1
+    assert "cannot be read" in fresh.warnings[0]
+    assert not broken.exists()
+    assert broken.with_name(broken.name + ".unreadable").read_text() == '{"id": "fff'
+
+
+async def test_after_a_power_cut_nothing_of_before_is_believed(
+    node: Node, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, created = await start(node, runtime, "sleep", "100")
+    await runtime.close()
+    monkeypatch.setattr(pidfd, "_boot_id", "another boot")
+    fresh = node.make_runtime()
+    await fresh.start()
+    status = await fresh.container_status(created)
+    assert status is not None
+    assert (status.state, status.exit_code, status.reason) == (ContainerState.EXITED, 137, "ContainerStatusUnknown")
+    assert [found.state for found in await fresh.list_pod_sandboxes()] == [SandboxState.NOTREADY]
+    await fresh.remove_pod_sandbox(sandbox)
+    await fresh.settled()
+    assert await fresh.list_pod_sandboxes() == []
+    await fresh.close()
