@@ -50,7 +50,6 @@ def switch(http: web.BaseRequest, protocol: str, *, max_streams: int) -> Session
     transport = http.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
-    assert isinstance(transport, asyncio.Transport)
     session = _UpgradedSession(http.protocol, max_streams=max_streams)
     lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {SPDY}"]
     if protocol:
