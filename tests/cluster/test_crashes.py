@@ -34,7 +34,7 @@ def ready(cluster: Cluster, namespace: str, name: str) -> None:
 
 
 def test_a_killed_process_is_restarted_and_counted(cluster: Cluster, namespace: str, apply: Apply) -> None:
-    apply(pod("phoenix", "sleep 3600 & wait"))
+    apply(pod("phoenix", "sleep 3600 & wait $!"))
     ready(cluster, namespace, "phoenix")
     cluster.kubectl("-n", namespace, "exec", "phoenix", "--", "sh", "-c", "kill -TERM $(pidof sleep)")
     status = until(
@@ -58,8 +58,8 @@ def test_killing_one_of_our_processes_leaves_containers_and_output_alone(
         os.kill(victim, signal.SIGKILL)
     cluster.cli("start")
     until(
-        lambda: cluster.kubectl("-n", namespace, "logs", "steady", "--tail=1", check=False).stdout.strip() or "0",
-        lambda last: int(last) > 60,
+        lambda: cluster.kubectl("-n", namespace, "logs", "steady", "--tail=1", check=False).stdout.split() or ["0"],
+        lambda last: int(last[-1]) > 60,
         seconds=30,
     )
     lines = cluster.kubectl("-n", namespace, "logs", "steady").stdout.split()

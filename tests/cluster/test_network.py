@@ -36,7 +36,7 @@ def test_pods_see_each_others_real_addresses(cluster: Cluster, pods: Iterator[st
     namespace = next(pods)
     target = address(cluster, namespace, server)
     url = f"http://{target}/cgi-bin/who"
-    seen = cluster.kubectl("-n", namespace, "exec", client, "--", "wget", "-qO-", "-T", "5", url).stdout.strip()
+    seen = cluster.kubectl("-n", namespace, "exec", client, "--", "timeout", "5", "wget", "-qO-", url).stdout.strip()
     assert seen == address(cluster, namespace, client)
 
 
@@ -44,7 +44,7 @@ def test_large_packets_cross_the_overlay(cluster: Cluster, pods: Iterator[str]) 
     namespace = next(pods)
     write = "dd if=/dev/zero of=/www/big bs=1M count=8 2>/dev/null"
     cluster.kubectl("-n", namespace, "exec", "b", "--", "sh", "-c", write)
-    fetch = f"wget -qO- -T 5 http://{address(cluster, namespace, 'b')}/big | wc -c"
+    fetch = f"timeout 20 wget -qO- http://{address(cluster, namespace, 'b')}/big | wc -c"
     assert cluster.kubectl("-n", namespace, "exec", "a1", "--", "sh", "-c", fetch).stdout.strip() == str(8 << 20)
 
 
@@ -61,7 +61,7 @@ def test_a_dropping_forward_chain_on_the_host_does_not_cut_nodes_apart(cluster: 
     subprocess.run(["nft", "-f", "-"], input=chain, text=True, check=True)
     try:
         url = f"http://{address(cluster, namespace, 'b')}/cgi-bin/who"
-        seen = cluster.kubectl("-n", namespace, "exec", "a1", "--", "wget", "-qO-", "-T", "5", url).stdout.strip()
+        seen = cluster.kubectl("-n", namespace, "exec", "a1", "--", "timeout", "5", "wget", "-qO-", url).stdout.strip()
         assert seen == address(cluster, namespace, "a1")
     finally:
         subprocess.run(["nft", "delete", "table", "inet", "other"], check=True)
