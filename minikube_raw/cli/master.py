@@ -42,7 +42,9 @@ def master() -> None:
 
 
 @master.command()
-@click.option("--config", type=click.Path(path_type=Path), help="JSON file of options.  [default: STATE/master/master.json]")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="JSON file of options.  [default: STATE/master/master.json]"
+)
 @click.pass_obj
 def run(options: Options, config: Path | None) -> None:
     """Serve the API and run scheduler and controllers until SIGTERM."""

@@ -44,7 +44,9 @@ class Underlay:
                 self._connect_host(inside, host, netns, switch.index)
         finally:
             os.close(netns)
-        masquerade.ensure_subnet(self._record.underlay, exclude=(self._record.underlay, self._record.pod_cidr), table=self._table)
+        masquerade.ensure_subnet(
+            self._record.underlay, exclude=(self._record.underlay, self._record.pod_cidr), table=self._table
+        )
 
     def plug(self, node: NodeRecord, machine_netns: int) -> None:
         """Connect a machine: its end is eth0 with the node's address, and its default route is the host."""

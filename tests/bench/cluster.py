@@ -36,9 +36,21 @@ def measure() -> list[report.Section]:
     times = [
         report.Figure("`up --nodes 1`, nothing → Ready", f"{one:.2f} s", "≤ 1.5 s", "Kubernetes' bare processes 2.8 s"),
         report.Figure("`up --nodes 3`, nothing → Ready", f"{three:.2f} s", "≤ 5 s"),
-        report.Figure("pod create → Ready, API level", report.milliseconds(creates), "≤ 50 ms", f"{CREATES} one at a time; Kubernetes 474 ms"),
-        report.Figure("`kubectl apply` → Ready", report.milliseconds(applies), "≤ 350 ms", "two kubectl processes included; Kubernetes 0.9 s"),
-        report.Figure("Deployment of 30 on one node, apply → all Ready", f"{deployment:.2f} s", "≤ 1.0 s", "Kubernetes 4.3 s"),
+        report.Figure(
+            "pod create → Ready, API level",
+            report.milliseconds(creates),
+            "≤ 50 ms",
+            f"{CREATES} one at a time; Kubernetes 474 ms",
+        ),
+        report.Figure(
+            "`kubectl apply` → Ready",
+            report.milliseconds(applies),
+            "≤ 350 ms",
+            "two kubectl processes included; Kubernetes 0.9 s",
+        ),
+        report.Figure(
+            "Deployment of 30 on one node, apply → all Ready", f"{deployment:.2f} s", "≤ 1.0 s", "Kubernetes 4.3 s"
+        ),
         report.Figure("100 pods asked of one node at once", f"{rate:.0f} pods/s", "≥ 40 pods/s"),
     ]
     figures = "Kubernetes' figures are 1.36 with containerd on a machine of this size, medians, from an earlier run elsewhere."
@@ -121,7 +133,9 @@ async def ready(client: Client, names: set[str] | None, *, count: int = 0, selec
 
     if enough():
         return
-    async for _, found in client.watch(PODS, "default", resource_version=page.metadata.resource_version, label_selector=selector):
+    async for _, found in client.watch(
+        PODS, "default", resource_version=page.metadata.resource_version, label_selector=selector
+    ):
         if is_ready(found):
             done.add(found.metadata.name)
         if enough():
@@ -159,7 +173,9 @@ def idle_figures(cluster: LabCluster) -> report.Section:
         value = f"RSS {rss:.1f} MB, PSS {shared:.1f} MB, CPU {cpu:.2f} %"
         rows.append(report.Figure(f"{role} ({len(members)})", value, budgets.get(role, "")))
     rows.append(report.Figure("CPU of all together", f"{total:.2f} % of a core", "≤ 1 %", "Kubernetes 3.7 %"))
-    return report.Section("Idle", f"One node, two pods, nothing happening for {IDLE_SECONDS} s. Kubernetes: 839 MB.", rows)
+    return report.Section(
+        "Idle", f"One node, two pods, nothing happening for {IDLE_SECONDS} s. Kubernetes: 839 MB.", rows
+    )
 
 
 def cpu_seconds(pid: int) -> float:

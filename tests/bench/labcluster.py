@@ -49,7 +49,9 @@ class LabCluster:
         self.seconds = time.perf_counter() - began
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.cli("down", "--name", NAME)
         self._folder.cleanup()
 
@@ -66,7 +68,9 @@ class LabCluster:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it printed."""
         command = ["kubectl", *arguments]
-        return subprocess.run(command, env=self.environment, input=stdin, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.environment, input=stdin, check=True, capture_output=True, text=True
+        ).stdout
 
     def processes(self) -> list[dict[str, Any]]:
         """The processes of `status -o json`."""

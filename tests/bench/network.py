@@ -36,10 +36,41 @@ def by_hand(prefix: str) -> None:
         peer = 3 - n
         _run("ip", "-n", node, "addr", "add", f"10.250.0.{n}/24", "dev", "eth0")
         _run("ip", "-n", node, "link", "set", "eth0", "up")
-        _run("ip", "-n", node, "link", "add", "vx", "type", "vxlan", "id", "7", "dstport", "4789", "local", f"10.250.0.{n}", "dev", "eth0", "nolearning")
+        _run(
+            "ip",
+            "-n",
+            node,
+            "link",
+            "add",
+            "vx",
+            "type",
+            "vxlan",
+            "id",
+            "7",
+            "dstport",
+            "4789",
+            "local",
+            f"10.250.0.{n}",
+            "dev",
+            "eth0",
+            "nolearning",
+        )
         _run("ip", "-n", node, "link", "set", "vx", "address", f"02:00:00:00:00:0{n}", "up")
         _run("ip", "-n", node, "addr", "add", f"10.251.{n}.0/32", "dev", "vx")
-        _run("ip", "-n", node, "neigh", "add", f"10.251.{peer}.0", "lladdr", f"02:00:00:00:00:0{peer}", "dev", "vx", "nud", "permanent")
+        _run(
+            "ip",
+            "-n",
+            node,
+            "neigh",
+            "add",
+            f"10.251.{peer}.0",
+            "lladdr",
+            f"02:00:00:00:00:0{peer}",
+            "dev",
+            "vx",
+            "nud",
+            "permanent",
+        )
         _run("bridge", "-n", node, "fdb", "append", f"02:00:00:00:00:0{peer}", "dev", "vx", "dst", f"10.250.0.{peer}")
         _run("ip", "-n", node, "route", "add", f"10.251.{peer}.0/24", "via", f"10.251.{peer}.0", "dev", "vx", "onlink")
         _run("ip", "netns", "exec", node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
@@ -50,7 +81,25 @@ def _pod_by_hand(node: str, pod: str, n: int) -> None:
     _run("ip", "-n", node, "link", "add", "br0", "type", "bridge")
     _run("ip", "-n", node, "addr", "add", f"10.251.{n}.1/24", "dev", "br0")
     _run("ip", "-n", node, "link", "set", "br0", "up")
-    _run("ip", "link", "add", "veth0", "mtu", "1450", "netns", node, "type", "veth", "peer", "name", "eth0", "mtu", "1450", "netns", pod)
+    _run(
+        "ip",
+        "link",
+        "add",
+        "veth0",
+        "mtu",
+        "1450",
+        "netns",
+        node,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "mtu",
+        "1450",
+        "netns",
+        pod,
+    )
     _run("ip", "-n", node, "link", "set", "veth0", "master", "br0", "up")
     _run("ip", "-n", pod, "addr", "add", f"10.251.{n}.2/24", "dev", "eth0")
     _run("ip", "-n", pod, "link", "set", "eth0", "up")
@@ -61,7 +110,9 @@ def gigabits(server: list[str], client: list[str], address: str) -> float:
     """Throughput of one TCP connection in Gbit/s by iperf3, each side started with its prefix (`ip netns exec …`, `nsenter …`)."""
     with subprocess.Popen([*server, "iperf3", "-s", "-1", "-J"], stdout=subprocess.DEVNULL) as listening:
         for _ in range(50):  # iperf3 says nowhere that it listens
-            done = subprocess.run([*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True)
+            done = subprocess.run(
+                [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
+            )
             if done.returncode == 0:
                 break
             time.sleep(0.1)
@@ -85,7 +136,12 @@ def measure() -> list[report.Section]:
             theirs.append(gigabits(["ip", "netns", "exec", "handap"], ["ip", "netns", "exec", "handbp"], "10.251.1.2"))
     share = statistics.median(ours) / statistics.median(theirs)
     figures = [
-        report.Figure("pod to pod across nodes", f"{statistics.median(ours):.2f} Gbit/s", "", f"{ROUNDS} × {SECONDS} s, one TCP connection"),
+        report.Figure(
+            "pod to pod across nodes",
+            f"{statistics.median(ours):.2f} Gbit/s",
+            "",
+            f"{ROUNDS} × {SECONDS} s, one TCP connection",
+        ),
         report.Figure("the same devices made with ip", f"{statistics.median(theirs):.2f} Gbit/s"),
         report.Figure("ours / hand-made", f"{share:.2f}", "≥ 0.97"),
     ]

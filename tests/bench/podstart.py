@@ -65,13 +65,26 @@ def measure() -> list[report.Section]:
         with peers(folder, archive) as others:
             times = asyncio.run(in_turn(folder, archive, others))
     ours = times["ours"]
-    figures = [report.Figure("sandbox + bridge + container → first instruction", report.milliseconds(ours), "≤ 15 ms (p95 ≤ 30)")]
+    figures = [
+        report.Figure(
+            "sandbox + bridge + container → first instruction", report.milliseconds(ours), "≤ 15 ms (p95 ≤ 30)"
+        )
+    ]
     for peer in times.keys() - {"ours"}:
         share = report.ratio(ours, times[peer])
         budget = {"runc run": "≤ 0.7", "ctr run": "≤ 0.2"}[peer]
-        figures.append(report.Figure(f"`{peer}`, the same program", report.milliseconds(times[peer]), "", f"ours is {share:.2f} of it ({budget})"))
+        figures.append(
+            report.Figure(
+                f"`{peer}`, the same program",
+                report.milliseconds(times[peer]),
+                "",
+                f"ours is {share:.2f} of it ({budget})",
+            )
+        )
     load = f"{ROUNDS} rounds, one of each in turn; load average {os.getloadavg()[0]:.1f} at the end."
-    return [report.Section("Pod start", f"To the first instruction of a static binary in the container. {load}", figures)]
+    return [
+        report.Section("Pod start", f"To the first instruction of a static binary in the container. {load}", figures)
+    ]
 
 
 def build_image(folder: Path) -> Path:
@@ -84,12 +97,16 @@ def build_image(folder: Path) -> Path:
     subprocess.run(["gcc", "-O2", "-static", "-o", root / "clock", folder / "clock.c"], check=True)
     with tarfile.open(folder / "layer.tar", "w") as layer:
         layer.add(root, ".")
-    digest = subprocess.run(["sha256sum", folder / "layer.tar"], check=True, capture_output=True, text=True).stdout.split()[0]
+    digest = subprocess.run(
+        ["sha256sum", folder / "layer.tar"], check=True, capture_output=True, text=True
+    ).stdout.split()[0]
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     config = {"architecture": architecture, "os": "linux", "config": {"Cmd": ["/clock"]}}
     config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "manifest.json").write_text(json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]))
+    (folder / "manifest.json").write_text(
+        json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}])
+    )
     with tarfile.open(folder / "clock.tar", "w") as archive:
         for part in ("manifest.json", "config.json", "layer.tar"):
             archive.add(folder / part, part)
@@ -140,7 +157,9 @@ async def start_pod(service: Runtime, store: ImageStore, name: str) -> float:
     assert image is not None
     logs = f"{service.layout.state_dir}/logs/{name}"
     limits = LinuxContainerResources(cpu_shares=102, cpu_quota=100_000, memory_limit_in_bytes=64 << 20, pids_limit=100)
-    sandbox_config = PodSandboxConfig(name=name, namespace="bench", uid=name, log_directory=logs, cgroup_parent=f"pods/{name}")
+    sandbox_config = PodSandboxConfig(
+        name=name, namespace="bench", uid=name, log_directory=logs, cgroup_parent=f"pods/{name}"
+    )
     began = time.monotonic_ns()
     sandbox = await service.run_pod_sandbox(sandbox_config)
     container = await service.create_container(
@@ -199,7 +218,10 @@ def containerd(folder: Path) -> Iterator[list[str]]:
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
         f'[grpc]\n  address = "{socket}"\n[ttrpc]\n  address = "{socket}.ttrpc"\n'
     )
-    with open(folder / "containerd.log", "wb") as log, subprocess.Popen(["containerd", "-c", config], stderr=log) as daemon:
+    with (
+        open(folder / "containerd.log", "wb") as log,
+        subprocess.Popen(["containerd", "-c", config], stderr=log) as daemon,
+    ):
         deadline = time.monotonic() + 20
         while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True).returncode:
             if time.monotonic() > deadline:

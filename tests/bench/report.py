@@ -43,7 +43,11 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def machine() -> str:
     """One sentence about where the figures were taken."""
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -64,6 +68,14 @@ def render(where: str, sections: Iterable[Section]) -> str:
         f"Machine: {where}.",
     ]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.intro, "", "| what | measured | budget | note |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {section.title}",
+            "",
+            section.intro,
+            "",
+            "| what | measured | budget | note |",
+            "|---|---|---|---|",
+        ]
         lines += [f"| {f.what} | {f.value} | {f.budget} | {f.note} |" for f in section.figures]
     return "\n".join(lines) + "\n"
