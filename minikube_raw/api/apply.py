@@ -1,8 +1,212 @@
-"""Server-side apply: several managers own fields of one object, and a configuration that takes another's field is refused.
+"""Server-side apply: an object as one of its owners wants it, merged into the live one without treading on the others.
 
-`apply` merges one manager's whole opinion into the live object, `update` records what any other kind of write changed; both
-answer the new object with its metadata.managedFields. They follow structured-merge-diff (v6, as Kubernetes 1.36 uses it):
-`fieldset` holds sets of field paths, `fields_of` makes them of objects, `managed_fields` reads and writes the wire form.
+As structured-merge-diff does it (merge.Updater.Apply): merge, drop what this owner applied before and no longer mentions
+unless somebody else owns it too, then look whose fields changed. Defaults and validation come after, in the API server.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from minikube_raw.api import fieldset, managed_fields, status, structured, typed, yaml_text
+from minikube_raw.api.fieldset import FieldSet
+from minikube_raw.api.managed_fields import APPLY, UPDATE, Manager, Managers, Owned
+from minikube_raw.api.schema import Struct
+from minikube_raw.api.scheme import Kind
+
+Object = dict[str, Any]
+_BEFORE = "before-first-apply"
+_KUBECTL = "kubectl"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Applied(NamedTuple):
+    """The merged object, clean but not defaulted, with its new managedFields; `changed` is False for a no-op."""
+
+    obj: Object
+    changed: bool
+
+
+def parse(body: bytes, kind: Kind, *, strict: bool = False) -> tuple[Object, list[str]]:
+    """Read a configuration in YAML or JSON; also returns repeated keys. Raises StatusError 400."""
+    try:
+        config, repeated = yaml_text.decode(body)
+        if config is not None and not isinstance(config, dict):
+            found = typed.kind_of(config)
+            prefix = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal"
+            raise yaml_text.YAMLError(f"{prefix} {found} into Go value of type map[string]interface {{}}")
+    except yaml_text.YAMLError as error:
+        text = str(error)
+        where = "" if text.startswith("error unmarshaling") else "error converting YAML to JSON: "
+        raise status.bad_request(f"error decoding YAML: {where}{text}") from None
+    if repeated and strict:
+        lines = "".join(f"\n  {line}" for line in repeated)
+        text = f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:{lines}"
+        raise status.bad_request(text)
+    config = config or {}
+    version, name = str(config.get("apiVersion") or ""), str(config.get("kind") or "")
+    if (version, name) != (kind.api_version, kind.kind):
+        # A bare version belongs to the core group, whose name is empty: "/v1, Kind=Pod".
+        shown = version if "/" in version else f"/{version}"
+        raise status.bad_request(f"invalid object type: {shown}, Kind={name}")
+    if (config.get("metadata") or {}).get("managedFields"):
+        raise status.bad_request("metadata.managedFields must be nil")
+    return config, repeated
+
+
+def apply(
+    shape: Struct,
+    live: Object | None,
+    config: Object,
+    manager: Manager,
+    time: str,
+    *,
+    force: bool = False,
+    reset: FieldSet | None = None,
+) -> Applied:
+    """Merge a configuration into the live object (None: there is none, it is created).
+
+    Raises StatusError 409 with a cause for each field another manager owns, and 500 for what does not fit the type.
+    """
+    _judge(shape, config)
+    managers = _managers(shape, live, time, reset or {})
+    before = typed.empty(shape) if live is None else _plain(live)
+    last = managers.get(manager, Owned({}))
+    wanted = fieldset.without(structured.fields_of(shape, config), reset or {})
+    everyone: Managers = {**managers, manager: Owned(wanted, last.time)}
+    merged = structured.merge(shape, before, config)
+    merged = _pruned(shape, merged, last.fields, everyone, manager.api_version)
+    difference = structured.compare(shape, before, merged)
+    if not force:
+        allowed = _applied_by_client(shape, before) if manager.name == _KUBECTL else {}
+        _refuse_conflicts(managers, manager, fieldset.difference(difference.changed, allowed))
+    changed = merged != before
+    owners = managed_fields.taken_from_others(
+        managers, manager.api_version, difference.changed, difference.removed, but=manager
+    )
+    owners.pop(manager, None)
+    if own := managed_fields.stripped(wanted):
+        owners[manager] = Owned(own, time if changed else last.time)
+    if manager.name == _KUBECTL and _LAST_APPLIED in (merged["metadata"].get("annotations") or {}):
+        merged = _with_last_applied(merged, config)
+    return Applied(_finished(shape, merged, managed_fields.encode(managed_fields.capped(owners))), changed)
+
+
+def _plain(obj: Object) -> Object:
+    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "managedFields"}}
+
+
+def _judge(shape: Struct, config: Object) -> None:
+    wrong = list(structured.judge(shape, config))
+    if not wrong:
+        return
+    text = wrong[0] if len(wrong) == 1 else "errors:" + "".join(f"\n  {line}" for line in wrong)
+    metadata = config.get("metadata") if isinstance(config.get("metadata"), dict) else {}
+    name = f"{(metadata or {}).get('namespace', '')}/{(metadata or {}).get('name', '')}"
+    version = config["apiVersion"]
+    group_version = version if "/" in version else f"/{version}"
+    message = f"failed to create typed patch object ({name}; {group_version}, Kind={config['kind']}): {text}"
+    raise status.StatusError(500, "", message)
+
+
+def _managers(shape: Struct, live: Object | None, time: str, reset: FieldSet) -> dict[Manager, Owned]:
+    """Return the live object's managers; if nobody was tracked, everything belongs to whoever was before."""
+    if live is None:
+        return {}
+    managers = managed_fields.given(live, live)
+    if managers:
+        return managers
+    difference = structured.compare(shape, typed.empty(shape), _plain(live))
+    owned = managed_fields.stripped(fieldset.without(difference.changed, reset))
+    return {Manager(_BEFORE, UPDATE, live["apiVersion"]): Owned(owned, time)} if owned else {}
+
+
+def _pruned(shape: Struct, merged: Object, last: FieldSet, managers: Managers, api_version: str) -> Object:
+    """Drop what the manager applied before and nobody owns now."""
+    if not last:
+        return merged
+    pruned = structured.remove(shape, merged, structured.with_named_members(shape, last)) or {}
+    pruned = _add_back(shape, merged, pruned, _owned_by_anyone(managers, api_version))
+    return _keep_undecided(shape, merged, pruned, last)
+
+
+def _owned_by_anyone(managers: Managers, api_version: str) -> FieldSet:
+    owned: FieldSet = {}
+    for manager, entry in managers.items():
+        if manager.api_version == api_version:
+            owned = fieldset.union(owned, entry.fields)
+    return owned
+
+
+def _named(shape: Struct, obj: Object) -> FieldSet:
+    return structured.with_named_members(shape, structured.fields_of(shape, obj))
+
+
+def _add_back(shape: Struct, merged: Object, pruned: Object, owned: FieldSet) -> Object:
+    """Undo the removal of what somebody owns, inside of what nobody does."""
+    keep = fieldset.union(_named(shape, pruned), structured.with_named_members(shape, owned))
+    result: Object = structured.remove(shape, merged, fieldset.difference(_named(shape, merged), keep))
+    return result
+
+
+def _keep_undecided(shape: Struct, merged: Object, pruned: Object, last: FieldSet) -> Object:
+    """Undo the removal of what this manager never applied either: it went only because its parent did."""
+    gone = fieldset.difference(_named(shape, merged), _named(shape, pruned))
+    mine = structured.with_named_members(shape, last)
+    result: Object = structured.remove(shape, merged, fieldset.intersection(gone, mine))
+    return result
+
+
+def _applied_by_client(shape: Struct, live: Object) -> FieldSet:
+    """Return what kubectl applied without the server's help: `kubectl apply --server-side` may take it over."""
+    try:
+        last = msgspec.json.decode((live["metadata"].get("annotations") or {}).get(_LAST_APPLIED, ""))
+        return structured.fields_of(shape, last) if isinstance(last, dict) else {}
+    except (msgspec.DecodeError, structured.ShapeError):
+        return {}
+
+
+def _with_last_applied(merged: Object, config: Object) -> Object:
+    """Keep kubectl's annotation in step, so that `kubectl apply` without the server's help still works afterwards."""
+    annotations = {
+        key: value
+        for key, value in ((config.get("metadata") or {}).get("annotations") or {}).items()
+        if key != _LAST_APPLIED
+    }
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != "annotations"}
+    applied = {**config, "metadata": {**metadata, **({"annotations": annotations} if annotations else {})}}
+    text = msgspec.json.encode(applied, order="sorted").decode() + "\n"
+    held = merged["metadata"]
+    return {**merged, "metadata": {**held, "annotations": {**held["annotations"], _LAST_APPLIED: text}}}
+
+
+def _refuse_conflicts(managers: Managers, manager: Manager, changed: FieldSet) -> None:
+    causes, lines = [], []
+    for owner in sorted(managers):
+        if owner == manager or owner.api_version != manager.api_version:
+            continue
+        paths = list(fieldset.paths(fieldset.intersection(managers[owner].fields, changed)))
+        causes += [status.Cause("FieldManagerConflict", f"conflict with {owner}", path) for path in paths]
+        if paths:
+            lines.append("\n".join([f"conflicts with {owner}:", *(f"- {path}" for path in paths)]))
+    if len(causes) == 1:
+        raise status.apply_conflict(causes, f"Apply failed with 1 conflict: {causes[0].message}: {causes[0].field}")
+    if causes:
+        raise status.apply_conflict(causes, f"Apply failed with {len(causes)} conflicts: " + "\n".join(lines))
+
+
+def _finished(shape: Struct, merged: Object, entries: list[Object]) -> Object:
+    try:
+        obj = typed.read(shape, merged)
+    except typed.DecodeError as error:
+        # Only quantities, times and number ranges are left to be wrong after the judgement above.
+        raise status.StatusError(500, "", f"failed to convert new object to proper version: {error}") from None
+    obj["metadata"].pop("managedFields", None)
+    if entries:
+        obj["metadata"]["managedFields"] = entries
+    return obj
+
+
+__all__ = ["APPLY", "UPDATE", "Applied", "apply", "parse"]

@@ -91,6 +91,41 @@ WRITTEN: dict[str, dict[str, str | None]] = {
     "ReplicaSetCondition": {"lastTransitionTime": None},
 }
 
+# Lists whose emptiness says something: an empty managedFields forgets all managers, an absent one changes none.
+TELLING_LISTS = {("ObjectMeta", "managedFields")}
+
+# Fields that are structs and not pointers to them: Go writes `{}` where nobody set anything.
+EMBEDDED: dict[str, tuple[str, ...]] = {
+    name: tuple(fields.split())
+    for name, fields in {
+        "Binding": "metadata target",
+        "ConfigMap": "metadata",
+        "Container": "resources",
+        "ContainerStatus": "state lastState",
+        "Deployment": "metadata spec status",
+        "DeploymentSpec": "strategy template",
+        "EphemeralContainer": "resources",
+        "Event": "metadata involvedObject source regarding deprecatedSource",
+        "Lease": "metadata spec",
+        "Namespace": "metadata spec status",
+        "Node": "metadata spec status",
+        "NodeDaemonEndpoints": "kubeletEndpoint",
+        "NodeStatus": "daemonEndpoints nodeInfo",
+        "Pod": "metadata spec status",
+        "PodTemplateSpec": "metadata spec",
+        "ReplicaSet": "metadata spec status",
+        "ReplicaSetSpec": "template",
+        "Scale": "metadata spec status",
+        "Secret": "metadata",
+        "Service": "metadata spec status",
+        "ServiceAccount": "metadata",
+        "ServiceStatus": "loadBalancer",
+    }.items()
+}
+
+# What identifies an item of a list where the item leaves it out.
+KEY_DEFAULTS = {"protocol": "TCP"}
+
 # Named string types, as an error message writes them. By struct and field.
 NAMED_STRINGS: dict[tuple[str, str], str] = {
     ("Container", "imagePullPolicy"): "v1.PullPolicy",

@@ -89,7 +89,7 @@ class Field:
 class Struct(Shape):
     """A type with named fields, which are made when first asked for: types may contain themselves."""
 
-    __slots__ = ("_fields", "_schema", "_written", "name")
+    __slots__ = ("_embedded", "_fields", "_schema", "_written", "name")
 
     def __init__(self, definition: str, schema: dict[str, Any]) -> None:
         *_, version, self.name = definition.split(".")
@@ -98,6 +98,7 @@ class Struct(Shape):
         self._schema = schema
         self._fields: dict[str, Field] | None = None
         self._written: dict[str, Any] | None = None
+        self._embedded: tuple[tuple[str, Struct], ...] | None = None
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -119,6 +120,16 @@ class Struct(Shape):
             self._written = {name: ZEROES[form] for name, form in required if form in ZEROES}
             self._written |= gotypes.WRITTEN.get(self.name, {})
         return self._written
+
+    @property
+    def embedded(self) -> tuple[tuple[str, Struct], ...]:
+        """The fields Go writes as `{}` when nobody set them."""
+        if self._embedded is None:
+            found = ((name, self.fields.get(name)) for name in gotypes.EMBEDDED.get(self.name, ()))
+            self._embedded = tuple(
+                (name, field.shape) for name, field in found if field and isinstance(field.shape, Struct)
+            )
+        return self._embedded
 
 
 @functools.cache
@@ -169,7 +180,7 @@ def _field(owner: str, name: str, schema: dict[str, Any], required: bool) -> Fie
         written = name in gotypes.WRITTEN.get(owner, ())
         plain = not written and name not in gotypes.POINTER_STRINGS.get(owner, ())
     elif made.form in (Form.LIST, Form.MAP, Form.BYTES):
-        plain = True
+        plain = (owner, name) not in gotypes.TELLING_LISTS
     else:
         plain = name in gotypes.PLAIN_SCALARS.get(owner, ())
     return Field(made, schema, plain=plain and not required, required=required)

@@ -82,9 +82,23 @@ def _struct(shape: Struct, value: Any, notes: Notes) -> Object:
             raise
         if made or not field.plain:
             clean[name] = made
-    for name, zero_value in shape.written.items():
-        clean.setdefault(name, zero_value)
+    _fill(shape, clean)
     return clean
+
+
+def _fill(shape: Struct, clean: Object) -> None:
+    for name, unset in shape.written.items():
+        clean.setdefault(name, unset)
+    for name, embedded in shape.embedded:
+        if name not in clean:
+            clean[name] = zero(embedded)
+
+
+def empty(shape: Struct) -> Object:
+    """Return the object a new one is compared with: what Go writes of a value nobody touched, missing lists as null."""
+    made: Object = {name: None for name, field in shape.fields.items() if field.required and name not in shape.written}
+    made |= {name: empty(embedded) for name, embedded in shape.embedded}
+    return made | shape.written
 
 
 def _list(shape: Shape, value: Any, notes: Notes) -> list[Any]:
@@ -106,7 +120,9 @@ def _map(shape: Shape, value: Any, notes: Notes) -> Object:
 def zero(shape: Shape) -> Any:
     """Return what Go has where JSON has null in a list or map."""
     if isinstance(shape, Struct):
-        return dict(shape.written)
+        made: Object = {}
+        _fill(shape, made)
+        return made
     return {} if shape.form is Form.MAP else schema.ZEROES.get(shape.form)
 
 
