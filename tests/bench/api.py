@@ -30,7 +30,7 @@ def measure() -> list[report.Section]:
         report.Figure("pod creates, 1 client", f"{rates['pods', 1]:.0f}/s", "", "Kubernetes 486/s"),
         report.Figure("gets, 16 clients", f"{rates['get', 16]:.0f}/s", "≥ 8,000/s", "Kubernetes 3,906/s"),
     ]
-    intro = f"TLS with client certificates, the client beside the server on the same cores, {SECONDS:.0f} s each; no quota, no RBAC objects yet."
+    intro = f"TLS with client certificates, the client on the same cores, {SECONDS:.0f} s each; no quota, no RBAC objects yet."
     return [report.Section("The API", intro, figures)]
 
 

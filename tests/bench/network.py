@@ -32,7 +32,7 @@ def by_hand(prefix: str) -> None:
     """Two nodes, each with a bridge, a pod and a VXLAN device, the way the ip manual page does it."""
     a, b = f"{prefix}a", f"{prefix}b"
     _run("ip", "link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b)
-    for n, (node, other) in enumerate(((a, b), (b, a)), start=1):
+    for n, node in enumerate((a, b), start=1):
         peer = 3 - n
         _run("ip", "-n", node, "addr", "add", f"10.250.0.{n}/24", "dev", "eth0")
         _run("ip", "-n", node, "link", "set", "eth0", "up")

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tarfile
 import tempfile
@@ -23,7 +22,6 @@ from pathlib import Path
 from minikube_raw.cni.libcni import Network
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import ImageStore
-from minikube_raw.oci.snapshots import Snapshots
 from minikube_raw.runtime.cri import ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxConfig
 from minikube_raw.runtime.launching import launcher_argv, launcher_socket
 from minikube_raw.runtime.service import Runtime
@@ -51,7 +49,7 @@ CONFLIST = {
             "bridge": "benchbr0",
             "isDefaultGateway": True,
             "ipMasq": True,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.249.0.0/16"}]]},
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.249.0.0/16"}]], "dataDir": "DATA"},
         }
     ],
 }
@@ -120,7 +118,7 @@ async def in_turn(folder: Path, archive: Path, others: dict[str, list[str]]) -> 
     store.load(archive)
     async with runtime(folder, store) as ours:
         for n in range(-3, ROUNDS):  # the first three warm everybody up
-            taken = {"ours": await start_pod(ours, store, f"round-{n + 3}")}
+            taken = {"ours": await start_pod(ours, store, folder, f"round-{n + 3}")}
             for name, command in others.items():
                 taken[name] = await asyncio.to_thread(start_peer, [word.replace("ID", f"c{n + 3}") for word in command])
             if n >= 0:
@@ -135,11 +133,11 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
     state, run = folder / "node", folder / "run"
     for place in (state, run):
         place.mkdir()
-    network = Network(CONFLIST, cache_dir=folder / "cni")
-    with subprocess.Popen(launcher_argv(run)) as launcher:
-        while not Path(launcher_socket(run)).exists():
+    network = Network(json.loads(json.dumps(CONFLIST).replace("DATA", str(folder / "ipam"))), cache_dir=folder / "cni")
+    with subprocess.Popen(launcher_argv(run)) as launcher:  # noqa: ASYNC220 (nothing else runs in this loop yet)
+        while not Path(launcher_socket(run)).exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        service = Runtime(str(state), str(run), CGROUP, store, Snapshots(store, state / "snapshots"), network)
+        service = Runtime(state, run, CGROUP, store, network)
         await service.start()
         try:
             yield service
@@ -147,15 +145,15 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
             await service.settled()
             await service.close()
             launcher.kill()
-    subprocess.run(["ip", "link", "delete", "benchbr0"], check=False)
+    await asyncio.to_thread(subprocess.run, ["ip", "link", "delete", "benchbr0"], check=False)
     manager(CGROUP).remove()
 
 
-async def start_pod(service: Runtime, store: ImageStore, name: str) -> float:
+async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str) -> float:
     """One pod: seconds from asking for the sandbox to what the clock inside read."""
     image = store.resolve(IMAGE)
     assert image is not None
-    logs = f"{service.layout.state_dir}/logs/{name}"
+    logs = f"{folder}/logs/{name}"
     limits = LinuxContainerResources(cpu_shares=102, cpu_quota=100_000, memory_limit_in_bytes=64 << 20, pids_limit=100)
     sandbox_config = PodSandboxConfig(
         name=name, namespace="bench", uid=name, log_directory=logs, cgroup_parent=f"pods/{name}"

@@ -51,7 +51,9 @@ def power_on(layout: Layout, node: NodeRecord, *services: machine.Service, limit
 
 def inside(pid: int, *command: str) -> str:
     """Run a command in all namespaces of a machine."""
-    return subprocess.run(["nsenter", "-t", str(pid), "-a", *command], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["nsenter", "-t", str(pid), "-a", *command], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def children(pid: int) -> list[int]:

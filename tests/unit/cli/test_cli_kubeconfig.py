@@ -40,7 +40,10 @@ def test_merging_keeps_other_clusters_and_replaces_our_own_entry(tmp_path: Path)
     kubeconfig.merge(path, ours(server="https://old"))
     kubeconfig.merge(path, ours(server="https://new"))
     config = read(path)
-    assert {c["name"]: c["cluster"]["server"] for c in config["clusters"]} == {"work": "https://work", "minikube-raw": "https://new"}
+    assert {c["name"]: c["cluster"]["server"] for c in config["clusters"]} == {
+        "work": "https://work",
+        "minikube-raw": "https://new",
+    }
     assert config["extensions"] == [{"name": "x"}]
     assert config["current-context"] == "minikube-raw"
 

@@ -68,6 +68,8 @@ def test_a_table_has_aligned_columns_and_no_trailing_blanks() -> None:
     assert render(Table(("A", "LONGER"), [("wide cell", 1), ("x", "")])) == "A           LONGER\nwide cell   1\nx"
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0"), (1023, "1023"), (1024, "1Ki"), (5 << 20, "5Mi"), (3 << 30, "3Gi")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (1023, "1023"), (1024, "1Ki"), (5 << 20, "5Mi"), (3 << 30, "3Gi")]
+)
 def test_sizes_for_people(count: int, text: str) -> None:
     assert size(count) == text
