@@ -1,6 +1,6 @@
 """A client's end of exec and attach over SPDY/3.1: a stream for each channel, named by its `streamtype` header.
 
-This is what kubectl before 1.30 speaks. Versions of the protocol differ in resize (since v3) and in how the error stream
+This is what kubectl before 1.31 speaks. Versions of the protocol differ in resize (since v3) and in how the error stream
 tells an exit code (JSON since v4). Source: k8s.io/apimachinery pkg/util/remotecommand, client-go tools/remotecommand.
 """
 

@@ -22,6 +22,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from minikube_raw.apiserver import spdysession
 from minikube_raw.apiserver.channels import CLOSE, RESIZE, STDERR, STDIN, STDOUT
 from minikube_raw.apiserver.pki import issue, make_ca
 from minikube_raw.apiserver.spdyexec import SpdyChannels
@@ -62,7 +63,7 @@ class Exec:
         self.ended = asyncio.Event()
 
     async def listen(self, context: ssl.SSLContext) -> asyncio.Server:
-        self.server = web.Server(self.handle)
+        self.server = web.Server(self.handle, handler_cancellation=True)
         listening = await asyncio.get_running_loop().create_server(self.server, "127.0.0.1", 0, ssl=context)
         self.url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         return listening
@@ -256,3 +257,24 @@ def test_a_client_that_vanishes_ends_what_it_began(api: Exec) -> None:
     api.commands["cat"] = cat
     api.run(vanish())
     api.run(api.no_connections())
+
+
+def test_a_client_is_missed_even_while_its_input_is_not_read(api: Exec, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing that is sent to us can tell, for we do not read: the pings have to.
+    monkeypatch.setattr(spdysession, "PING_SECONDS", 0.02)
+
+    async def stall(channels: SpdyChannels) -> bytes:
+        await asyncio.Event().wait()
+        return SUCCESS
+
+    async def vanish(endless: int) -> None:
+        process = await api.start("exec", "-i", "box", "--", "stall", stdin=endless)
+        await asyncio.wait_for(api.started.wait(), 5)
+        process.kill()
+        await process.communicate()
+        await asyncio.wait_for(api.ended.wait(), 3)
+        await api.no_connections()
+
+    api.commands["stall"] = stall
+    with open("/dev/zero", "rb") as endless:
+        api.run(vanish(endless.fileno()))
