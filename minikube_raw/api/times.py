@@ -15,12 +15,12 @@ def now() -> datetime:
 
 def time(moment: datetime | None = None) -> str:
     """Format as metav1.Time: 2026-01-31T09:30:00Z. Fractions are cut off, as Kubernetes does."""
-    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (moment or now()).astimezone(UTC).isoformat(timespec="seconds")[:-6] + "Z"
 
 
 def micro_time(moment: datetime | None = None) -> str:
     """Format as metav1.MicroTime: 2026-01-31T09:30:00.000000Z."""
-    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (moment or now()).astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse(text: str) -> datetime:
