@@ -14,13 +14,14 @@ from minikube_raw.api.protobuf_wire import BYTES, delimited, fields
 MAGIC = b"k8s\0"
 
 
-class UnknownKind(LookupError):
-    """A kind that the table does not have: `api_version` and `kind` say which."""
+class UnknownKind(KeyError):
+    """A kind that the table does not have."""
 
     def __init__(self, api_version: str, kind: str) -> None:
         super().__init__(f'no kind "{kind}" of version "{api_version}" is known in protobuf')
-        self.api_version = api_version
-        self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def open_envelope(body: bytes, reading: Reading, api_version: str = "", kind: str = "") -> Object:
