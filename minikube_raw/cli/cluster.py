@@ -15,8 +15,8 @@ import msgspec
 import yaml
 
 from minikube_raw.api import quantity
+from minikube_raw.cli import doctor, processlist
 from minikube_raw.cli import kubeconfig as kubeconfigs
-from minikube_raw.cli import processlist
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.lifecycle import Cluster, check_port_free
 from minikube_raw.cli.main import Options
@@ -89,6 +89,8 @@ def up(
     """Start a master and nodes on this host, in the background; returns when all nodes are Ready."""
     need_root("a cluster")
     check_name(name)
+    for finding in doctor.refuse_if_hopeless():
+        click.echo(f"note: {finding.what}")
     began = time.monotonic()
     layout = Layout(options.state_dir, options.run_dir, name)
     with one_at_a_time(layout):

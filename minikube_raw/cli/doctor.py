@@ -49,12 +49,11 @@ def examine() -> Iterator[Finding]:
 
 
 def refuse_if_hopeless() -> list[Finding]:
-    """Raise Failure for the first fatal finding; return the others."""
-    findings = list(examine())
-    for finding in findings:
+    """Raise Failure for the first fatal finding; return those that a new cluster's owner should know at once."""
+    for finding in examine():
         if finding.fatal:
             raise Failure(finding.what, finding.cure)
-    return findings
+    return [*check_programs(), *check_forwarding()]
 
 
 def check_overlay() -> Iterator[Finding]:

@@ -1,0 +1,136 @@
+"""The command line on one host: up, stop, start and down again, and pods without any master."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import host
+
+from .conftest import Cluster
+from .manifests import TWO_CONTAINERS, WEB, pod
+from .waiting import until
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Cluster]:
+    """An installation of its own beside the big cluster; afterwards the host must be as it was before."""
+    lone = Cluster(tmp_path)
+    before = host.snapshot()
+    yield lone
+    lone.cli("down", "--name", "lone", check=False)
+    assert host.difference(before, host.snapshot()) == {}
+
+
+UP = ("up", "--name", "lone", "--api-port", "16443", "--pod-cidr", "10.200.0.0/16")
+
+
+def test_up_with_the_sample_runs_it_and_says_what_to_try(lone: Cluster) -> None:
+    done = lone.cli(*UP, "--sample")
+    assert "1 node is Ready" in done.stdout
+    assert "kubectl get pods" in done.stdout
+    lone.kubectl("rollout", "status", "deploy/hello", "--timeout=30s")
+    assert lone.kubectl("config", "current-context").stdout == "lone\n"
+
+
+def test_up_twice_brings_back_what_is_missing_and_changes_nothing_else(lone: Cluster) -> None:
+    lone.cli(*UP)
+    lone.kubectl("create", "-f", "-", stdin=pod("kept"))
+    again = lone.cli(*UP)
+    assert "exists" in again.stdout
+    assert lone.kubectl("get", "pod", "kept", "-o", "name").stdout == "pod/kept\n"
+    other_size = lone.cli(*UP, "--nodes", "2", check=False)
+    assert (other_size.returncode, "exists with 1 nodes" in other_size.stderr) == (1, True)
+
+
+def test_stop_and_start_bring_workloads_back(lone: Cluster) -> None:
+    lone.cli(*UP)
+    lone.kubectl("apply", "-f", "-", stdin=WEB)
+    lone.kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    lone.cli("stop", "--name", "lone")
+    assert json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)["processes"] == []
+    lone.cli("start", "--name", "lone")
+    until(
+        lambda: lone.get("deploy", "web")["status"].get("readyReplicas"),
+        lambda ready: ready == 3,
+        seconds=40,
+        pause=0.2,
+    )
+
+
+def test_status_names_every_process_with_its_role(lone: Cluster) -> None:
+    lone.cli(*UP)
+    lone.kubectl("create", "-f", "-", stdin=pod("p"))
+    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
+    status = json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)
+    roles = {process["role"]: process for process in status["processes"]}
+    assert set(roles) == {"master", "machine", "kubelet", "launcher", "keeper"}
+    assert roles["master"]["node"] is None
+    assert roles["kubelet"]["node"] == "lone-1"
+    assert all(os.path.exists(f"/proc/{p['pid']}") and p["rss_bytes"] > 1 << 20 for p in status["processes"])
+
+
+def test_limits_of_a_node_are_its_capacity(lone: Cluster) -> None:
+    lone.cli(*UP, "--node-cpus", "0.5", "--node-memory", "512Mi")
+    capacity = lone.get("node", "lone-1")["status"]["capacity"]
+    assert (capacity["cpu"], capacity["memory"]) == ("500m", "512Mi")
+
+
+def test_a_damaged_cluster_record_does_not_keep_down_from_its_work(lone: Cluster) -> None:
+    lone.cli(*UP)
+    record = lone.folder / "state/clusters/lone/cluster.json"
+    record.write_bytes(record.read_bytes()[:50])
+    lone.cli("down", "--name", "lone")
+    assert not record.exists()
+
+
+def test_without_overlayfs_up_refuses_before_it_makes_anything(lone: Cluster) -> None:
+    lone.environment["MINIKUBE_RAW_NO_OVERLAY"] = "1"
+    done = lone.cli(*UP, check=False)
+    assert done.returncode == 1
+    assert "cannot mount overlayfs" in done.stderr
+    assert "modprobe overlay" in done.stderr
+    del lone.environment["MINIKUBE_RAW_NO_OVERLAY"]
+    assert not (lone.folder / "state").exists()
+
+
+def test_up_names_a_chain_that_will_drop_egress(lone: Cluster) -> None:
+    chain = "table inet strict { chain forward { type filter hook forward priority 0; policy drop; }; }"
+    subprocess.run(["nft", "-f", "-"], input=chain, text=True, check=True)
+    try:
+        assert "nftables chain inet strict forward drops" in lone.cli(*UP).stdout
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", "strict"], check=True)
+
+
+def test_a_pod_runs_without_a_master_and_leaves_nothing(lone: Cluster, tmp_path: Path) -> None:
+    manifest = tmp_path / "pair.yaml"
+    manifest.write_text(TWO_CONTAINERS)
+    lone.cli("pod", "run", "-f", str(manifest))
+    listed = json.loads(lone.cli("pod", "list", "-o", "json").stdout)
+    assert "pair" in json.dumps(listed)
+    until(
+        lambda: lone.cli("pod", "logs", "pair", "-c", "client").stdout,
+        lambda t: t.count("from-server") == 2,
+        seconds=20,
+    )
+    refused = lone.cli("pod", "exec", "pair", "-c", "client", "--", "sh", "-c", "exit 5", check=False)
+    assert refused.returncode == 5
+    trace = json.loads(lone.cli("trace", "pod", "default/pair", "-o", "json").stdout)
+    assert trace["start_ms"] > 0
+    assert {"at_ms", "took_ms", "what", "object"} <= set(trace["steps"][0])
+    assert {"pivot_root", "clone", "netlink"} <= {step["what"] for step in trace["steps"]}
+    lone.cli("pod", "rm", "pair")
+    lone.cli("image", "rm", "busybox")
+
+
+def test_a_pod_of_the_cluster_can_be_traced(cluster: Cluster, namespace: str) -> None:
+    cluster.kubectl("-n", namespace, "create", "-f", "-", stdin=pod("traced"))
+    cluster.kubectl("-n", namespace, "wait", "pod/traced", "--for=condition=Ready", "--timeout=30s")
+    trace = json.loads(cluster.cli("trace", "pod", f"{namespace}/traced", "-o", "json").stdout)
+    assert {"pivot_root", "netlink", "mkdir"} <= {step["what"] for step in trace["steps"]}
