@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from minikube_raw.api import status
+from minikube_raw.api import protobuf, status
 from minikube_raw.apiserver import negotiation
 from minikube_raw.apiserver.negotiation import Representation
 from minikube_raw.client.transport import Response
@@ -46,6 +46,8 @@ def warning_header(text: str) -> str:
 
 def encoded(value: bytes, wanted: Representation, code: int = 200, warnings: Sequence[str] = ()) -> Answer:
     """Answer JSON bytes in the wanted media type."""
+    if wanted.media == negotiation.PROTOBUF:
+        return Answer(code, protobuf.encode(msgspec.json.decode(value)), negotiation.PROTOBUF, warnings=warnings)
     if wanted.media == negotiation.YAML:
         return Answer(code, to_yaml(msgspec.json.decode(value)), negotiation.YAML, warnings=warnings)
     if wanted.pretty:

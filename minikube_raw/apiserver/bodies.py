@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from minikube_raw.api import decode as decoding
-from minikube_raw.api import json_text, status, yaml_text
+from minikube_raw.api import json_text, protobuf, status, yaml_text
 from minikube_raw.api.scheme import Kind
-from minikube_raw.apiserver import negotiation, protobuf
+from minikube_raw.apiserver import negotiation
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.client.transport import Request
 
-_ACCEPTED = (negotiation.JSON, negotiation.YAML, protobuf.MEDIA)
+_ACCEPTED = (negotiation.JSON, negotiation.YAML, negotiation.PROTOBUF)
 
 
 class Body(NamedTuple):
@@ -28,7 +28,7 @@ def decode(kind: Kind, request: Request, validation: str) -> Body:
     body, media = request.body, negotiation.content_type(request.content_type)
     if media not in _ACCEPTED:
         raise status.unsupported_media_type(_ACCEPTED)
-    if media == protobuf.MEDIA:
+    if media == negotiation.PROTOBUF:
         body, media = _from_protobuf(body, kind), negotiation.JSON
     return judged(decoding.decode(body, media, kind), kind, validation)
 
@@ -42,10 +42,10 @@ def judged(decoded: decoding.Decoded, kind: Kind, validation: str) -> Body:
 
 def _from_protobuf(body: bytes, kind: Kind) -> bytes:
     try:
-        return msgspec.json.encode(protobuf.decode(body))
-    except protobuf.ProtobufError as error:
+        return msgspec.json.encode(protobuf.decode(body, kind.api_version, kind.kind))
+    except (ValueError, KeyError) as error:
         shown = body[:30].hex() + (" ..." if len(body) > 30 else "")
-        text = f"the object provided is unrecognized (must be of type {kind.kind}): {error} ({shown})"
+        text = f"the object provided is unrecognized (must be of type {kind.kind}): {error.args[0]} ({shown})"
         raise status.bad_request(text) from None
 
 
@@ -57,10 +57,10 @@ def plain(request: Request) -> Any:
     try:
         if media == negotiation.YAML:
             return yaml_text.decode(request.body)[0]
-        if media == protobuf.MEDIA:
+        if media == negotiation.PROTOBUF:
             return protobuf.decode(request.body)
         return json_text.decode(request.body)
-    except (json_text.JSONError, yaml_text.YAMLError, protobuf.ProtobufError) as error:
+    except (json_text.JSONError, yaml_text.YAMLError, ValueError, KeyError) as error:
         raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
 
 

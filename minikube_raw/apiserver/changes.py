@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from minikube_raw.apiserver.frames import Encode
+
 # What a watcher may have unread before it is cut off.
 WATCHER_BYTES = 16 << 20
 
@@ -56,7 +58,7 @@ class Change:
         self.revision = revision
         self.entry = entry
         self.previous = previous
-        self._frames: dict[str, bytes] = {}
+        self._frames: dict[tuple[str, Encode], bytes] = {}
 
     def object(self, type_: str) -> bytes:
         """The object an event of that type carries: for DELETED the last state, at the change's revision."""
@@ -66,11 +68,11 @@ class Change:
         assert self.previous is not None
         return splice(self.previous.stored, self.revision)
 
-    def frame(self, type_: str) -> bytes:
-        """The watch event's line, made once for all watchers."""
-        made = self._frames.get(type_)
+    def frame(self, type_: str, encode: Encode) -> bytes:
+        """The watch event as it is sent, made once for all watchers of one encoding."""
+        made = self._frames.get((type_, encode))
         if made is None:
-            made = self._frames[type_] = frame(type_, self.object(type_))
+            made = self._frames[type_, encode] = encode(type_, self.object(type_))
         return made
 
     def seen_by(self, selects: Callable[[Entry], bool] | None) -> str:
@@ -80,11 +82,6 @@ class Change:
         if now:
             return "MODIFIED" if before else "ADDED"
         return "DELETED" if before else ""
-
-
-def frame(type_: str, value: bytes) -> bytes:
-    """Return one line of a watch."""
-    return b'{"type":"%b","object":%b}\n' % (type_.encode(), value)
 
 
 class Watcher:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from minikube_raw.api import status
+from minikube_raw.api import protobuf, status
 from minikube_raw.api.patch import APPLY_PATCH
-from minikube_raw.apiserver import answers, auth, bodies, negotiation, objects, patching, subresources, tables
+from minikube_raw.apiserver import answers, auth, bodies, frames, negotiation, objects, patching, subresources, tables
 from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import Authorizer, User
@@ -40,12 +40,20 @@ class Call(msgspec.Struct, frozen=True):
     user: User
     info: RequestInfo
     resource: Resource
+    now: Now
 
     def write_context(self) -> WriteContext:
         """Return who writes what, and how. Raises 422 for bad options."""
         applies = negotiation.content_type(self.request.content_type) == APPLY_PATCH
         options = write_options(self.request.query, self.request.user_agent, _OPTIONS[self.info.verb], applies=applies)
-        return WriteContext(self.user, self.info, options)
+        return WriteContext(self.user, self.info, options, self.now, applies)
+
+
+class Watch(NamedTuple):
+    """An opened watch: what it is sent as, and its frames in batches."""
+
+    content_type: str
+    batches: AsyncIterator[list[bytes]]
 
 
 class Dispatcher:
@@ -131,7 +139,7 @@ class Dispatcher:
             raise status.bad_request(f"Name parameter invalid: \"{info.name}\": may not be '{info.name}'")
         if not kind.namespaced and info.namespace:
             info = msgspec.structs.replace(info, namespace="")
-        return Call(request, user, info, resource)
+        return Call(request, user, info, resource, self._now)
 
     def _handler(self, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
         info, kind = call.info, call.resource.kind
@@ -177,10 +185,10 @@ class Dispatcher:
             include = tables.include_object(first(call.request.query, "includeObject"))
             shaped = tables.collection(resource.strategy, values, metadata, include, wanted, self._now())
             return answers.document(shaped, wanted)
-        return answers.encoded(_joined(resource, values, metadata), wanted)
+        return _listed(resource, values, metadata, wanted)
 
-    async def watch(self, request: Request, user: User, info: RequestInfo) -> AsyncIterator[list[bytes]]:
-        """Open a watch of an authorized request. Raises StatusError before the first line."""
+    async def watch(self, request: Request, user: User, info: RequestInfo) -> Watch:
+        """Open a watch of an authorized request. Raises StatusError before the first line; 410 comes as an event."""
         call = self.call(request, user, info)
         if "watch" not in call.resource.kind.verbs or info.subresource:
             raise status.method_not_allowed()
@@ -190,7 +198,15 @@ class Dispatcher:
             query["fieldSelector"] = (f"metadata.name={info.name}",)
         options = list_options(query, watch=True)
         convert = self._watch_shape(call, wanted) if wanted.shape else None
-        return await call.resource.watch(info.namespace, options, convert)
+        binary = wanted.media == negotiation.PROTOBUF
+        encode = frames.message if binary else frames.line
+        content_type = f"{negotiation.PROTOBUF};stream=watch" if binary else negotiation.JSON
+        try:
+            return Watch(content_type, await call.resource.watch(info.namespace, options, convert, encode))
+        except status.StatusError as error:
+            if error.code != 410:
+                raise
+            return Watch(content_type, _once(frames.error(encode, error)))
 
     def _watch_shape(self, call: Call, wanted: Representation) -> Callable[[bytes], bytes]:
         include = tables.include_object(first(call.request.query, "includeObject"))
@@ -234,7 +250,7 @@ class Dispatcher:
     async def _patch(self, call: Call, *, subresource: bool = False) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
-        patch = patching.read(call.resource.strategy, call.request, context, subresource=call.info.subresource)
+        patch = patching.read(call.resource.strategy, call.request, context)
         written = await self._writer.update(
             call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
         )
@@ -256,7 +272,7 @@ class Dispatcher:
         selection = list_options(call.request.query, watch=False)
         values = await self._deleter.delete_collection(call.resource, call.user, call.info, options, selection)
         metadata = {"resourceVersion": str(self._registry.watch_cache.revision)}
-        return answers.encoded(_joined(call.resource, values, metadata), wanted)
+        return _listed(call.resource, values, metadata, wanted)
 
     # --- subresources ---
 
@@ -319,6 +335,15 @@ class Dispatcher:
         return answers.encoded(written.value, wanted)
 
 
+def _listed(resource: Resource, values: list[bytes], metadata: Object, wanted: Representation) -> Answer:
+    kind = resource.kind
+    if wanted.media != negotiation.PROTOBUF:
+        return answers.encoded(_joined(resource, values, metadata), wanted)
+    items = (protobuf.message(objects.decode(value), kind.api_version, kind.kind) for value in values)
+    body = protobuf.encode_list(kind.api_version, f"{kind.kind}List", metadata, items)
+    return Answer(200, body, negotiation.PROTOBUF)
+
+
 def _joined(resource: Resource, values: list[bytes], metadata: Object) -> bytes:
     """Join objects to a list; what the list says once (kind, apiVersion) its items leave out."""
     kind = resource.kind
@@ -326,6 +351,10 @@ def _joined(resource: Resource, values: list[bytes], metadata: Object) -> bytes:
     head = b'{"kind":"%bList","apiVersion":"%b","metadata":' % (kind.kind.encode(), kind.api_version.encode())
     items = b",{".join([memoryview(value)[skip:] for value in values])
     return b"".join((head, msgspec.json.encode(metadata), b',"items":[', b"{" if values else b"", items, b"]}"))
+
+
+async def _once(frame: bytes) -> AsyncIterator[list[bytes]]:
+    yield [frame]
 
 
 def _created() -> Answer:

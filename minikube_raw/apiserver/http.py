@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -18,7 +17,7 @@ from minikube_raw.apiserver import answers, auth, streams
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import User
 from minikube_raw.apiserver.dispatch import Dispatcher
-from minikube_raw.apiserver.watches import error_line
+from minikube_raw.apiserver.routes import RequestInfo
 from minikube_raw.client.transport import Request
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Front:
         )
         info = self._dispatcher.authorized(request, user)
         if self._dispatcher.is_watch(info):
-            return await self._watch(http, request, user)
+            return await self._watch(http, request, user, info)
         if self._dispatcher.is_stream(info):
             return await self._proxy.serve(http, self._dispatcher.call(request, user, info))
         return await self._send(http, await self._dispatcher.answer(request, user, info))
@@ -85,28 +84,20 @@ class Front:
             response.headers.add("Warning", answers.warning_header(text))
         return response
 
-    async def _watch(self, http: web.BaseRequest, request: Request, user: User) -> web.StreamResponse:
-        info = self._dispatcher.authorized(request, user)
-        response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": _NO_STORE})
+    async def _watch(
+        self, http: web.BaseRequest, request: Request, user: User, info: RequestInfo
+    ) -> web.StreamResponse:
+        watch = await self._dispatcher.watch(request, user, info)
+        response = web.StreamResponse(headers={"Content-Type": watch.content_type, "Cache-Control": _NO_STORE})
         response.enable_chunked_encoding()
-        try:
-            lines = await self._dispatcher.watch(request, user, info)
-        except status.StatusError as error:
-            if error.code != 410:
-                raise
-            lines = _once(error_line(error))
         await response.prepare(http)
         try:
-            async for batch in lines:
+            async for batch in watch.batches:
                 await response.write(b"".join(batch))
             await response.write_eof()
         except ConnectionError:
             log.debug("watch of %s: the client has gone", http.path)
         return response
-
-
-async def _once(line: bytes) -> AsyncIterator[list[bytes]]:
-    yield [line]
 
 
 def _query(raw: str) -> dict[str, tuple[str, ...]]:

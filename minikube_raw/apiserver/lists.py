@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ class Lister:
         revision = self._watch_cache.revision
         if not limit:
             return Page(list(found), revision)
-        entries = [entry for entry, _ in zip(found, range(limit), strict=False)]
+        entries = list(itertools.islice(found, limit))
         rest = sum(1 for _ in found) if len(entries) == limit else 0
         if not rest:
             return Page(entries, revision)

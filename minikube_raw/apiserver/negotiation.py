@@ -1,4 +1,4 @@
-"""Which representation an Accept header asks for: JSON or YAML, and the object itself, a Table, or metadata only.
+"""Which representation an Accept header asks for: JSON, YAML or protobuf, and the object itself, a Table, or metadata only.
 
 Rules and refusals are apiserver's (endpoints/handlers/negotiation): clauses by quality, then in order; an unknown `as`
 in every clause is refused, and `*/*` means JSON.
@@ -14,7 +14,9 @@ from minikube_raw.api import status
 
 JSON = "application/json"
 YAML = "application/yaml"
-_MEDIA = (JSON, YAML)
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+_MEDIA = (JSON, YAML, PROTOBUF)
+_WATCH_MEDIA = (*_MEDIA, f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
 _SHAPES = {
     "Table": ("v1", "v1beta1"),
     "PartialObjectMetadata": ("v1", "v1beta1"),
@@ -77,12 +79,14 @@ def negotiate(accept: str, *, watchable: bool = False) -> Representation:
         pretty = clause.parameters.get("pretty", "0") == "1"
         if not shape:
             return Representation(media, pretty=pretty)
+        if shape == "Table" and media == PROTOBUF:
+            continue
         if version in _SHAPES.get(shape, ()) and clause.parameters.get("g") == "meta.k8s.io":
             return Representation(media, shape, version, pretty)
     if media_known:
         message = f"only the following media types are accepted: {', '.join(_MEDIA)}"
         raise status.StatusError(406, "NotAcceptable", message, status.Details())
-    raise status.not_acceptable((*_MEDIA, "application/json;stream=watch") if watchable else _MEDIA)
+    raise status.not_acceptable(_WATCH_MEDIA if watchable else _MEDIA)
 
 
 def content_type(header: str) -> str:

@@ -184,6 +184,17 @@ def validate_metadata_update(new: Object, old: Object) -> Iterator[Cause]:
             yield field.invalid(f"metadata.{name}", metadata.get(name), "field is immutable")
 
 
+def same(new: Object, old: Object) -> bool:
+    """Whether a write would change nothing; resourceVersion, which is not part of what is stored, does not count."""
+    if any(new.get(key) != old.get(key) for key in new.keys() | old.keys() if key != "metadata"):
+        return False
+    metadata, held = new["metadata"], old["metadata"]
+    return not any(metadata.get(key) != held.get(key) for key in metadata.keys() | held.keys() if key not in _UNSTORED)
+
+
+_UNSTORED = frozenset({"resourceVersion", "selfLink"})
+
+
 def is_finished(obj: Object) -> bool:
     """Whether a deletion has nothing left to wait for: marked, no grace, no finalizer."""
     metadata = obj["metadata"]

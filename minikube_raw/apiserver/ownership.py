@@ -1,13 +1,37 @@
-"""interim"""
+"""managedFields of every write that is no apply: who changed a field owns it from then on."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from minikube_raw.api import managed_fields
+from minikube_raw.api.fieldset import FieldSet
+from minikube_raw.api.managed_fields import UPDATE, Manager
+from minikube_raw.api.schema import struct
+from minikube_raw.api.scheme import Kind
+from minikube_raw.apiserver.resources.strategy import Object
+
+if TYPE_CHECKING:
+    from minikube_raw.apiserver.writes import WriteContext
+
+_STATUS: FieldSet = {"f:status": {}}
+_ALL_BUT_STATUS: FieldSet = {"f:spec": {}}
 
 
-def record_update(kind: Any, old: Any, new: Any, context: Any, moment: str) -> None:
-    return None
+def reset(kind: Kind, subresource: str) -> FieldSet:
+    """Return the fields a write there cannot touch and so does not come to own."""
+    if subresource == "status":
+        return _ALL_BUT_STATUS
+    return _STATUS if kind.subresource("status") is not None else {}
 
 
-def same_but_times(a: bytes, b: bytes) -> bool:
-    return False
+def record_update(kind: Kind, old: Object | None, new: Object, context: WriteContext, moment: str) -> None:
+    """Set the new object's managedFields; `old` is None for a create. A merge by apply has set them itself."""
+    if context.applies:
+        return
+    manager = Manager(context.options.field_manager, UPDATE, kind.api_version, context.info.subresource)
+    shape, without = struct(kind.definition), reset(kind, context.info.subresource)
+    entries = managed_fields.update(shape, old, new, manager, moment, without)
+    new["metadata"].pop("managedFields", None)
+    if entries:
+        new["metadata"]["managedFields"] = entries

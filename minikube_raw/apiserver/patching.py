@@ -75,11 +75,11 @@ def _invalid(obj: Object, text: str) -> status.StatusError:
     return status.invalid("", "", "", [status.Cause("FieldValueInvalid", f"Invalid value: {shown}: {text}", "patch")])
 
 
-def read(strategy: Strategy, request: Request, context: WriteContext, *, subresource: str) -> Merge:
+def read(strategy: Strategy, request: Request, context: WriteContext) -> Merge:
     """Return the merge of a PATCH on an object. Raises 400, 413, 415, 422."""
     media = negotiation.content_type(request.content_type)
     if media == patch.APPLY_PATCH:
-        return ApplyMerge(strategy.kind, strategy, request, context, subresource)
+        return ApplyMerge(strategy.kind, strategy, request, context)
     if media not in _MERGES:
         raise _unsupported()
     return PatchMerge(strategy.kind, strategy, request, context.options)

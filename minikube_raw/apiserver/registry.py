@@ -10,6 +10,7 @@ import msgspec
 from minikube_raw.api import status
 from minikube_raw.apiserver.cache import KindCache, WatchCache
 from minikube_raw.apiserver.changes import Entry, splice
+from minikube_raw.apiserver.frames import Encode
 from minikube_raw.apiserver.lists import Lister, Page, Selects, selection
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.options import ListOptions
@@ -96,13 +97,13 @@ class Resource:
         return await self._lister.list(prefix, options, selects)
 
     async def watch(
-        self, namespace: str, options: ListOptions, convert: Callable[[bytes], bytes] | None
+        self, namespace: str, options: ListOptions, convert: Callable[[bytes], bytes] | None, encode: Encode
     ) -> AsyncIterator[list[bytes]]:
         """Open a watch. Raises 400, 410, 500, 504 before the first line."""
         if convert is None and self.strategy.from_storage is not None:
             convert = self.external
         prefix, selects = self.prefix(namespace, options), self.selects(options)
-        return await self._watches.open(WatchRequest(self.kind, prefix, options, selects, convert))
+        return await self._watches.open(WatchRequest(self.kind, prefix, options, selects, convert, encode))
 
 
 def _revision(text: str) -> int:

@@ -31,7 +31,6 @@ from minikube_raw.apiserver.references import References
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources import STRATEGIES
 from minikube_raw.apiserver.streams import Proxy
-from minikube_raw.apiserver.watches import error_line
 from minikube_raw.client.transport import Request, Response, Transport
 from minikube_raw.store.kv import Store
 
@@ -114,14 +113,8 @@ class APIServer:
     async def watch(self, request: Request, user: User) -> AsyncIterator[bytes]:
         """Yield the lines of a watch as `user`. Raises StatusError when it is refused."""
         info = self._dispatcher.authorized(request, user)
-        try:
-            batches = await self._dispatcher.watch(request, user, info)
-        except status.StatusError as error:
-            if error.code != 410:
-                raise
-            yield error_line(error)
-            return
-        async for batch in batches:
+        watch = await self._dispatcher.watch(request, user, info)
+        async for batch in watch.batches:
             for line in batch:
                 yield line
 

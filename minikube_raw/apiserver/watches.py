@@ -11,7 +11,8 @@ import msgspec
 from minikube_raw.api import status
 from minikube_raw.api.scheme import Kind
 from minikube_raw.apiserver.cache import KindCache, WatchCache
-from minikube_raw.apiserver.changes import Change, Entry, Watcher, frame
+from minikube_raw.apiserver.changes import Change, Entry, Watcher
+from minikube_raw.apiserver.frames import Encode, bookmark, line
 from minikube_raw.apiserver.lists import Selects
 from minikube_raw.apiserver.options import ListOptions
 
@@ -30,8 +31,9 @@ class WatchRequest(msgspec.Struct, frozen=True):
     prefix: str
     options: ListOptions
     selects: Selects
-    # None: the stored form, whose frames all watchers share.
+    # None: the stored form, whose frames all watchers of one encoding share.
     convert: Callable[[bytes], bytes] | None
+    encode: Encode = line
 
 
 class WatchServer:
@@ -54,7 +56,7 @@ class WatchServer:
             await self._watch_cache.fresh()
         initial = options.send_initial_events
         with_state = initial if initial is not None else revision == 0
-        watcher = Watcher(request.prefix, request.selects, _renderer(request.convert))
+        watcher = Watcher(request.prefix, request.selects, _renderer(request))
         # From here to `subscribe` nothing may wait: the state, the missed changes and what follows must fit together.
         if with_state:
             first = self._state(request, watcher)
@@ -65,17 +67,21 @@ class WatchServer:
                 watcher.offer(change)
         watcher.revision = self._watch_cache.revision
         self._cache.subscribe(watcher)
-        ends = bookmark(request.kind, watcher.revision, initial_end=True) if initial and options.bookmarks else b""
+        ends = (
+            bookmark(request.encode, request.kind, watcher.revision, initial_end=True)
+            if initial and options.bookmarks
+            else b""
+        )
         return self._stream(request, watcher, first, ends)
 
     def _state(self, request: WatchRequest, watcher: Watcher) -> Iterator[list[bytes]]:
         entries = list(self._cache.select(request.prefix, request.selects))
-        convert = request.convert
+        encode, convert = request.encode, request.convert
 
         def pieces() -> Iterator[list[bytes]]:
             for begin in range(0, len(entries), _PIECE):
                 piece: list[Entry] = entries[begin : begin + _PIECE]
-                yield [frame("ADDED", convert(e.value) if convert else e.value) for e in piece]
+                yield [encode("ADDED", convert(e.value) if convert else e.value) for e in piece]
 
         return pieces()
 
@@ -98,27 +104,13 @@ class WatchServer:
                 if lines:
                     yield lines
                 elif options.bookmarks:
-                    yield [bookmark(request.kind, max(watcher.revision, self._cache_revision()))]
+                    yield [bookmark(request.encode, request.kind, self._watch_cache.revision)]
         finally:
             self._cache.unsubscribe(watcher)
 
-    def _cache_revision(self) -> int:
-        return self._watch_cache.revision
 
-
-def _renderer(convert: Callable[[bytes], bytes] | None) -> Render:
+def _renderer(request: WatchRequest) -> Render:
+    encode, convert = request.encode, request.convert
     if convert is None:
-        return lambda type_, change: change.frame(type_)
-    return lambda type_, change: frame(type_, convert(change.object(type_)))
-
-
-def bookmark(kind: Kind, revision: int, *, initial_end: bool = False) -> bytes:
-    """Return the line that tells a watcher how far it has come."""
-    annotations = b',"annotations":{"k8s.io/initial-events-end":"true"}' if initial_end else b""
-    value = b'{"kind":"%b","apiVersion":"%b","metadata":{"resourceVersion":"%d","creationTimestamp":null%b}}'
-    return frame("BOOKMARK", value % (kind.kind.encode(), kind.api_version.encode(), revision, annotations))
-
-
-def error_line(error: status.StatusError) -> bytes:
-    """Return the line that ends a watch with a Status."""
-    return frame("ERROR", error.to_json())
+        return lambda type_, change: change.frame(type_, encode)
+    return lambda type_, change: encode(type_, convert(change.object(type_)))

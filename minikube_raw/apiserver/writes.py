@@ -34,11 +34,13 @@ class Written(NamedTuple):
 
 
 class WriteContext(NamedTuple):
-    """Who writes what, and how."""
+    """Who writes what, how and when; `applies`: by server-side apply, whose merge keeps managedFields itself."""
 
     user: User
     info: RequestInfo
     options: WriteOptions
+    now: Now
+    applies: bool = False
 
 
 # From the current object (None: there is none) to the wanted one, already defaulted. Runs again after a lost race.
@@ -147,7 +149,7 @@ class Writer:
         if not how.get("as_is"):
             self._validate(resource, new, old, subresource=how.get("status", False))
         warnings = () if how.get("status") or how.get("as_is") else tuple(strategy.warnings(new))
-        return await self._put(resource, entry, new, context, warnings)
+        return await self._put(resource, entry, (new, old), context, warnings)
 
     def _check_version(self, resource: Resource, new: Object, entry: Entry) -> None:
         kind, wanted = resource.kind, new["metadata"].get("resourceVersion", "")
@@ -167,12 +169,18 @@ class Writer:
             raise status.invalid(resource.kind.group, resource.kind.kind, old["metadata"]["name"], causes)
 
     async def _put(
-        self, resource: Resource, entry: Entry, new: Object, context: WriteContext, warnings: tuple[str, ...]
+        self,
+        resource: Resource,
+        entry: Entry,
+        change: tuple[Object, Object],
+        context: WriteContext,
+        warnings: tuple[str, ...],
     ) -> Written:
+        new, old = change
+        if objects.same(new, old):
+            return Written(resource.external(entry.value), warnings=warnings)
         with self._admission.allocation(resource.kind, entry.key, new, keep=not context.options.dry_run):
             stored = self._encode(resource, new)
-            if stored == entry.stored or ownership.same_but_times(stored, entry.stored):
-                return Written(resource.external(entry.value), warnings=warnings)
             if context.options.dry_run:
                 return Written(resource.shown(stored, entry.revision), warnings=warnings)
             if objects.is_finished(new) and resource.strategy.may_remove(new):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
-from typing import Any
 
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
@@ -60,23 +58,22 @@ def _gates(new: list[Object], old: list[Object]) -> Iterator[Cause]:
             yield field.forbidden(f"spec.schedulingGates[{index}].name", text)
 
 
-def _fixed(spec: Object, held: Object) -> Any:
+def _fixed(spec: Object, held: Object) -> Object:
     """The spec with everything that may change set to what `held` has."""
-    fixed = deepcopy(spec)
+    fixed = dict(spec)
     for kind in _CONTAINER_LISTS:
-        for container, before in zip(fixed.get(kind) or (), held.get(kind) or (), strict=True):
-            container["image"] = before.get("image")
-    for name in ("activeDeadlineSeconds", "tolerations", "schedulingGates"):
+        if kind in fixed:
+            pairs = zip(fixed[kind], held[kind], strict=True)
+            fixed[kind] = [{**container, "image": before.get("image")} for container, before in pairs]
+    free = ["activeDeadlineSeconds", "tolerations", "schedulingGates"]
+    if held.get("schedulingGates"):  # a gated pod may still be directed to fewer nodes
+        free += ["nodeSelector", "affinity"]
+    if held.get("terminationGracePeriodSeconds", 0) < 0 and fixed.get("terminationGracePeriodSeconds") == 1:
+        free.append("terminationGracePeriodSeconds")
+    for name in free:
         fixed.pop(name, None)
         if name in held:
             fixed[name] = held[name]
-    if held.get("terminationGracePeriodSeconds", 0) < 0 and fixed.get("terminationGracePeriodSeconds") == 1:
-        fixed["terminationGracePeriodSeconds"] = held["terminationGracePeriodSeconds"]
-    if held.get("schedulingGates"):  # a gated pod may still be directed to fewer nodes
-        for name in ("nodeSelector", "affinity"):
-            fixed.pop(name, None)
-            if name in held:
-                fixed[name] = held[name]
     return fixed
 
 
