@@ -6,7 +6,6 @@ Merge keys and strategies come from the published schemas. Directives: `$patch` 
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 from minikube_raw.api import go_text, json_text, status, typed
@@ -38,8 +37,8 @@ def parse(body: bytes) -> Map:
 
 
 def apply(target: Map, patch: Map, shape: Struct) -> Map:
-    """Return the merged object; neither argument is changed. Raises StatusError."""
-    return _merge_map(copy.deepcopy(target), copy.deepcopy(patch), shape)
+    """Return the merged object, which shares what stays the same with `target`. Raises StatusError."""
+    return _merge_map(target, patch, shape)
 
 
 def _refuse(text: str) -> status.StatusError:
@@ -62,6 +61,7 @@ def _plan(shape: Shape | None, key: str) -> _Plan:
 def _merge_map(original: Map, patch: Map, shape: Shape | None) -> Map:
     if _PATCH in patch:
         return _directed(original, patch, shape)
+    original, patch = dict(original), dict(patch)
     _retain_keys(original, patch)
     _merge_ordered(original, patch, shape)
     for key, value in patch.items():
@@ -178,7 +178,7 @@ def _merge_items(original: list[Any], patch: list[Any], plan: _Plan) -> list[Any
         wanted = _key_of(item, plan.merge_key)
         places = [i for i, kept in enumerate(merged) if isinstance(kept, dict) and kept.get(plan.merge_key) == wanted]
         if places:
-            merged[places[0]] = _merge_map(merged[places[0]], dict(item), item_shape)
+            merged[places[0]] = _merge_map(merged[places[0]], item, item_shape)
         else:
             merged.append(_without_directives(item))
     return merged
