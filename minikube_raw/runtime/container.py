@@ -10,10 +10,10 @@ import os
 import time
 from contextlib import suppress
 
-from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, signals, terminals
+from minikube_raw.linux import fds, features, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
-from . import atomic, init, sandbox, wire
+from . import atomic, sandbox, wire
 from .logs import LogFile
 from .loop import HUNG_UP, READABLE, WRITABLE
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol
 
+    from .child import Child
     from .loop import Loop
 
     Request = dict[str, Any]
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
         loop: Loop
         request: Request
-        record: bool
         pause_pidns: int
 
         def hold(self, name: str, fd: int) -> None:
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
         def release(self, name: str) -> None:
             """Gives copies up."""
+
+        def take_child(self, cgroup: str) -> Child:
+            """A child that waits to become a container."""
+            ...
 
         def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
             """Forks into namespaces and a cgroup; (pid, pidfd)."""
@@ -80,9 +84,10 @@ class Output:
         if not chunk:
             self.container.pod.loop.forget(self.fd)
             return False
+        logged = self.container.log.write(self.name, chunk)
         for tap in list(self.taps):
             self._tap(tap, chunk)
-        if self.container.log.write(self.name, chunk):
+        if logged:
             return True
         self.container.pod.loop.forget(self.fd)
         self.container.pod.loop.call_later(1.0, self.resume)
@@ -194,25 +199,15 @@ class Container:
         sandbox.create_cgroup(self.request["cgroup"], self.request["limits"], all_devices=self.request["privileged"])
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
-        ours, theirs = wire.pair()
-        child = init.Child(self.request["spec"], self.request["cgroup"], theirs, streams, opened, self.pod.record)
-        pid, self.pidfd = self._fork()
-        if pid == 0:
-            init.run_container(child, self.request["rootfs"])
-        theirs.close()
-        wire.close([*opened, *streams])
-        self.pid = pid
-        boot, _, started = pidfd.process_identity(pid)
+        child = self.pod.take_child(self.request["cgroup"])
+        self.pid, self.pidfd = child.pid, child.pidfd
+        boot, pid, started = pidfd.process_identity(child.pid)
         identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
         atomic.write_json(f"{self.run_dir}/process.json", identity)
-        Start(self, ours, answer)
-
-    def _fork(self) -> tuple[int, int]:
-        flags = namespaces.CLONE_NEWNS
-        if self.request["pid"] == "CONTAINER":
-            flags |= namespaces.CLONE_NEWPID
-        shared = self.pod.pause_pidns if self.request["pid"] == sandbox.POD else -1
-        return self.pod.fork(flags, self.request["cgroup"], shared)
+        job = {name: self.request[name] for name in ("spec", "rootfs")}
+        child.tell(job, streams, opened)
+        wire.close([*opened, *streams])
+        Start(self, child.status, answer)
 
     def _open_volumes(self, received: list[int]) -> list[int]:
         """Puts the descriptors that the kubelet opened and those the keeper opens (shared memory) in the order of the spec."""

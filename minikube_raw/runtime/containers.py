@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -77,7 +76,7 @@ class Containers:
         return record.id
 
     async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
-        container_id = secrets.token_hex(32)
+        container_id = sandbox.next_container_id()
 
         def prepare() -> tuple[Image, Snapshot]:
             image = self._images.resolve(config.image)

@@ -36,10 +36,9 @@ class Exec:
         streams = [] if request["process"].get("terminal") else self._make_pipes(bool(request.get("stdin")))
         self._status, theirs = wire.pair()
         spec = {**container.request["spec"], "process": request["process"], "root": {}}
-        child = init.Child(spec, container.request["cgroup"], theirs, streams, (), pod.record)
         self.pid, self.pidfd = self._fork(container)
         if self.pid == 0:
-            init.run_exec(child, container.pidfd)
+            init.run_exec(init.Job(spec, container.request["cgroup"], theirs, streams), container.pidfd)
         theirs.close()
         wire.close(streams)
         pod.loop.watch(self._status.fileno(), self._hear)

@@ -18,7 +18,7 @@ from . import rootfs, users, wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     Spec = dict[str, Any]
@@ -30,49 +30,52 @@ class CannotExecute(Exception):
     """The program cannot be run; the text is the one runc gives for it."""
 
 
-class Child:
-    """What a child is given by its keeper: the spec, its standard streams (-1: a terminal of its own) and its status socket."""
+class Job:
+    """What a child becomes: the spec, its cgroup, standard streams (none: a terminal; -1: /dev/null), volumes, status socket."""
 
-    __slots__ = ("cgroup", "record", "spec", "status", "streams", "volumes")
+    __slots__ = ("cgroup", "spec", "status", "streams", "volumes")
 
     def __init__(
-        self,
-        spec: Spec,
-        cgroup: str,
-        status: socket.socket,
-        streams: Sequence[int],
-        volumes: Sequence[int],
-        record: bool,
+        self, spec: Spec, cgroup: str, status: socket.socket, streams: Sequence[int], volumes: Sequence[int] = ()
     ) -> None:
         self.spec, self.cgroup, self.status, self.streams = spec, cgroup, status, tuple(streams)
-        self.volumes, self.record = tuple(volumes), record
+        self.volumes = tuple(volumes)
 
 
-def run_container(child: Child, rootfs_paths: Spec) -> NoReturn:
-    """Builds the container's world and becomes its first process. Never returns."""
+def run_container(status: socket.socket, cgroup: str) -> NoReturn:
+    """Joins the cgroup, waits to be told which container this is, builds its world, becomes its first process. Never returns."""
 
-    def build() -> int:
-        join_cgroup(child.cgroup)
-        devices = rootfs.host_devices() if child.spec["linux"].get("hostDevices") else []
-        root = rootfs.enter(
-            rootfs_paths["lowers"], rootfs_paths["upper"], rootfs_paths["work"], rootfs_paths["mountPoint"]
-        )
-        rootfs.populate(root, child.spec, child.volumes, devices)
-        return root
+    def work() -> NoReturn:
+        _leave_keeper([status.fileno()])
+        process.join_new_session_keyring()
+        join_cgroup(cgroup)
+        message, received = wire.receive(status)
+        spec, places = message["spec"], message["rootfs"]
+        given = sum(index >= 0 for index in message["streams"])
+        streams = [received[index] if index >= 0 else -1 for index in message["streams"]]
+        job = Job(spec, cgroup, status, streams, received[given:])
+        _set_limits(spec["process"])
+        devices = rootfs.host_devices() if spec["linux"].get("hostDevices") else []
+        root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
+        rootfs.populate(root, spec, job.volumes, devices)
+        _exec(job, root)
 
-    _become(child, build)
+    _become(work, status)
 
 
-def run_exec(child: Child, container_pidfd: int) -> NoReturn:
+def run_exec(job: Job, container_pidfd: int) -> NoReturn:
     """Joins a running container's cgroup, mount and cgroup namespace (its keeper is in the others) and becomes a program there."""
 
-    def build() -> int:
-        manager(child.cgroup).attach(0)
+    def work() -> NoReturn:
+        _leave_keeper([job.status.fileno(), *job.streams, container_pidfd])
+        process.join_new_session_keyring()
+        _set_limits(job.spec["process"])
+        manager(job.cgroup).attach(0)
         namespaces.setns(container_pidfd, namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
         os.close(container_pidfd)
-        return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _exec(job, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    _become(child, build, container_pidfd)
+    _become(work, job.status)
 
 
 def join_cgroup(path: str) -> None:
@@ -81,27 +84,30 @@ def join_cgroup(path: str) -> None:
     namespaces.unshare(namespaces.CLONE_NEWCGROUP)
 
 
-def _become(child: Child, build: Any, *also_kept: int) -> NoReturn:
+def _leave_keeper(kept: Sequence[int]) -> None:
+    """Lets go of everything that is the keeper's; until exec the child dies with it."""
+    process.set_parent_death_signal(signals.SIGKILL)
+    fds.close_all_but([0, 1, 2, *kept])
+    steps.start_recording()
+    os.umask(0)
+    os.setsid()
+
+
+def _become(work: Callable[[], NoReturn], status: socket.socket) -> NoReturn:
     try:
-        process.set_parent_death_signal(signals.SIGKILL)
-        fds.close_all_but([0, 1, 2, child.status.fileno(), *child.streams, *child.volumes, *also_kept])
-        if child.record:
-            steps.start_recording()
-        os.umask(0)
-        os.setsid()
-        process.join_new_session_keyring(child.spec.get("keyring"))
-        _set_limits(child.spec["process"])
-        root = build()
-        _exec(child, root)
+        work()
     except CannotExecute as error:
-        _report(child.status, "StartError", str(error))
+        _report(status, "StartError", str(error))
     except users.UnknownUser as error:
-        _report(child.status, "CreateContainerError", str(error))
+        _report(status, "CreateContainerError", str(error))
+    except wire.Closed:
+        pass  # the keeper has gone, or never needed us
     except OSError as error:
-        _report(child.status, "StartError", describe(error))
+        _report(status, "StartError", describe(error))
     except BaseException as error:  # whatever it is, it must not unwind into the keeper's loop
-        _report(child.status, "StartError", f"{type(error).__name__}: {error}")
-    os._exit(128)
+        _report(status, "StartError", f"{type(error).__name__}: {error}")
+    finally:
+        os._exit(128)
 
 
 def _report(status: socket.socket, reason: str, message: str) -> None:
@@ -127,20 +133,20 @@ def _set_limits(wanted: Spec) -> None:
     process.set_oom_score_adj(wanted.get("oomScoreAdj", 0))
 
 
-def _exec(child: Child, root: int) -> None:
-    wanted = child.spec["process"]
+def _exec(job: Job, root: int) -> NoReturn:
+    wanted = job.spec["process"]
     user = _find_user(root, wanted["user"])
     environment = _environment(wanted["env"], user.home)
-    _connect_streams(child, user.uid)
+    _connect_streams(job, user.uid)
     _change_directory(root, wanted["cwd"])
-    rootfs.finish(child.spec)
+    rootfs.finish(job.spec)
     os.close(root)
     os.umask(wanted.get("umask", 0o022))
     _drop_privileges(wanted, user)
     program = _look_path(wanted["args"][0], environment.get("PATH", DEFAULT_PATH))
     signals.reset()
     process.set_parent_death_signal(0)
-    _await_permission(child)
+    _await_permission(job)
     try:
         os.execve(program, wanted["args"], environment)
     except OSError as error:
@@ -160,14 +166,14 @@ def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
     return environment
 
 
-def _connect_streams(child: Child, uid: int) -> None:
+def _connect_streams(job: Job, uid: int) -> None:
     """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
-    if child.spec["process"].get("terminal"):
-        streams = [_open_terminal(child.status)] * 3
+    if job.spec["process"].get("terminal"):
+        streams = [_open_terminal(job.status)] * 3
     else:
-        streams = [fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in child.streams]
+        streams = [fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in job.streams]
     for fd in set(streams):
-        if not stat.S_ISCHR(os.fstat(fd).st_mode) or child.spec["process"].get("terminal"):
+        if not stat.S_ISCHR(os.fstat(fd).st_mode) or job.spec["process"].get("terminal"):
             os.fchown(fd, uid, -1)
     for number, fd in enumerate(streams):
         fds.inheritable(fd, number)
@@ -205,10 +211,10 @@ def _drop_privileges(wanted: Spec, user: users.User) -> None:
     capabilities.apply(kept)
 
 
-def _await_permission(child: Child) -> None:
+def _await_permission(job: Job) -> None:
     """Sends what was recorded and waits until the keeper has written down who we are."""
-    wire.send(child.status, {"ready": True, "steps": steps.stop_recording()})
-    wire.receive(child.status)
+    wire.send(job.status, {"ready": True, "steps": steps.stop_recording()})
+    wire.receive(job.status)
     fds.close_on_exec_all_but([0, 1, 2])
 
 

@@ -12,14 +12,17 @@ import signal
 import sys
 
 from minikube_raw.linux import fds, namespaces, process, proctitle, signals, steps
+from minikube_raw.linux.cgroups import manager
 
 from . import sandbox, wire
+from .child import Child
 from .container import Container
 from .execs import Exec
 from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
     from typing import Any, NoReturn
 
@@ -28,22 +31,53 @@ if TYPE_CHECKING:
 _RECONNECT_SECONDS = 0.2
 
 
-def main(request: Request, connection: socket) -> NoReturn:
+def main(request: Request, connection: socket, launcher: str) -> NoReturn:
     """Runs a keeper in a process just forked, with `connection` to the kubelet that asked for it. Never returns."""
+
+    def work() -> None:
+        _settle(connection, f"keeper {request['namespace']}/{request['name']}")
+        Keeper(launcher).serve(request, connection)
+
+    _run(work)
+
+
+def main_spare(orders: socket, launcher: str) -> NoReturn:
+    """Runs a keeper that is made ahead of time: it has its namespaces and waits on `orders` for a sandbox. Never returns."""
+
+    def work() -> None:
+        _settle(orders, "keeper spare")
+        keeper = Keeper(launcher)
+        keeper.prepare()
+        message, received = wire.receive(orders)
+        orders.close()
+        request: Request = message["sandbox"]
+        proctitle.set_title(f"keeper {request['namespace']}/{request['name']}")
+        keeper.serve(request, wire.adopt(received[0]))
+
+    _run(work)
+
+
+def _run(work: Callable[[], None]) -> NoReturn:
     status = 1
     try:
-        fds.close_all_but([0, 1, 2, connection.fileno()])
-        signals.reset()
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        process.set_dumpable(False)
-        os.setsid()
-        proctitle.set_title(f"keeper {request['namespace']}/{request['name']}")
-        Keeper(request).serve(connection)
+        work()
         status = 0
+    except wire.Closed:
+        pass  # a spare one whose launcher has gone
     except BaseException as error:  # a fork must not unwind into the launcher's loop
-        report(f"keeper {request['namespace']}/{request['name']}", error)
+        report(f"keeper {os.getpid()}", error)
     finally:
         os._exit(status)
+
+
+def _settle(kept: socket, title: str) -> None:
+    """Lets go of everything that is the launcher's and becomes a process of its own."""
+    fds.close_all_but([0, 1, 2, kept.fileno()])
+    signals.reset()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    process.set_dumpable(False)
+    os.setsid()
+    proctitle.set_title(title)
 
 
 def report(who: str, error: BaseException) -> None:
@@ -60,42 +94,49 @@ def report(who: str, error: BaseException) -> None:
 class Keeper:
     """The pod as its keeper sees it; the Pod that containers ask for things."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.record = bool(request.get("trace"))
+    def __init__(self, launcher: str) -> None:
+        self.request: Request = {}
         self.loop = Loop()
         self.pause_pidns = -1
+        self._made: dict[str, int] = {}
         self._own_pidns = namespaces.open_namespace("pid_for_children")
         self._containers: dict[str, Container] = {}
         self._clients: dict[int, socket] = {}
         self._held: dict[str, int] = {}  # what the launcher holds for us too, in case it has to be told again
+        self._launcher_path = launcher
         self._launcher: socket | None = None
         self._execs: dict[int, Exec] = {}
         self._last_exec = 0
+        self._spare_child: Child | None = None
+        steps.start_recording()
 
-    def serve(self, connection: socket) -> None:
+    def prepare(self) -> None:
+        """Makes the namespaces that nearly every pod has, before it is known which."""
+        self._made = sandbox.create_namespaces(sandbox.USUAL)
+
+    def serve(self, request: Request, connection: socket) -> None:
         """Makes (or takes over) the sandbox, answers on `connection`, and serves clients until told to quit."""
-        if self.record:
-            steps.start_recording()
-        self._connect_launcher()
+        self.request = request
         try:
-            if self.request.get("adopt"):
+            if request.get("adopt"):
+                self._connect_launcher()
                 self._adopt()
             else:
                 self._create(connection)
         except OSError as error:
             self._send(connection, {"id": 0, "error": _wording(error), "steps": steps.stop_recording()})
             raise
-        listener = wire.listen(self.request["socket"])
+        listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
         self._send(connection, {"id": 0, **self._hello(), "steps": steps.take()})
         self.loop.run()
 
     def _create(self, connection: socket) -> None:
-        made = sandbox.create_namespaces(self.request)
+        made = self._made or sandbox.create_namespaces(self.request)
         if "net" in made:
             self._send(connection, {"event": "network namespace"}, [made["net"]])
+        self._connect_launcher()
         for kind, fd in made.items():
             self.hold(f"ns/{kind}", fd)
         wire.close(made.values())
@@ -107,6 +148,9 @@ class Keeper:
             self.hold("pause", pidfd)
             self.hold("ns/pid", self.pause_pidns)
             os.close(pidfd)
+        if self.request["firstCgroup"]:
+            manager(self.request["firstCgroup"]).create()
+            self._spare_child = Child(self, self.request["firstCgroup"])
 
     def _adopt(self) -> None:
         """Joins the namespaces an earlier keeper made and takes over its containers."""
@@ -155,6 +199,14 @@ class Keeper:
             if pid != 0:  # the child stays, and could not come back
                 namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
         return pid, pidfd
+
+    def take_child(self, cgroup: str) -> Child:
+        """Returns a child that waits to become a container: the one forked while the network was made, or a new one."""
+        child = self._spare_child
+        if child is None or child.cgroup != cgroup:
+            return Child(self, cgroup)
+        self._spare_child = None
+        return child
 
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""
@@ -283,7 +335,7 @@ class Keeper:
     def _connect_launcher(self) -> None:
         """Connects, and when the launcher was replaced hands everything over again."""
         try:
-            self._launcher = wire.connect(self.request["launcher"])
+            self._launcher = wire.connect(self._launcher_path)
         except OSError:
             self.loop.call_later(_RECONNECT_SECONDS, self._connect_launcher)
             return

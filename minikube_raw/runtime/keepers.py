@@ -86,9 +86,8 @@ class Keepers:
             "limits": limits(config.resources),
             "shm": layout.shm(record.id),
             "socket": layout.keeper_socket(record.id),
-            "launcher": self._launcher,
             "mountPoint": layout.mount_point,
-            "trace": True,
+            "firstCgroup": f"{record.cgroup}/{record.first_container}",
         }
 
     async def _adopt(self, sandbox: Sandbox) -> None:

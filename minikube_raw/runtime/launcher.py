@@ -15,7 +15,7 @@ import sys
 from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits
 from minikube_raw.linux.cgroups import manager
 
-from . import keeper, wire
+from . import keeper, sandbox, wire
 from .loop import Loop
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 _MOST_ORPHANS = 4096
+SPARE_SECONDS = 0.03  # the pod that took the spare keeper starts meanwhile
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -96,20 +97,22 @@ class Launcher:
     """Serves kubelets (run) and keepers (hold, release, take)."""
 
     def __init__(self, run_dir: str) -> None:
-        self._run_dir = run_dir
+        self._socket = f"{run_dir}/launcher.sock"
         self._loop = Loop()
         self._clients: dict[int, socket] = {}
         self._held: dict[str, dict[str, int]] = {}  # sandbox → name → descriptor
+        self._spare: socket | None = None  # orders to a keeper made ahead of time
         self._orphans: dict[int, int] = {}  # pid → exit code of processes whose keeper had died
 
     def serve(self) -> None:
         """Listens until killed."""
-        listener = wire.listen(f"{self._run_dir}/launcher.sock")
+        listener = wire.listen(self._socket)
         self._loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._watch_children()
         forbid_imports()
         gc.collect()
         gc.freeze()  # keepers' collections then touch (and copy) none of the pages shared with us
+        self._loop.call_later(0, self._make_spare)
         self._loop.run()
 
     def _watch_children(self) -> None:
@@ -168,8 +171,11 @@ class Launcher:
         else:
             wire.close(received)
 
-    def _run(self, sandbox: Request, connection: int) -> None:
-        """Forks the keeper of a sandbox; it answers for itself on the connection it is given."""
+    def _run(self, request: Request, connection: int) -> None:
+        """Gives a sandbox to the spare keeper or to one forked now; it answers for itself on the connection."""
+        if self._spare is not None and sandbox.is_usual(request) and self._order_spare(request, connection):
+            os.close(connection)
+            return
         try:
             pid, keeper_pidfd = namespaces.clone_child()
         except OSError as error:
@@ -178,24 +184,53 @@ class Launcher:
             return
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            keeper.main(sandbox, wire.adopt(connection))
+            keeper.main(request, wire.adopt(connection), self._socket)
         wire.close([connection, keeper_pidfd])
 
-    def _hold(self, sandbox: str, name: str, fd: int) -> None:
-        names = self._held.setdefault(sandbox, {})
+    def _order_spare(self, request: Request, connection: int) -> bool:
+        """False when the spare keeper has died meanwhile."""
+        assert self._spare is not None
+        orders, self._spare = self._spare, None
+        self._loop.call_later(SPARE_SECONDS, self._make_spare)
+        with orders:
+            try:
+                wire.send(orders, {"sandbox": request}, [connection])
+            except OSError:
+                return False
+        return True
+
+    def _make_spare(self) -> None:
+        """Forks a keeper ahead of time, so that a pod need not wait for fork, page faults and namespaces."""
+        if self._spare is not None:
+            return
+        orders, theirs = wire.pair()
+        try:
+            pid, keeper_pidfd = namespaces.clone_child()
+        except OSError as error:
+            keeper.report("launcher: no spare keeper", error)
+            wire.close([orders.detach(), theirs.detach()])
+            return
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            keeper.main_spare(theirs, self._socket)
+        wire.close([theirs.detach(), keeper_pidfd])
+        self._spare = orders
+
+    def _hold(self, sandbox_id: str, name: str, fd: int) -> None:
+        names = self._held.setdefault(sandbox_id, {})
         wire.close([names.pop(name, -1)])
         names[name] = fd
 
-    def _release(self, sandbox: str, name: str | None) -> None:
+    def _release(self, sandbox_id: str, name: str | None) -> None:
         """Closes what is held under a name and below it, or with None all that a sandbox has."""
-        names = self._held.get(sandbox, {})
+        names = self._held.get(sandbox_id, {})
         for held in [key for key in names if name is None or key == name or key.startswith(f"{name}/")]:
             os.close(names.pop(held))
         if not names:
-            self._held.pop(sandbox, None)
+            self._held.pop(sandbox_id, None)
 
-    def _give(self, sandbox: str, connection: socket) -> None:
-        names = list(self._held.get(sandbox, {}).items())
+    def _give(self, sandbox_id: str, connection: socket) -> None:
+        names = list(self._held.get(sandbox_id, {}).items())
         while True:
             part, names = names[: wire.MOST_DESCRIPTORS], names[wire.MOST_DESCRIPTORS :]
             message = {"names": [name for name, _ in part], "more": bool(names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,11 +31,19 @@ class Sandbox:
         self.execs: dict[int, asyncio.Future[int]] = {}
         self.trace: PodTrace | None = None
         self.teardown: asyncio.Task[None] | None = None
+        self._first_used = record.ready
 
     @property
     def id(self) -> str:
         """Its id."""
         return self.record.id
+
+    def next_container_id(self) -> str:
+        """Returns an id for a new container: the first is the one the keeper has prepared for, once."""
+        if self._first_used or not self.record.first_container:
+            return secrets.token_hex(32)
+        self._first_used = True
+        return self.record.first_container
 
     def exec_ended(self, number: int) -> asyncio.Future[int]:
         """Returns the future exit code of an exec by its keeper's number, whoever hears of it first; kept until it is known."""

@@ -26,6 +26,9 @@ class SandboxRecord(msgspec.Struct):
     cgroup: str
     boot_id: str
     created_at: int
+    first_container: str = (
+        ""  # the id that its first container will have: the keeper forks a child for it ahead of time
+    )
     ready: bool = False  # made completely, and not stopped
     stopped: bool = False
     netns: str = ""

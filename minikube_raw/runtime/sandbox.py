@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 NODE = "NODE"
 POD = "POD"
 SHM_SIZE = "64m"
+# A pod with a network and an IPC namespace of its own: what spare keepers are made for.
+USUAL = {"network": POD, "ipc": POD}
 # In this order a keeper that takes over joins them; "mnt" last, since it changes what paths mean.
 KINDS = ("ipc", "uts", "net", "mnt")
+
+
+def is_usual(request: Request) -> bool:
+    """Says whether a spare keeper has the namespaces that this sandbox needs."""
+    return not request.get("adopt") and own_kinds(request) == own_kinds(USUAL)
 
 
 def own_kinds(request: Request) -> dict[str, int]:
@@ -99,8 +106,8 @@ def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> No
 
 
 def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
-    """Forks a child into new namespaces and, where the kernel can, right into the cgroup; returns (pid, pidfd), (0, -1) in it."""
-    directory = manager(cgroup).open_unified()
+    """Forks a child into new namespaces and, where the kernel can, right into a cgroup ("": ours); (pid, pidfd), (0, -1) in it."""
+    directory = manager(cgroup).open_unified() if cgroup else None
     try:
         return namespaces.clone_child(flags, directory)
     finally:

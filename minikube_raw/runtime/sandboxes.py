@@ -58,6 +58,7 @@ class Sandboxes:
             cgroup=f"{self._state.cgroup_root}/{parent}",
             boot_id=pidfd.boot_id(),
             created_at=time.time_ns(),
+            first_container=secrets.token_hex(32),
         )
         self._state.sandbox_records.write(record.id, record)
         sandbox = self._state.sandboxes[record.id] = Sandbox(record)

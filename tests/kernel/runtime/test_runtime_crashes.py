@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import struct
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,9 @@ from minikube_raw.runtime.service import Runtime
 pytestmark = pytest.mark.root
 
 
-def keeper_pid(runtime: Runtime, sandbox: str) -> int:
-    """The keeper, found by its socket as the kernel knows it."""
-    with wire.connect(runtime._state.layout.keeper_socket(sandbox)) as connection:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int(struct.unpack("3i", credentials)[0])
+async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
+    answer, _ = await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
+    return int(answer["pid"])
 
 
 def kill(pid: int) -> None:
@@ -147,7 +143,7 @@ async def test_shared_memory_and_name_outlive_the_keeper(node: Node, runtime: Ru
 async def kill_keeper(runtime: Runtime, sandbox: str) -> None:
     """Kills it and waits until another has taken over."""
     old = runtime._state.sandboxes[sandbox].peer
-    kill(keeper_pid(runtime, sandbox))
+    kill(await keeper_pid(runtime, sandbox))
     await eventually(lambda: runtime._state.sandboxes[sandbox].peer not in (None, old))
     await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
 
@@ -158,7 +154,7 @@ async def test_keeper_launcher_and_kubelet_killed_at_once_leave_the_container_ru
     sandbox, created = await counting(node, runtime)
     before = await runtime.container_status(created)
     assert node.launcher is not None
-    keeper = keeper_pid(runtime, sandbox)
+    keeper = await keeper_pid(runtime, sandbox)
     await runtime.close()
     node.launcher.kill()
     kill(keeper)
@@ -195,7 +191,7 @@ async def test_a_keeper_holds_only_its_own_descriptors_and_shows_its_pod(node: N
         sandbox = await runtime.run_pod_sandbox(node.pod(name))
         created = await runtime.create_container(sandbox, container("sleep", "100"))
         await runtime.start_container(created)
-    pid = keeper_pid(runtime, sandbox)
+    pid = await keeper_pid(runtime, sandbox)
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     named = [link for link in links if link.startswith("/") and "/dev/null" not in link]
     ours = [runtime._state.layout.container(created), node.logs.as_posix()]

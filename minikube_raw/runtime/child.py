@@ -1,0 +1,40 @@
+"""A child of the keeper that waits to become a container's first process: forked early, told late what it will be.
+
+One is forked while CNI makes the pod's network, when the keeper has nothing else to do; by the time the first container is
+started its page faults and namespaces are paid for. Its job comes as a message on its status socket.
+"""
+
+from __future__ import annotations
+
+from minikube_raw.linux import namespaces
+
+from . import init, sandbox, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .container import Pod
+
+
+class Child:
+    """A forked child; `status` hears from it and closes when its program runs."""
+
+    def __init__(self, pod: Pod, cgroup: str) -> None:
+        self.cgroup = cgroup
+        self.status, theirs = wire.pair()
+        flags = namespaces.CLONE_NEWNS
+        if pod.request["pid"] == "CONTAINER":
+            flags |= namespaces.CLONE_NEWPID
+        shared = pod.pause_pidns if pod.request["pid"] == sandbox.POD else -1
+        self.pid, self.pidfd = pod.fork(flags, cgroup, shared)
+        if self.pid == 0:
+            init.run_container(theirs, cgroup)
+        theirs.close()
+
+    def tell(self, job: dict[str, Any], streams: Sequence[int], volumes: Sequence[int]) -> None:
+        """Says which container it becomes; `streams` are empty for a terminal, -1 for /dev/null."""
+        given = [fd for fd in streams if fd >= 0]
+        placed = [given.index(fd) if fd >= 0 else -1 for fd in streams]
+        wire.send(self.status, {**job, "streams": placed}, [*given, *volumes])

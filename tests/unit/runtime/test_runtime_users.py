@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from minikube_raw.runtime.users import UnknownUser, resolve
+
+PASSWD = """# a comment
+root:x:0:0:root:/root:/bin/sh
+broken line
+web:x:33:34:Web:/var/www:/bin/false
+12:x:77:78::/named-like-a-number:
+huge:x:99999999999999999999:0::/:
+nohome:x:50:50::
+"""
+GROUP = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\nadm:x:41:other,web\nbad:x:y:web\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "expected"),
+    [
+        pytest.param("", {}, (0, 0, [0, 40], "/root"), id="nobody said anything"),
+        pytest.param("web", {}, (33, 34, [34, 40, 41], "/var/www"), id="name"),
+        pytest.param("33", {}, (33, 34, [34, 40, 41], "/var/www"), id="number that has an entry"),
+        pytest.param("web:logs", {}, (33, 40, [40], "/var/www"), id="group by name: no memberships"),
+        pytest.param("web:0", {}, (33, 0, [0], "/var/www"), id="group by number"),
+        pytest.param("1234", {}, (1234, 0, [0], "/"), id="unknown number"),
+        pytest.param("1234:5678", {}, (1234, 5678, [5678], "/"), id="unknown numbers"),
+        pytest.param("12", {}, (77, 78, [78], "/named-like-a-number"), id="a name that is a number"),
+        pytest.param("nohome", {}, (50, 50, [50], "/"), id="no home"),
+        pytest.param(
+            "web", {"gid": 7, "supplemental": (8, 34)}, (33, 7, [7, 40, 41, 8, 34], "/var/www"), id="runAsGroup"
+        ),
+    ],
+)
+def test_users_are_resolved_as_runc_does(
+    wanted: str, options: dict[str, object], expected: tuple[int, int, list[int], str]
+) -> None:
+    user = resolve(wanted, PASSWD, GROUP, **options)  # type: ignore[arg-type]
+    assert (user.uid, user.gid, user.groups, user.home) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        pytest.param("ghost", "unable to find user ghost: no matching entries in passwd file", id="user"),
+        pytest.param("huge", "unable to find user huge: no matching entries in passwd file", id="an id out of range"),
+        pytest.param("web:ghosts", "unable to find group ghosts: no matching entries in group file", id="group"),
+    ],
+)
+def test_an_unknown_name_is_refused(wanted: str, message: str) -> None:
+    with pytest.raises(UnknownUser, match=message):
+        resolve(wanted, PASSWD, GROUP)

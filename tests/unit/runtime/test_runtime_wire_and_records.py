@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from minikube_raw.runtime import atomic, trace, wire
+from minikube_raw.runtime.records import ExitRecord, Shelf
+
+
+@pytest.mark.parametrize("size", [pytest.param(10, id="inline"), pytest.param(900_000, id="too big for a packet")])
+def test_a_packet_arrives_whole_with_its_descriptors(size: int) -> None:
+    ours, theirs = wire.pair()
+    reader, writer = os.pipe()
+    wire.send(ours, {"body": "x" * size, "é": [1, None]}, [writer])
+    os.close(writer)
+    message, received = wire.receive(theirs)
+    assert message == {"body": "x" * size, "é": [1, None]}
+    assert len(received) == 1
+    assert not os.get_inheritable(received[0])
+    os.write(received[0], b"through")
+    assert os.read(reader, 100) == b"through"
+    wire.close([reader, *received])
+    ours.close()
+    with pytest.raises(wire.Closed):
+        wire.receive(theirs)
+    theirs.close()
+
+
+def test_too_many_descriptors_are_an_error_and_nothing_is_sent() -> None:
+    ours, theirs = wire.pair()
+    with pytest.raises(OSError, match="descriptors do not fit"):
+        wire.send(ours, {}, [0] * (wire.MOST_DESCRIPTORS + 1))
+    ours.close()
+    with pytest.raises(wire.Closed):
+        wire.receive(theirs)
+    theirs.close()
+
+
+def test_a_socket_below_a_long_path_is_bound_and_found_and_replaces_a_dead_one(tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 120)
+    directory.mkdir()
+    path = str(directory / "keeper.sock")
+    wire.listen(path).close()
+    with pytest.raises(ConnectionRefusedError):
+        wire.connect(path)
+    with wire.listen(path) as listener, wire.connect(path) as ours:
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        theirs = wire.accept(listener)
+        assert (theirs is not None) == (os.geteuid() == 0)
+        if theirs is not None:
+            wire.send(ours, {"op": "hello"})
+            assert wire.receive(theirs) == ({"op": "hello"}, [])
+            theirs.close()
+
+
+def test_a_write_that_was_interrupted_leaves_the_old_record(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), ExitRecord)
+    shelf.write("a", ExitRecord(exit_code=1, finished_at=2), sync=True)
+    (tmp_path / "a.json.99.tmp").write_text('{"exit_')
+    assert shelf.load() == ({"a": ExitRecord(exit_code=1, finished_at=2)}, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("", id="empty"),
+        pytest.param('{"exit_code": 1', id="half"),
+        pytest.param('{"exit_code": "x"}', id="foreign"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_set_aside_not_lost(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    shelf = Shelf(str(tmp_path), ExitRecord)
+    shelf.write("good", ExitRecord(exit_code=0, finished_at=1))
+    found, problems = shelf.load()
+    assert list(found) == ["good"]
+    assert len(problems) == 1
+    assert "bad.json" in problems[0]
+    assert (tmp_path / "bad.json.unreadable").read_text() == content
+    assert shelf.read("bad") is None
+    assert shelf.load()[1] == []
+
+
+def test_removing_a_record_twice_is_fine(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), ExitRecord)
+    shelf.write("a", ExitRecord(exit_code=0, finished_at=1))
+    shelf.remove("a")
+    shelf.remove("a")
+    assert shelf.load() == ({}, [])
+
+
+def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    atomic.write(str(tmp_path / "x"), b"[]")
+    with pytest.raises(ValueError, match="JSON object"):
+        atomic.read_json(str(tmp_path / "x"))
+    assert atomic.read_json(str(tmp_path / "missing")) is None
+
+
+def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> None:
+    path = trace.trace_path(str(tmp_path), "ns", "pod")
+    made = trace.PodTrace(path, "ns/pod")
+    began = made._began
+    made.add("keeper", [(began + 3_000_000, 500_000, "mount", "/proc")])
+    made.add("kubelet", [(began + 1_000_000, 250_000, "open_tree", "/a")])
+    made.program_ran(began + 5_000_000)
+    made.program_ran(began + 9_000_000)
+    made.save()
+    found = trace.load(str(tmp_path), "ns", "pod")
+    assert found == {
+        "pod": "ns/pod",
+        "start_ms": 5.0,
+        "steps": [
+            {"at_ms": 1.0, "took_ms": 0.25, "what": "open_tree", "object": "/a", "who": "kubelet"},
+            {"at_ms": 3.0, "took_ms": 0.5, "what": "mount", "object": "/proc", "who": "keeper"},
+        ],
+    }
+    trace.forget(str(tmp_path), "ns", "pod")
+    trace.forget(str(tmp_path), "ns", "pod")
+    assert trace.load(str(tmp_path), "ns", "pod") is None
