@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,15 @@ def check_overlay() -> Iterator[Finding]:
         )
 
 
+def check_loopback() -> Iterator[Finding]:
+    """The API listens on 127.0.0.1; in a network namespace just made, lo is down."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 0))
+        except OSError as error:
+            yield Finding(f"nothing can listen on 127.0.0.1: {error.strerror}", "ip link set lo up", True)
+
+
 def check_programs() -> Iterator[Finding]:
     """The busybox image is made from the host's static busybox."""
     if not shutil.which("busybox"):
@@ -109,6 +119,7 @@ def check_limits() -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_overlay,
+    check_loopback,
     check_cgroups,
     check_programs,
     check_forwarding,

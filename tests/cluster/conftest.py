@@ -82,12 +82,17 @@ def newest_kubectl() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three nodes, up for the whole session; afterwards the host must be as it was."""
+@pytest.fixture(scope="session", autouse=True)
+def loopback() -> None:
+    """The test runner's network namespace is a new one, in which lo is down."""
     if os.geteuid() != 0:
         pytest.skip("a cluster needs root")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes, up for the whole session; afterwards the host must be as it was."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     before = host.snapshot()
     try:
