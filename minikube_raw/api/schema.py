@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import msgspec
 
 from minikube_raw.api import gotypes
 
 VERSION = "v1.36.0"
 
-_FILE = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"{VERSION}-local" / "_definitions.json"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 
@@ -132,16 +131,25 @@ class Struct(Shape):
         return self._embedded
 
 
+def _read() -> bytes:
+    """Return the published file, without importing the package that carries it: that costs 56 ms and 7 MB."""
+    package = importlib.util.find_spec("kubernetes_validate")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("kubernetes-validate is not installed, and with it the schemas of Kubernetes' types")
+    folder = Path(package.origin).parent / "kubernetes-json-schema" / f"{VERSION}-local"
+    return (folder / "_definitions.json").read_bytes()
+
+
 @functools.cache
 def _raw_definitions() -> dict[str, msgspec.Raw]:
     """The file with each definition still as text: 1.6 MB, where all of it decoded would be 12."""
-    file = msgspec.json.decode(_FILE.read_bytes(), type=dict[str, msgspec.Raw])
+    file = msgspec.json.decode(_read(), type=dict[str, msgspec.Raw])
     return msgspec.json.decode(file["$defs"], type=dict[str, msgspec.Raw])
 
 
 def definitions() -> dict[str, dict[str, Any]]:
     """Return all definitions as published, descriptions included; decoded anew at each call, since few ever ask."""
-    decoded: dict[str, dict[str, Any]] = msgspec.json.decode(_FILE.read_bytes())["$defs"]
+    decoded: dict[str, dict[str, Any]] = msgspec.json.decode(_read())["$defs"]
     return decoded
 
 
