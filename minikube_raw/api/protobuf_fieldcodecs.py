@@ -16,164 +16,136 @@ from minikube_raw.api.protobuf_wire import BYTES, VARINT, delimited, fields, rea
 Object = dict[str, Any]
 
 
+class FieldCodec(Protocol):
+    """A field of a message. `name` is JSON's, empty for a message whose fields JSON shows among its owner's.
+
+    `shown`: JSON has the field also when the wire had none; then `finish` sets it.
+    """
+
+    name: str
+    shown: bool
+
+    def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
+        """Take a value off the wire into the object. Raises ValueError."""
+
+    def finish(self, obj: Object) -> None:
+        """Set what Go's JSON shows where nothing was on the wire."""
+
+    def write(self, value: Any) -> bytes:
+        """Write a value (the whole object for a field without name) with its tags."""
+
+    def absent(self) -> bytes:
+        """Return what Go writes where JSON has nothing or null."""
+
+
 def field_codec(field: Field, codec_of: Callable[[str], Codec]) -> FieldCodec:
     """Return the codec of a field; `codec_of` gives those of the types inside. Raises KeyError for an unknown type."""
     number, name, type_, omitted = field
-    shown = not omitted
     if name == "-":
         return _Inline(number, codec_of(type_))
     if type_.startswith("*"):
-        return _Pointer(name, number, codec_of(type_[1:]), shown=shown)
+        return _Nilable(number, name, codec_of(type_[1:]), shown=not omitted)
     if type_.startswith("[]"):
-        return _Repeated(name, number, codec_of(type_[2:]), shown=shown)
+        return _Repeated(number, name, codec_of(type_[2:]), shown=not omitted)
     if type_.startswith("map[string]"):
-        return _Mapped(name, number, codec_of(type_.removeprefix("map[string]")), shown=shown)
+        return _Mapped(number, name, codec_of(type_.removeprefix("map[string]")), shown=not omitted)
     codec = codec_of(type_)
-    if type_ == "bytes" or (codec.empty() is None and not codec.is_struct):
-        return _Nilable(name, number, codec, omitted=omitted)
-    return _Plain(name, number, codec, omitted=omitted)
+    if type_ == "bytes" or (codec.empty() is None and not codec.is_struct):  # []byte, or a named list
+        return _Nilable(number, name, codec, shown=not omitted, drops_empty=bool(omitted))
+    shown = not omitted or (codec.is_struct and omitted == "?")
+    return _Plain(number, name, codec, shown=shown, drops_empty=not shown)
 
 
-class FieldCodec(Protocol):
-    """A field of a message."""
+class _Nilable:
+    """*T, and []byte: there or not, even when zero."""
 
-    def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
-        """Take a value off the wire into the object."""
-
-    def finish(self, obj: Object) -> None:
-        """Set what Go's JSON shows though it was not on the wire, drop what it does not show."""
-
-    def write(self, obj: Object) -> bytes:
-        """Write the object's field with its tags, or nothing."""
-
-
-class _Field:
-    """What all fields share."""
-
-    def __init__(self, name: str, number: int, codec: Codec) -> None:
+    def __init__(self, number: int, name: str, codec: Codec, *, shown: bool, drops_empty: bool = False) -> None:
         self.name = name
-        self.codec = codec
-        self.tag = tag(number, codec.wire)
-
-    def value(self, wire: int, raw: Any, reading: Reading) -> Any:
-        if wire != self.codec.wire:
-            raise ValueError(f"proto: wrong wireType = {wire} for field {self.name}")
-        return self.codec.read(raw, reading)
-
-
-class _Pointer(_Field):
-    """*T: there or not, even when zero."""
-
-    def __init__(self, name: str, number: int, codec: Codec, *, shown: bool) -> None:
-        super().__init__(name, number, codec)
-        self._shown = shown
+        self.shown = shown
+        self._codec = codec
+        self._drops_empty = drops_empty
+        self._tag = tag(number, codec.wire)
 
     def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
-        obj[self.name] = self.value(wire, raw, reading)
+        value = self._value(wire, raw, reading)
+        if value or not self._drops_empty:
+            obj[self.name] = value
+        else:
+            obj.pop(self.name, None)  # the last value on the wire counts, and this one JSON does not show
 
     def finish(self, obj: Object) -> None:
-        if self._shown:
-            obj.setdefault(self.name, None)
+        obj.setdefault(self.name, None)
 
-    def write(self, obj: Object) -> bytes:
-        value = obj.get(self.name)
-        return b"" if value is None else self.tag + self.codec.write(value)
+    def write(self, value: Any) -> bytes:
+        return self._tag + self._codec.write(value)
+
+    def absent(self) -> bytes:
+        return b""
+
+    def _value(self, wire: int, raw: Any, reading: Reading) -> Any:
+        if wire != self._codec.wire:
+            raise ValueError(f"proto: wrong wireType = {wire} for field {self.name}")
+        return self._codec.read(raw, reading)
 
 
-class _Plain(_Field):
+class _Plain(_Nilable):
     """T: always on the wire; in JSON when it is not zero, when Go's tag says so, and structs always."""
 
-    def __init__(self, name: str, number: int, codec: Codec, *, omitted: str) -> None:
-        super().__init__(name, number, codec)
-        self._shown = not omitted or (codec.is_struct and omitted == "?")
-
-    def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
-        obj[self.name] = self.value(wire, raw, reading)
-
     def finish(self, obj: Object) -> None:
-        if self._shown:
-            if self.name not in obj:
-                obj[self.name] = self.codec.empty()
-        elif not obj.get(self.name, 0):
-            obj.pop(self.name, None)
+        if self.name not in obj:
+            obj[self.name] = self._codec.empty()
 
-    def write(self, obj: Object) -> bytes:
-        return self.tag + self.codec.write(obj.get(self.name))
+    def absent(self) -> bytes:
+        return self.write(None)
 
 
-class _Nilable(_Plain):
-    """[]byte and named lists: as plain values, but nil is not on the wire, and null in JSON."""
-
-    def finish(self, obj: Object) -> None:
-        if self._shown:
-            obj.setdefault(self.name, None)
-        else:
-            super().finish(obj)
-
-    def write(self, obj: Object) -> bytes:
-        return b"" if obj.get(self.name) is None else super().write(obj)
-
-
-class _Repeated(_Field):
+class _Repeated(_Nilable):
     """[]T."""
-
-    def __init__(self, name: str, number: int, codec: Codec, *, shown: bool) -> None:
-        super().__init__(name, number, codec)
-        self._shown = shown
 
     def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
         items = obj.setdefault(self.name, [])
-        if wire == BYTES and self.codec.wire == VARINT:
-            items.extend(self.codec.read(number, reading) for number in _packed(raw))
+        if wire == BYTES and self._codec.wire == VARINT:
+            items.extend(self._codec.read(number, reading) for number in _packed(raw))
         else:
-            items.append(self.value(wire, raw, reading))
+            items.append(self._value(wire, raw, reading))
 
-    def finish(self, obj: Object) -> None:
-        if self._shown:
-            obj.setdefault(self.name, None)
-
-    def write(self, obj: Object) -> bytes:
-        write = self.codec.write
-        return b"".join(self.tag + write(item) for item in obj.get(self.name) or ())
+    def write(self, value: Any) -> bytes:
+        write, tag_ = self._codec.write, self._tag
+        return b"".join([tag_ + write(item) for item in value])
 
 
-class _Mapped:
+class _Mapped(_Nilable):
     """map[string]T: repeated messages of key and value, sorted by key."""
 
-    def __init__(self, name: str, number: int, codec: Codec, *, shown: bool) -> None:
-        self._name = name
-        self._codec = codec
+    def __init__(self, number: int, name: str, codec: Codec, *, shown: bool) -> None:
+        super().__init__(number, name, codec, shown=shown)
         self._tag = tag(number, BYTES)
-        self._shown = shown
+        self._value_tag = tag(2, codec.wire)
 
     def read(self, obj: Object, wire: int, raw: Any, reading: Reading) -> None:
         if wire != BYTES:
-            raise ValueError(f"proto: wrong wireType = {wire} for field {self._name}")
+            raise ValueError(f"proto: wrong wireType = {wire} for field {self.name}")
+        key, value = "", self._codec.empty()
         with reading:
-            key, value = "", self._codec.empty()
             for number, part_wire, part in fields(raw):
                 if number == 1 and isinstance(part, bytes):
                     key = part.decode(errors="replace")
                 elif number == 2:
-                    if part_wire != self._codec.wire:
-                        raise ValueError(f"proto: wrong wireType = {part_wire} for field {self._name}")
-                    value = self._codec.read(part, reading)
-        obj.setdefault(self._name, {})[key] = value
+                    value = self._value(part_wire, part, reading)
+        obj.setdefault(self.name, {})[key] = value
 
-    def finish(self, obj: Object) -> None:
-        if self._shown:
-            obj.setdefault(self._name, None)
+    def write(self, value: Any) -> bytes:
+        return b"".join([self._tag + self._entry(key, value[key]) for key in sorted(value)])
 
-    def write(self, obj: Object) -> bytes:
-        held = obj.get(self._name)
-        if not held:
-            return b""
-        write, wire = self._codec.write, self._codec.wire
-        return b"".join(self._tag + _entry(key.encode(), write(held[key]), wire) for key in sorted(held))
+    def _entry(self, key: str, value: Any) -> bytes:
+        return delimited(b"\x0a" + delimited(key.encode()) + self._value_tag + self._codec.write(value))
 
 
 class _Inline:
     """A message whose fields JSON shows among its owner's."""
+
+    name = ""
+    shown = True
 
     def __init__(self, number: int, codec: Codec) -> None:
         self._codec = codec
@@ -188,13 +160,11 @@ class _Inline:
         for name, value in self._codec.empty().items():
             obj.setdefault(name, value)
 
-    def write(self, obj: Object) -> bytes:
-        return self._tag + self._codec.write(obj)
+    def write(self, value: Any) -> bytes:
+        return self._tag + self._codec.write(value)
 
-
-def _entry(key: bytes, value: bytes, wire: int) -> bytes:
-    """Write an entry of a map: a message of key and value."""
-    return delimited(b"\x0a" + delimited(key) + tag(2, wire) + value)
+    def absent(self) -> bytes:
+        return self.write({})
 
 
 def _packed(raw: bytes) -> Iterator[int]:

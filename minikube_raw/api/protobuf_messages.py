@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from minikube_raw.api import protobuf_fields
@@ -59,22 +60,26 @@ class Struct:
         self._message = message
 
     @functools.cached_property
-    def _fields(self) -> list[tuple[int, FieldCodec]]:
-        return [(field.number, field_codec(field, _codec)) for field in self._message.fields]
+    def _fields(self) -> dict[int, FieldCodec]:
+        return {field.number: field_codec(field, _codec) for field in self._message.fields}
 
     @functools.cached_property
-    def _by_number(self) -> dict[int, FieldCodec]:
-        return dict(self._fields)
+    def _shown(self) -> list[FieldCodec]:
+        return [field for field in self._fields.values() if field.shown]
+
+    @functools.cached_property
+    def _writers(self) -> list[tuple[str, bytes, Callable[[Any], bytes]]]:
+        return [(field.name, field.absent(), field.write) for field in self._fields.values()]
 
     def read(self, raw: bytes, reading: Reading) -> Object:
         """Read the fields; unknown ones are skipped."""
         obj: Object = {}
-        known = self._by_number
+        known = self._fields
         with reading:
             for number, wire, value in fields(raw):
                 if (field := known.get(number)) is not None:
                     field.read(obj, wire, value, reading)
-        for _, field in self._fields:
+        for field in self._shown:
             field.finish(obj)
         return obj
 
@@ -82,7 +87,11 @@ class Struct:
         """Write the fields in order of their numbers, without a length; what the table does not know is left out."""
         if not isinstance(obj, dict):
             raise ValueError(f"cannot write {type(obj).__name__} as {self._message.name}")
-        return b"".join([field.write(obj) for _, field in self._fields])
+        written = []
+        for name, absent, write in self._writers:
+            value = obj.get(name) if name else obj
+            written.append(absent if value is None else write(value))
+        return b"".join(written)
 
     def write(self, value: Any) -> bytes:
         """Write with the length in front."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT = 10  # bytes of a 64-bit number
+_ONE_BYTE = [bytes([length]) for length in range(0x80)]
 
 
 def write_varint(value: int) -> bytes:
@@ -25,6 +26,8 @@ def write_varint(value: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return the number at an offset, unsigned, and the offset after it. Raises ValueError."""
+    if at < len(data) and data[at] < 0x80:  # most of all numbers, and worth a third of the time
+        return data[at], at + 1
     value = shift = 0
     for offset in range(at, min(at + _MAX_VARINT, len(data))):
         byte = data[offset]
@@ -42,6 +45,8 @@ def tag(number: int, wire: int) -> bytes:
 
 def delimited(payload: bytes) -> bytes:
     """Write bytes with their length in front."""
+    if len(payload) < 0x80:
+        return _ONE_BYTE[len(payload)] + payload
     return write_varint(len(payload)) + payload
 
 
