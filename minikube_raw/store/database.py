@@ -123,7 +123,8 @@ class Database:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise StoreError(f"cannot write {self._path}: {error}") from error
+            cure = "; free some space on that disk" if "full" in str(error) else ""
+            raise StoreError(f"cannot write {self._path}: {error}{cure}") from error
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""

@@ -10,7 +10,7 @@ from bisect import bisect_right
 
 from minikube_raw.store.kv import Compacted, Event, EventType, KeyValue
 
-_EVENT_BYTES = 400  # an Event and its two KeyValues, measured with tracemalloc
+_EVENT_BYTES = 250  # an Event, its KeyValue and their places in the lists, measured with tracemalloc
 
 
 class History:
