@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 FOLDERS = ("/run", "/var/lib/minikube-raw", "/var/run", "/etc/cni", "/opt/cni", "/root", "/var/log")
+TITLES = ("master :", "kubelet ", "launcher ", "keeper ")  # what our processes call themselves
 # Written by others at any time, or by tools the tests call themselves.
 IGNORED = (
     "/root/.cache",
@@ -66,7 +67,7 @@ def _processes() -> set[str]:
             text = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        if "minikube" in text and "pytest" not in text:
+        if text.startswith(TITLES) or "machine.init" in text or "-m minikube_raw" in text:
             found.add(f"{folder.name} {text}")
     return found
 
