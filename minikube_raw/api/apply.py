@@ -6,6 +6,7 @@ unless somebody else owns it too, then look whose fields changed. Defaults and v
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import msgspec
@@ -71,27 +72,26 @@ def apply(
     Raises StatusError 409 with a cause for each field another manager owns, and 500 for what does not fit the type.
     """
     _judge(shape, config)
-    managers = _managers(shape, live, time, reset or {})
+    version, manager = manager.api_version, manager._replace(api_version="")
+    reset = reset or {}
+    others = _managers(shape, live, Manager(_BEFORE, UPDATE, version, manager.subresource), time, reset)
+    last = others.pop(manager, Owned({}, version))
     before = typed.empty(shape) if live is None else _plain(live)
-    last = managers.get(manager, Owned({}))
-    wanted = fieldset.without(structured.fields_of(shape, config), reset or {})
-    everyone: Managers = {**managers, manager: Owned(wanted, last.time)}
+    wanted = fieldset.without(structured.fields_of(shape, config), reset)
     merged = structured.merge(shape, before, config)
-    merged = _pruned(shape, merged, last.fields, everyone, manager.api_version)
-    difference = structured.compare(shape, before, merged)
+    merged = _pruned(shape, merged, last.fields, [wanted, *(owned.fields for owned in others.values())])
+    changed, removed = structured.compare(shape, before, merged)
+    changed, removed = fieldset.without(changed, reset), fieldset.without(removed, reset)
     if not force:
         allowed = _applied_by_client(shape, before) if manager.name == _KUBECTL else {}
-        _refuse_conflicts(managers, manager, fieldset.difference(difference.changed, allowed))
-    changed = merged != before
-    owners = managed_fields.taken_from_others(
-        managers, manager.api_version, difference.changed, difference.removed, but=manager
-    )
-    owners.pop(manager, None)
-    if own := managed_fields.stripped(wanted):
-        owners[manager] = Owned(own, time if changed else last.time)
-    if manager.name == _KUBECTL and _LAST_APPLIED in (merged["metadata"].get("annotations") or {}):
+        _refuse_conflicts(others, fieldset.difference(changed, allowed))
+    owners = managed_fields.taken_from_all(others, changed, removed)
+    is_changed = merged != before
+    if own := fieldset.ordered(managed_fields.stripped(wanted)):
+        owners[manager] = Owned(own, version, time if is_changed else last.time)
+    if manager.name == _KUBECTL and (merged["metadata"].get("annotations") or {}).get(_LAST_APPLIED):
         merged = _with_last_applied(merged, config)
-    return Applied(_finished(shape, merged, managed_fields.encode(managed_fields.capped(owners))), changed)
+    return Applied(_finished(shape, merged, managed_fields.encode(owners)), is_changed)
 
 
 def _plain(obj: Object) -> Object:
@@ -111,33 +111,25 @@ def _judge(shape: Struct, config: Object) -> None:
     raise status.StatusError(500, "", message)
 
 
-def _managers(shape: Struct, live: Object | None, time: str, reset: FieldSet) -> dict[Manager, Owned]:
-    """Return the live object's managers; if nobody was tracked, everything belongs to whoever was before."""
+def _managers(shape: Struct, live: Object | None, first: Manager, time: str, reset: FieldSet) -> dict[Manager, Owned]:
+    """Return the live object's managers; if nobody was tracked, everything belongs to `first`."""
     if live is None:
         return {}
     managers = managed_fields.given(live, live)
     if managers:
         return managers
     difference = structured.compare(shape, typed.empty(shape), _plain(live))
-    owned = managed_fields.stripped(fieldset.without(difference.changed, reset))
-    return {Manager(_BEFORE, UPDATE, live["apiVersion"]): Owned(owned, time)} if owned else {}
+    owned = fieldset.ordered(managed_fields.stripped(fieldset.without(difference.changed, reset)))
+    return {first: Owned(owned, first.api_version, time)} if owned else {}
 
 
-def _pruned(shape: Struct, merged: Object, last: FieldSet, managers: Managers, api_version: str) -> Object:
-    """Drop what the manager applied before and nobody owns now."""
+def _pruned(shape: Struct, merged: Object, last: FieldSet, owned: list[FieldSet]) -> Object:
+    """Drop what the manager applied before (`last`) and nobody owns now."""
     if not last:
         return merged
     pruned = structured.remove(shape, merged, structured.with_named_members(shape, last)) or {}
-    pruned = _add_back(shape, merged, pruned, _owned_by_anyone(managers, api_version))
+    pruned = _add_back(shape, merged, pruned, functools.reduce(fieldset.union, owned))
     return _keep_undecided(shape, merged, pruned, last)
-
-
-def _owned_by_anyone(managers: Managers, api_version: str) -> FieldSet:
-    owned: FieldSet = {}
-    for manager, entry in managers.items():
-        if manager.api_version == api_version:
-            owned = fieldset.union(owned, entry.fields)
-    return owned
 
 
 def _named(shape: Struct, obj: Object) -> FieldSet:
@@ -163,9 +155,13 @@ def _applied_by_client(shape: Struct, live: Object) -> FieldSet:
     """Return what kubectl applied without the server's help: `kubectl apply --server-side` may take it over."""
     try:
         last = msgspec.json.decode((live["metadata"].get("annotations") or {}).get(_LAST_APPLIED, ""))
-        return structured.fields_of(shape, last) if isinstance(last, dict) else {}
-    except (msgspec.DecodeError, structured.ShapeError):
+    except msgspec.DecodeError:
         return {}
+    if not isinstance(last, dict) or last.get("apiVersion") != live["apiVersion"] or any(structured.judge(shape, last)):
+        return {}
+    # What somebody has changed since is not kubectl's any more.
+    changed, removed = structured.compare(shape, last, live)
+    return fieldset.difference(fieldset.difference(structured.fields_of(shape, last), changed), removed)
 
 
 def _with_last_applied(merged: Object, config: Object) -> Object:
@@ -182,12 +178,10 @@ def _with_last_applied(merged: Object, config: Object) -> Object:
     return {**merged, "metadata": {**held, "annotations": {**held["annotations"], _LAST_APPLIED: text}}}
 
 
-def _refuse_conflicts(managers: Managers, manager: Manager, changed: FieldSet) -> None:
+def _refuse_conflicts(others: Managers, changed: FieldSet) -> None:
     causes, lines = [], []
-    for owner in sorted(managers):
-        if owner == manager or owner.api_version != manager.api_version:
-            continue
-        paths = list(fieldset.paths(fieldset.intersection(managers[owner].fields, changed)))
+    for owner in sorted(others):
+        paths = list(fieldset.paths(fieldset.intersection(others[owner].fields, changed)))
         causes += [status.Cause("FieldManagerConflict", f"conflict with {owner}", path) for path in paths]
         if paths:
             lines.append("\n".join([f"conflicts with {owner}:", *(f"- {path}" for path in paths)]))

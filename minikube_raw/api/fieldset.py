@@ -8,7 +8,8 @@ changed in place.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 FieldSet = dict[str, Any]
@@ -99,18 +100,52 @@ def has(fields: FieldSet, key: str) -> bool:
 
 
 def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
-    """Yield every member as people read it: .spec.containers[name="c"].image, in SMD's order."""
-    for key in sorted(_children(fields)):
-        here, child = prefix + show(key), fields[key]
-        if is_member(child):
-            yield here
-        yield from paths(child, here)
+    """Yield every member as people read it: .spec.containers[name="c"].image. As in SMD, a level's members go first."""
+    keys = _sorted(key for key in fields if key != _HERE)
+    yield from (prefix + show(key) for key in keys if is_member(fields[key]))
+    for key in keys:
+        yield from paths(fields[key], prefix + show(key))
 
 
 def ordered(fields: FieldSet) -> FieldSet:
-    """Return the set with its keys in the order Kubernetes writes them."""
-    # By text: `.` before `f:` before `k:` before `v:`. Indexes (`i:`), which would stand last, never occur in our sets.
-    return {key: ordered(below) if below else below for key, below in sorted(fields.items())}
+    """Return the set with its entries in the order Kubernetes writes them."""
+    return {key: ordered(fields[key]) if fields[key] else {} for key in _sorted(fields)}
+
+
+def _sorted(keys: Iterable[str]) -> list[str]:
+    """Sort by text: `.`, names, keys, values; the latter two by what they say, as port 80 goes before port 443."""
+    found = sorted(keys)
+    if len(found) > 1 and found[-1][0] in "kvi":
+        found.sort(key=_said)
+    return found
+
+
+def _said(key: str) -> tuple[int, Any]:
+    rank = ".fkvi".index(key[0])
+    if rank < 2:
+        return rank, key
+    told = json.loads(key[2:])
+    said = sorted(told.items()) if isinstance(told, dict) else [("", told)]
+    return rank, [(name, isinstance(value, str), value) for name, value in said]
+
+
+_ELEMENT = re.compile(r"f:|v:(?=.)|k:(?=\{)|i:-?\d+$", re.DOTALL)
+
+
+def parse(value: Any) -> FieldSet:
+    """Check FieldsV1 a client sent and return it in our spelling. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("expected a map")
+    return ordered({_spelled(key): {} if key == _HERE else parse(below) for key, below in value.items()})
+
+
+def _spelled(key: str) -> str:
+    if key == _HERE or key.startswith("f:"):
+        return key
+    if not _ELEMENT.match(key):
+        raise ValueError(f"unknown path element: {key}")
+    told = json.loads(key[2:])
+    return key_of(told) if key.startswith("k:") else key[:2] + _compact(told)
 
 
 def show(key: str) -> str:

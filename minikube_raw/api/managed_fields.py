@@ -40,7 +40,10 @@ _NEVER_OWNED: FieldSet = {
 
 
 class Manager(NamedTuple):
-    """Who writes and how. Two writes by one manager through different subresources own separately."""
+    """Who writes and how. Two writes by one manager through different subresources own separately.
+
+    `api_version` tells updates through two versions apart; an applier is the same one in every version, so it is empty.
+    """
 
     name: str
     operation: str
@@ -55,28 +58,35 @@ class Manager(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """What a manager owns and when it last took something; `time` is empty if it never did."""
+    """What a manager owns, in fields of `api_version`, and when it last took something; `time` is empty if it never did."""
 
     fields: FieldSet
+    api_version: str
     time: str = ""
 
 
 Managers = Mapping[Manager, Owned]
 
 
-def decode(entries: Any) -> dict[Manager, Owned] | None:
-    """Read metadata.managedFields; None for what is none, which callers treat as not given."""
+def decode(entries: Any, *, trusted: bool = True) -> dict[Manager, Owned] | None:
+    """Read metadata.managedFields; None for what is none, which callers treat as not given.
+
+    What the server itself wrote is `trusted`; what a client sends may have any shape and spelling.
+    """
     managers: dict[Manager, Owned] = {}
     for entry in entries or ():
-        if not isinstance(entry, dict) or entry.get("fieldsType", "FieldsV1") != "FieldsV1":
+        version, operation = entry.get("apiVersion", ""), entry.get("operation")
+        if not version or operation not in (APPLY, UPDATE) or entry.get("fieldsType") != "FieldsV1":
             return None
         fields = entry.get("fieldsV1") or {}
-        if entry.get("operation") not in (APPLY, UPDATE) or not isinstance(fields, dict):
-            return None
-        manager = Manager(
-            entry.get("manager", ""), entry["operation"], entry.get("apiVersion", ""), entry.get("subresource", "")
-        )
-        managers[manager] = Owned(fields, entry.get("time") or "")
+        if not trusted:
+            try:
+                fields = fieldset.parse(fields)
+            except ValueError:
+                return None
+        key_version = version if operation == UPDATE else ""
+        manager = Manager(entry.get("manager", ""), operation, key_version, entry.get("subresource", ""))
+        managers[manager] = Owned(fields, version, entry.get("time") or "")
     return managers
 
 
@@ -85,7 +95,7 @@ def encode(managers: Managers) -> list[Object]:
 
     def order(item: tuple[Manager, Owned]) -> tuple[str, ...]:
         manager, owned = item
-        return manager.operation, owned.time, manager.name, manager.api_version, manager.subresource
+        return manager.operation, owned.time, manager.name, owned.api_version, manager.subresource
 
     return [_entry(manager, owned) for manager, owned in sorted(managers.items(), key=order)]
 
@@ -94,10 +104,10 @@ def _entry(manager: Manager, owned: Owned) -> Object:
     entry = {
         "manager": manager.name,
         "operation": manager.operation,
-        "apiVersion": manager.api_version,
+        "apiVersion": owned.api_version,
         "time": owned.time,
         "fieldsType": "FieldsV1",
-        "fieldsV1": fieldset.ordered(owned.fields),
+        "fieldsV1": owned.fields,
         "subresource": manager.subresource,
     }
     return {key: value for key, value in entry.items() if value != ""}
@@ -108,13 +118,13 @@ def given(live: Object | None, new: Object, *, subresource: bool = False) -> dic
 
     `managedFields: []` and `[{}]` forget all; a subresource cannot change them.
     """
-    stored = (decode(live["metadata"].get("managedFields")) if live else None) or {}
+    held = live["metadata"].get("managedFields") if live else None
     entries = new["metadata"].get("managedFields")
-    if subresource:
-        return stored
-    if entries in ([], [{}]):
+    if entries in ([], [{}]) and not subresource:
         return {}
-    return decode(entries) or stored
+    if subresource or entries is None or entries == held:
+        return decode(held) or {}
+    return decode(entries, trusted=False) or decode(held) or {}
 
 
 def update(
@@ -134,11 +144,11 @@ def update(
     changed, removed = fieldset.without(difference.changed, reset), fieldset.without(difference.removed, reset)
     if not changed and not removed:
         return encode(managers)
-    managers = taken_from_others(managers, manager.api_version, changed, removed)
-    taken = fieldset.difference(changed, _NEVER_OWNED)
+    managers = taken_from_all(managers, changed, removed)
+    taken = stripped(changed)
     if taken:
         had = managers[manager].fields if manager in managers else {}
-        managers[manager] = Owned(fieldset.union(had, taken), time)
+        managers[manager] = Owned(fieldset.ordered(fieldset.union(had, taken)), manager.api_version, time)
     return encode(capped(managers))
 
 
@@ -147,20 +157,16 @@ def _without_managed_fields(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def taken_from_others(
-    managers: Managers, api_version: str, changed: FieldSet, removed: FieldSet, but: Manager | None = None
-) -> dict[Manager, Owned]:
-    """Return the managers without what a write changed or removed; `but` keeps its own, who owns nothing is gone.
+def taken_from_all(managers: Managers, changed: FieldSet, removed: FieldSet) -> dict[Manager, Owned]:
+    """Return the managers without what a write changed or removed; who owns nothing any more is gone.
 
-    Entries written through another version of the type name other fields; they stay as they are.
+    Entries of another version are taken at their word: fields have the same paths in most versions of a type.
     """
     kept: dict[Manager, Owned] = {}
     for manager, owned in managers.items():
-        fields = owned.fields
-        if manager != but and manager.api_version == api_version:
-            fields = fieldset.difference(fieldset.difference(fields, changed), removed)
+        fields = fieldset.difference(fieldset.difference(owned.fields, changed), removed)
         if fields:
-            kept[manager] = Owned(fields, owned.time)
+            kept[manager] = owned._replace(fields=fields)
     return kept
 
 
@@ -181,12 +187,13 @@ def capped(managers: dict[Manager, Owned]) -> dict[Manager, Owned]:
         if excess <= 0:
             break
         oldest = first.setdefault(manager.api_version, manager)
-        if oldest == manager:
-            continue
         bucket = Manager(_ANCIENT, UPDATE, manager.api_version)
+        if manager in (oldest, bucket):
+            continue
         if bucket not in managers:
             managers[bucket] = managers.pop(oldest)
         owned = managers.pop(manager)
-        managers[bucket] = Owned(fieldset.union(owned.fields, managers[bucket].fields), owned.time)
+        fields = fieldset.ordered(fieldset.union(owned.fields, managers[bucket].fields))
+        managers[bucket] = owned._replace(fields=fields)
         excess -= 1
     return managers
