@@ -125,6 +125,8 @@ EMBEDDED: dict[str, tuple[str, ...]] = {
 
 # What identifies an item of a list where the item leaves it out.
 KEY_DEFAULTS = {"protocol": "TCP"}
+# Types whose optional name is the empty string there.
+KEYED_BY_EMPTY_NAMES = frozenset({"v1.LocalObjectReference"})
 
 # Named string types, as an error message writes them. By struct and field.
 NAMED_STRINGS: dict[tuple[str, str], str] = {

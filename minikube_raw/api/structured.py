@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from minikube_raw.api import fieldset, go_text, gotypes
 from minikube_raw.api.fieldset import FieldSet
-from minikube_raw.api.schema import Form, Shape, Struct
+from minikube_raw.api.schema import ZEROES, Form, Shape, Struct
 
 
 class _Absent:
@@ -22,6 +22,10 @@ class _Absent:
 
 
 ABSENT: Final = _Absent()
+
+
+class Repeated(list[Any]):
+    """Items of a list that have the same key, which validation lets pass in some lists: they count as one leaf."""
 
 
 class ShapeError(ValueError):
@@ -41,20 +45,45 @@ def child_shape(shape: Shape, key: str) -> Shape | None:
 
 
 def element_of(shape: Shape, item: Any, index: int) -> str:
-    """Return the path element that identifies a list's item."""
+    """Return the path element that identifies a list's item. Raises ShapeError for an item without identity."""
     if shape.list_type == "set":
+        if item is None or isinstance(item, (dict, list)):
+            found = "an explicit null" if item is None else "a map type" if isinstance(item, dict) else "a list"
+            raise ShapeError(f": element {index}: associative list without keys has an element that's {found}")
         return fieldset.value_of(item)
     if item is None:
         raise ShapeError(f": element {index}: associative list with keys may not have a null element")
     if not isinstance(item, dict):
         raise ShapeError(f": element {index}: associative list with keys may not have non-map elements")
-    names = {key: item[key] if key in item else gotypes.KEY_DEFAULTS.get(key, ABSENT) for key in shape.keys}
-    return fieldset.key_of({key: value for key, value in names.items() if value is not ABSENT})
+    names = {key: item[key] if key in item else _default(shape.element, key) for key in shape.keys}
+    told = {key: value for key, value in names.items() if value is not ABSENT}
+    if not told:
+        keys = " ".join(go_text.quoted(key) for key in shape.keys)
+        text = f"omits all key fields [{keys}] (and doesn't have default values for any key fields)"
+        raise ShapeError(f": element {index}: associative list with keys has an element that {text}")
+    return fieldset.key_of(told)
+
+
+def _default(shape: Shape, key: str) -> Any:
+    """Return what a key is where an item leaves it out: the published default, or a required field's zero."""
+    if key in gotypes.KEY_DEFAULTS:
+        return gotypes.KEY_DEFAULTS[key]
+    field = shape.fields.get(key) if isinstance(shape, Struct) else None
+    if field is None or not (field.required or shape.go in gotypes.KEYED_BY_EMPTY_NAMES):
+        return ABSENT
+    return ZEROES[field.shape.form]
 
 
 def _indexed(shape: Shape, items: list[Any]) -> dict[str, Any]:
-    """Return a list's items by path element; of several with one key the last counts."""
-    return {element_of(shape, item, index): item for index, item in enumerate(items)}
+    """Return a list's items by path element; several with one key are Repeated."""
+    found: dict[str, Any] = {}
+    for index, item in enumerate(items):
+        element = element_of(shape, item, index)
+        if element in found:
+            before = found[element]
+            item = Repeated([*before, item] if isinstance(before, Repeated) else [before, item])
+        found[element] = item
+    return found
 
 
 # Fields ---------------------------------------------------------------------------------------------------------------
@@ -77,7 +106,8 @@ def _node_of(shape: Shape, value: Any) -> FieldSet | None:
             _insert(children, f"f:{key}", below, item is None or item == {} or not isinstance(shape, Struct))
     elif isinstance(value, list):
         for element, item in _indexed(shape, value).items():
-            _insert(children, element, _node_of(shape.element, item), True)
+            below = None if isinstance(item, Repeated) else _node_of(shape.element, item)
+            _insert(children, element, below, True)
     return children or None
 
 
@@ -121,6 +151,8 @@ def compare(shape: Shape, old: Any, new: Any) -> Difference:
 def _compare(shape: Shape, old: Any, new: Any) -> tuple[FieldSet | None, FieldSet | None]:
     if old is not ABSENT and new is not ABSENT and type(old) is type(new) and old == new:
         return None, None
+    if type(old) is Repeated or type(new) is Repeated:
+        return _compare_repeated(shape, old, new)
     if _is_leaf(shape) or (_nothing(old) and _nothing(new)):
         return (None, {}) if new is ABSENT else ({}, None)
     changed: FieldSet = {}
@@ -132,6 +164,16 @@ def _compare(shape: Shape, old: Any, new: Any) -> tuple[FieldSet | None, FieldSe
         if minus is not None:
             removed[key] = minus
     return fieldset.node(old is ABSENT, changed), fieldset.node(new is ABSENT, removed)
+
+
+def _compare_repeated(shape: Shape, old: Any, new: Any) -> tuple[FieldSet | None, FieldSet | None]:
+    """Compare where a key occurs several times before, after or both; such items are nobody's in parts."""
+    if new is ABSENT:
+        return None, {}
+    if type(new) is not Repeated:
+        return _compare(shape, ABSENT, new)
+    gone = None if old is ABSENT or type(old) is Repeated else _compare(shape, old, ABSENT)[1]
+    return {}, gone
 
 
 def _nothing(value: Any) -> bool:
@@ -193,7 +235,8 @@ def _merge_lists(shape: Shape, live: list[Any], config: list[Any]) -> list[Any]:
         if mine is not None and (mine == theirs or mine in done):
             at_left += 1
         if theirs is not None:
-            merged.append(merge(shape.element, left_items.get(theirs, ABSENT), right_items[theirs]))
+            before = left_items.get(theirs, ABSENT)
+            merged.append(merge(shape.element, ABSENT if type(before) is Repeated else before, right_items[theirs]))
             done.add(theirs)
             at_right += 1
             if theirs in (next_shared, mine):
