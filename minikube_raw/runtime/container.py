@@ -14,8 +14,9 @@ from minikube_raw.linux import fds, features, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
 from . import atomic, sandbox, wire
+from .copying import PIPE_SIZE, STAGING_SIZE, Input, Output
 from .logs import LogFile
-from .loop import HUNG_UP, READABLE, WRITABLE
+from .loop import HUNG_UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
         loop: Loop
         request: Request
+        scratch: tuple[int, int]
         pause_pidns: int
 
         def hold(self, name: str, fd: int) -> None:
@@ -58,117 +60,9 @@ if TYPE_CHECKING:
             ...
 
 
-PIPE_SIZE = 1 << 20
 # How long whoever inherited a process may take to reap it; kernels before 6.15 would not tell us even then.
 REAP_SECONDS, REAP_SECONDS_UNTOLD = 5.0, 0.2
-_CHUNK = 1 << 16
 UNKNOWN_EXIT = 137  # what Kubernetes reports with ContainerStatusUnknown
-
-
-class Output:
-    """One stream of a container on its way to the log and to whoever is attached."""
-
-    def __init__(self, container: Container, name: str, fd: int) -> None:
-        self.container, self.name, self.fd = container, name, fd
-        self.taps: list[int] = []
-        container.pod.loop.watch(fd, self.copy)
-
-    def copy(self) -> bool:
-        """Copies one piece; False when there is nothing (more) to read or the disk is full."""
-        try:
-            chunk = os.read(self.fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        except OSError:  # EIO: a terminal whose last user has gone
-            chunk = b""
-        if not chunk:
-            self.container.pod.loop.forget(self.fd)
-            return False
-        logged = self.container.log.write(self.name, chunk)
-        for tap in list(self.taps):
-            self._tap(tap, chunk)
-        if logged:
-            return True
-        self.container.pod.loop.forget(self.fd)
-        self.container.pod.loop.call_later(1.0, self.resume)
-        return False
-
-    def resume(self) -> None:
-        """Tries the disk again; reading goes on once it has taken everything."""
-        if self.fd < 0:
-            return
-        if self.container.log.flush():
-            self.container.pod.loop.watch(self.fd, self.copy)
-        else:
-            self.container.pod.loop.call_later(1.0, self.resume)
-
-    def _tap(self, tap: int, chunk: bytes) -> None:
-        """Gives a copy to an attached client; one that does not keep up is cut off rather than waited for."""
-        try:
-            if os.write(tap, chunk) == len(chunk):
-                return
-        except OSError:
-            pass
-        self.untap(tap)
-
-    def untap(self, tap: int) -> None:
-        """Ends an attachment."""
-        if tap in self.taps:
-            self.taps.remove(tap)
-            wire.hang_up(tap)
-
-    def close(self) -> None:
-        """Stops copying."""
-        for tap in list(self.taps):
-            self.untap(tap)
-        self.container.pod.loop.forget(self.fd)
-        os.close(self.fd)
-        self.fd = -1
-
-
-class Input:
-    """Bytes from an attached client to a container's standard input or terminal, never faster than it reads."""
-
-    def __init__(self, loop: Loop, source: int, sink: int, at_end: Callable[[], None]) -> None:
-        self._loop, self._source, self._sink, self._at_end = loop, source, sink, at_end
-        self._pending = b""
-        loop.watch(source, self._read)
-
-    def _read(self) -> None:
-        try:
-            self._pending = os.read(self._source, _CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._pending = b""
-        if not self._pending:
-            self.close()
-            self._at_end()
-            return
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            self._pending = self._pending[os.write(self._sink, self._pending) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.close()
-            return
-        if self._pending:
-            self._loop.forget(self._source)
-            self._loop.watch(self._sink, self._write, WRITABLE)
-        else:
-            self._loop.forget(self._sink)
-            self._loop.watch(self._source, self._read, READABLE)
-
-    def close(self) -> None:
-        """Ends the flow; the sink stays open, it is not ours."""
-        if self._source >= 0:
-            self._loop.forget(self._source)
-            self._loop.forget(self._sink)
-            os.close(self._source)
-            self._source = -1
 
 
 class Container:
@@ -230,11 +124,17 @@ class Container:
             ends[0] = os.open(f"{self.run_dir}/stdin", os.O_RDONLY | os.O_CLOEXEC)
             self._keep_only_writer()
         for number, name in ((1, "stdout"), (2, "stderr")):
-            self.outputs[name] = Output(self, name, self._fifo(name))
-            ends[number] = os.open(f"{self.run_dir}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            self._copy(name, self._fifo(name))
+            # Both directions: while the container itself could read, a moment without any keeper is no SIGPIPE for it.
+            ends[number] = os.open(f"{self.run_dir}/{name}", os.O_RDWR | os.O_CLOEXEC)
         return ends
 
-    def _fifo(self, name: str) -> int:
+    def _copy(self, name: str, source: int) -> None:
+        """Copies a stream to the log, through a second FIFO that the launcher holds too."""
+        staging = self._fifo(f"{name}.staging", STAGING_SIZE)
+        self.outputs[name] = Output(self.pod, self.log, name, source, staging, f"{self.run_dir}/{name}.offset")
+
+    def _fifo(self, name: str, size: int = PIPE_SIZE) -> int:
         """Opens a FIFO for both directions, made if it is not there, and lets the launcher hold it as well.
 
         Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
@@ -243,7 +143,7 @@ class Container:
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        fds.set_pipe_size(fd, PIPE_SIZE)
+        fds.set_pipe_size(fd, size)
         if name != "stdin":
             self.pod.hold(f"{self.id}/{name}", fd)
         return fd
@@ -260,7 +160,7 @@ class Container:
         self.terminal = master
         os.set_blocking(master, False)
         self.pod.hold(f"{self.id}/terminal", master)
-        self.outputs["stdout"] = Output(self, "stdout", os.dup(master))
+        self._copy("stdout", os.dup(master))
 
     def running(self, started_at: int) -> None:
         """Its program runs: from now on its end is watched."""
@@ -275,7 +175,7 @@ class Container:
             self.take_terminal(held["terminal"])
         elif not self.tty:
             for name in ("stdout", "stderr"):
-                self.outputs[name] = Output(self, name, self._fifo(name))
+                self._copy(name, self._fifo(name))
             self.stdin = held.get("stdin", -1)
         try:
             self.pidfd = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])

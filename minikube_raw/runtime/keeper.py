@@ -17,6 +17,7 @@ from minikube_raw.linux.cgroups import manager
 from . import sandbox, wire
 from .child import Child
 from .container import Container
+from .copying import STAGING_SIZE
 from .execs import Exec
 from .loop import Loop
 
@@ -98,6 +99,8 @@ class Keeper:
         self.request: Request = {}
         self.loop = Loop()
         self.pause_pidns = -1
+        self.scratch = os.pipe2(os.O_CLOEXEC)
+        fds.set_pipe_size(self.scratch[1], STAGING_SIZE)
         self._made: dict[str, int] = {}
         self._own_pidns = namespaces.open_namespace("pid_for_children")
         self._containers: dict[str, Container] = {}

@@ -1,7 +1,7 @@
 """Container output in CRI's log format: `2006-01-02T15:04:05.000000000Z stdout F line`, P instead of F for a piece of a line.
 
 Keepers write it. Lines longer than 16 KiB are cut into pieces as containerd does, and what a container has written without
-a new line is logged as a piece at once: nothing waits in a keeper's memory, so nothing is lost with it. Standard library only.
+a new line is logged as a piece at once. Standard library only.
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ def _cut(line: bytes, last: bytes, partial: bytes) -> bytes:
 
 
 class LogFile:
-    """One container's log, appended to; what the disk does not take yet is kept in `pending` and offered again by flush()."""
+    """One container's log, appended to. A piece of output is in it as a whole, or can be taken back by its first byte's offset."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.pending = b""
         self._fd = -1
         self.reopen()
 
@@ -54,20 +53,27 @@ class LogFile:
         self.close()
         self._fd = opened
 
-    def write(self, stream: str, chunk: bytes) -> bool:
-        """Appends a piece of output; False when the disk is full: the caller stops reading until flush() succeeds."""
-        self.pending += format_chunk(stream, chunk, time.time_ns())
-        return self.flush()
+    @property
+    def size(self) -> int:
+        """Its size now, which is where the next piece begins."""
+        return os.fstat(self._fd).st_size
 
-    def flush(self) -> bool:
-        """Writes what is pending; False when some of it is still not on the disk."""
+    def write(self, stream: str, chunk: bytes) -> bool:
+        """Appends a piece of output; False, and nothing of it is in the file, when the disk does not take it (yet)."""
+        began = self.size
+        left = memoryview(format_chunk(stream, chunk, time.time_ns()))
         try:
-            while self.pending:
-                written = os.write(self._fd, self.pending)
-                self.pending = self.pending[written:]
+            while left:
+                left = left[os.write(self._fd, left) :]
         except OSError:  # ENOSPC, EDQUOT, EIO: the container waits, as a full disk makes any writer wait
+            self.cut(began)
             return False
         return True
+
+    def cut(self, size: int) -> None:
+        """Takes back what was appended after `size`; a file that is shorter (a new one) is left as it is."""
+        if self.size > size:
+            os.ftruncate(self._fd, size)
 
     def close(self) -> None:
         """Closes the file."""

@@ -43,12 +43,25 @@ def test_pieces_joined_as_the_kubelet_joins_them_give_the_output_back() -> None:
     assert text == output
 
 
-def test_what_a_full_disk_does_not_take_is_kept_and_written_later(tmp_path: Path) -> None:
+def test_what_a_full_disk_does_not_take_is_not_in_the_log_at_all() -> None:
     log = LogFile("/dev/full")
-    assert not log.write("stdout", b"kept\n")
-    log.path = str(tmp_path / "log")
-    log.reopen()
-    assert log.flush()
+    assert not log.write("stdout", b"kept by the caller\n")
     log.close()
-    assert (tmp_path / "log").read_bytes().endswith(b" stdout F kept\n")
-    assert log.pending == b""
+
+
+def test_a_piece_can_be_taken_back_but_a_new_file_is_left_alone(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "log"))
+    log.write("stdout", b"one\n")
+    size = log.size
+    log.write("stdout", b"two\n")
+    log.cut(size)
+    log.write("stderr", b"two again\n")
+    assert [line.split(b" ", 1)[1] for line in (tmp_path / "log").read_bytes().splitlines()] == [
+        b"stdout F one",
+        b"stderr F two again",
+    ]
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    log.reopen()
+    log.cut(size)
+    log.close()
+    assert (tmp_path / "log").read_bytes() == b""
