@@ -5,6 +5,7 @@ Long answers (watches, logs, exec) are told apart by `is_watch` and `streams`; a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from minikube_raw.client.transport import Request
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 _STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+# Objects of a list written in protobuf (0.1 ms each) before the loop may serve others.
+_PROTOBUF_PIECE = 50
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -164,7 +167,7 @@ class Dispatcher:
         wanted = negotiation.negotiate(call.request.accept, watchable=True)
         options = list_options(call.request.query, watch=False)
         page = await call.resource.page(call.info.namespace, options)
-        return self._page(call, page, wanted)
+        return await self._page(call, page, wanted)
 
     def _one(self, call: Call, value: bytes, wanted: Representation, code: int = 200, warnings: Any = ()) -> Answer:
         if wanted.shape:
@@ -173,7 +176,7 @@ class Dispatcher:
             value = msgspec.json.encode(shaped)
         return answers.encoded(value, wanted, code, warnings)
 
-    def _page(self, call: Call, page: Page, wanted: Representation) -> Answer:
+    async def _page(self, call: Call, page: Page, wanted: Representation) -> Answer:
         resource = call.resource
         metadata: Object = {"resourceVersion": str(page.revision)}
         if page.next_token:
@@ -185,7 +188,7 @@ class Dispatcher:
             include = tables.include_object(first(call.request.query, "includeObject"))
             shaped = tables.collection(resource.strategy, values, metadata, include, wanted, self._now())
             return answers.document(shaped, wanted)
-        return _listed(resource, values, metadata, wanted)
+        return await _listed(resource, values, metadata, wanted)
 
     async def watch(self, request: Request, user: User, info: RequestInfo) -> Watch:
         """Open a watch of an authorized request. Raises StatusError before the first line; 410 comes as an event."""
@@ -272,7 +275,7 @@ class Dispatcher:
         selection = list_options(call.request.query, watch=False)
         values = await self._deleter.delete_collection(call.resource, call.user, call.info, options, selection)
         metadata = {"resourceVersion": str(self._registry.watch_cache.revision)}
-        return _listed(call.resource, values, metadata, wanted)
+        return await _listed(call.resource, values, metadata, wanted)
 
     # --- subresources ---
 
@@ -313,14 +316,14 @@ class Dispatcher:
             return subresources.bound(current, body.obj, self._now)
 
         await self._writer.update(call.resource, merge, context, as_is=True)
-        return _created()
+        return _created(call)
 
     async def _evict(self, call: Call) -> Answer:
         context = call.write_context()
         body = bodies.decode(subresources.EVICTION, call.request, context.options.field_validation)
         options = delete_options(call.request.query, subresources.eviction_options(body.obj, call.info.name))
         await self._deleter.delete(call.resource, call.user, call.info, options)
-        return _created()
+        return _created(call)
 
     async def _finalize(self, call: Call) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
@@ -335,11 +338,15 @@ class Dispatcher:
         return answers.encoded(written.value, wanted)
 
 
-def _listed(resource: Resource, values: list[bytes], metadata: Object, wanted: Representation) -> Answer:
+async def _listed(resource: Resource, values: list[bytes], metadata: Object, wanted: Representation) -> Answer:
     kind = resource.kind
     if wanted.media != negotiation.PROTOBUF:
         return answers.encoded(_joined(resource, values, metadata), wanted)
-    items = (protobuf.message(objects.decode(value), kind.api_version, kind.kind) for value in values)
+    items = []
+    for number, value in enumerate(values):
+        items.append(protobuf.message(objects.decode(value), kind.api_version, kind.kind))
+        if number % _PROTOBUF_PIECE == _PROTOBUF_PIECE - 1:
+            await asyncio.sleep(0)
     body = protobuf.encode_list(kind.api_version, f"{kind.kind}List", metadata, items)
     return Answer(200, body, negotiation.PROTOBUF)
 
@@ -357,9 +364,9 @@ async def _once(frame: bytes) -> AsyncIterator[list[bytes]]:
     yield [frame]
 
 
-def _created() -> Answer:
+def _created(call: Call) -> Answer:
     body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-    return answers.document(body, code=201)
+    return answers.document(body, negotiation.negotiate(call.request.accept), 201)
 
 
 def _bound_name(request: Request) -> str:

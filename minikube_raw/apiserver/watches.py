@@ -20,7 +20,7 @@ BOOKMARK_SECONDS = 60.0
 # A watch without timeoutSeconds ends after a random time, so that reconnections spread (apiserver's min-request-timeout).
 MIN_SECONDS, MAX_SECONDS = 1800, 3600
 # Initial events are handed over in pieces, between which the loop serves others.
-_PIECE = 200
+_PIECE = 50
 Render = Callable[[str, Change], bytes]
 
 
