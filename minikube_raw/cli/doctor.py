@@ -16,13 +16,14 @@ from typing import Any
 
 import click
 import msgspec
+from cgroupspy import trees
 
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.output import Table, print_as
-from minikube_raw.linux import features
+from minikube_raw.linux import cgroups, features
 
+CGROUPS = Path("/sys/fs/cgroup")
 INOTIFY_PER_NODE = 8
-NEIGHBOURS_PER_POD = 2
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -51,8 +52,8 @@ def examine() -> Iterator[Finding]:
 
 def refuse_if_hopeless() -> list[Finding]:
     """Raise Failure for the first fatal finding; return those that a new cluster's owner should know at once."""
-    for finding in examine():
-        if finding.fatal:
+    for check in (check_overlay, check_loopback):
+        for finding in check():
             raise Failure(finding.what, finding.cure)
     return [*check_programs(), *check_forwarding()]
 
@@ -117,6 +118,28 @@ def check_limits() -> Iterator[Finding]:
         yield Finding(f"kernel.pid_max is {pids}: all pods of this host share it", "sysctl -w kernel.pid_max=4194304")
 
 
+def check_leftovers() -> Iterator[Finding]:
+    """cgroups of ours in which no process lives: what a crash left and no `down` has removed yet."""
+    for group in top_cgroups():
+        if group.name.startswith("minikube-raw") and not populated(group):
+            cure = f"if no cluster is meant to be there: find {group} -depth -type d -exec rmdir {{}} +"
+            yield Finding(f"{group} holds no process", cure)
+
+
+def top_cgroups() -> Iterator[Path]:
+    """Directories of the cgroups directly below each hierarchy's root; v1's trees as cgroupspy reads them."""
+    if cgroups.detect() == "v2":
+        yield from (path for path in CGROUPS.iterdir() if path.is_dir())
+        return
+    for hierarchy in trees.Tree().root.children:
+        yield from (CGROUPS / os.fsdecode(hierarchy.name) / os.fsdecode(group.name) for group in hierarchy.children)
+
+
+def populated(group: Path) -> bool:
+    """Whether a process lives in a cgroup or below it."""
+    return any(procs.read_text() for procs in group.rglob("cgroup.procs"))
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_overlay,
     check_loopback,
@@ -124,6 +147,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_programs,
     check_forwarding,
     check_limits,
+    check_leftovers,
 )
 
 

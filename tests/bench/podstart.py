@@ -227,3 +227,4 @@ def containerd(folder: Path) -> Iterator[list[str]]:
             time.sleep(0.1)
         yield ["ctr", "-a", str(socket)]
         daemon.terminate()
+    manager("default").remove()  # ctr makes it, named after its namespace, and leaves it behind
