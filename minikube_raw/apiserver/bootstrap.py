@@ -15,21 +15,19 @@ from minikube_raw.client.transport import Request, Transport
 if TYPE_CHECKING:
     from minikube_raw.apiserver.server import APIServer
 
-_PORT = 6443
 
-
-async def ensure(server: APIServer, service_cidr: str) -> None:
-    """Make what is missing; what is there is left alone. Raises StatusError."""
+async def ensure(server: APIServer, service_cidr: str, port: int) -> None:
+    """Make what is missing, the Service leading to `port`; what is there is left alone. Raises StatusError."""
     transport = server.local_transport(LOOPBACK)
     for name in SYSTEM_NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await _create(transport, scheme.path(scheme.NAMESPACE), namespace)
-    await _create(transport, scheme.path(scheme.SERVICE, "default"), _kubernetes(service_cidr))
+    await _create(transport, scheme.path(scheme.SERVICE, "default"), _kubernetes(service_cidr, port))
 
 
-def _kubernetes(service_cidr: str) -> dict[str, Any]:
+def _kubernetes(service_cidr: str, port: int) -> dict[str, Any]:
     labels = {"component": "apiserver", "provider": "kubernetes"}
-    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": _PORT}]
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
     address = str(ipaddress.ip_network(service_cidr)[1])
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"clusterIP": address, "ports": ports}}

@@ -114,6 +114,11 @@ class KindCache:
             if not watchers:
                 del self._watchers[watcher.prefix]
 
+    @property
+    def watchers(self) -> int:
+        """How many watches are open."""
+        return sum(len(watchers) for watchers in self._watchers.values())
+
     def close(self) -> None:
         """End every watch."""
         for watcher in itertools.chain.from_iterable(self._watchers.values()):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from minikube_raw.api import name_rules, naming, status
+from minikube_raw.api import managed_fields, name_rules, naming, status
 from minikube_raw.api.scheme import Kind
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
@@ -185,14 +185,16 @@ def validate_metadata_update(new: Object, old: Object) -> Iterator[Cause]:
 
 
 def same(new: Object, old: Object) -> bool:
-    """Whether a write would change nothing; resourceVersion, which is not part of what is stored, does not count."""
+    """Whether a write would change nothing that lasts: not resourceVersion, nor when a manager wrote the same again."""
     if any(new.get(key) != old.get(key) for key in new.keys() | old.keys() if key != "metadata"):
         return False
     metadata, held = new["metadata"], old["metadata"]
-    return not any(metadata.get(key) != held.get(key) for key in metadata.keys() | held.keys() if key not in _UNSTORED)
+    if any(metadata.get(key) != held.get(key) for key in metadata.keys() | held.keys() if key not in _APART):
+        return False
+    return managed_fields.same_owners(metadata.get("managedFields"), held.get("managedFields"))
 
 
-_UNSTORED = frozenset({"resourceVersion", "selfLink"})
+_APART = frozenset({"resourceVersion", "selfLink", "managedFields"})
 
 
 def is_finished(obj: Object) -> bool:

@@ -165,7 +165,7 @@ def _judge_write(query: Query, manager: str, validation: str) -> Iterator[Cause]
             shown = _GO_ESCAPES.get(char, char)
             yield Cause("FieldValueInvalid", f'Invalid value: "{shown}": {text}', "fieldManager")
     if validation not in _VALIDATIONS:
-        yield field.not_supported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))
+        yield field.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
 
 
 _GO_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}

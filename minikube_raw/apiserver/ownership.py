@@ -15,22 +15,32 @@ if TYPE_CHECKING:
     from minikube_raw.apiserver.writes import WriteContext
 
 _STATUS: FieldSet = {"f:status": {}}
-_ALL_BUT_STATUS: FieldSet = {"f:spec": {}}
+_SPEC: FieldSet = {"f:spec": {}}
+# What a write of the status leaves alone besides the spec (GetResetFields of the kinds' strategies).
+_BESIDES: dict[str, FieldSet] = {
+    "Deployment": {"f:metadata": {"f:labels": {}}},
+    "Pod": {"f:metadata": {"f:deletionTimestamp": {}, "f:ownerReferences": {}}},
+}
+# Placing a pod is the scheduler's act, but nobody comes to own the pod's node by it.
+_UNTRACKED = frozenset({"binding"})
 
 
 def reset(kind: Kind, subresource: str) -> FieldSet:
     """Return the fields a write there cannot touch and so does not come to own."""
     if subresource == "status":
-        return _ALL_BUT_STATUS
+        return {**_SPEC, **_BESIDES.get(kind.kind, {})}
     return _STATUS if kind.subresource("status") is not None else {}
 
 
 def record_update(kind: Kind, old: Object | None, new: Object, context: WriteContext, moment: str) -> None:
     """Set the new object's managedFields; `old` is None for a create. A merge by apply has set them itself."""
-    if context.applies:
+    subresource = context.info.subresource
+    if context.applies or subresource in _UNTRACKED:
         return
-    manager = Manager(context.options.field_manager, UPDATE, kind.api_version, context.info.subresource)
-    shape, without = struct(kind.definition), reset(kind, context.info.subresource)
+    manager = Manager(context.options.field_manager, UPDATE, kind.api_version, subresource)
+    shape, without = struct(kind.definition), reset(kind, subresource)
+    if subresource == "scale":
+        moment = ""  # kube-apiserver loses the time where it carries ownership from the Scale to its workload
     entries = managed_fields.update(shape, old, new, manager, moment, without)
     new["metadata"].pop("managedFields", None)
     if entries:

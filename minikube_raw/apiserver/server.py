@@ -77,7 +77,8 @@ class APIServer:
     async def start(self) -> None:
         """Load the cache, make what every cluster has, and listen."""
         await self.registry.watch_cache.start()
-        await bootstrap.ensure(self, self._options.service_cidr)
+        port = int(self._options.advertise.rpartition(":")[2])
+        await bootstrap.ensure(self, self._options.service_cidr, port)
         self._ready = True
         if self._options.addresses or self._options.listeners:
             await self._listen()

@@ -169,6 +169,11 @@ def _count_or_percent(value: Any, path: str) -> Iterator[Cause]:
         yield field.invalid(path, value, "must be greater than or equal to 0")
 
 
+def _warnings(obj: Object) -> Iterator[str]:
+    yield from podvalidation.hostname_warning(obj, "Pod names and hostnames")
+    yield from podvalidation.warnings(obj["spec"]["template"]["spec"], "spec.template.spec")
+
+
 def _validate_update(new: Object, old: Object) -> Iterator[Cause]:
     selector = new["spec"].get("selector")
     if selector != old["spec"].get("selector"):
@@ -241,6 +246,7 @@ DEPLOYMENT = Strategy(
     validate=_validate_deployment,
     validate_update=_validate_update,
     validate_status=_validate_status,
+    warnings=_warnings,
     columns=(
         NAME_COLUMN,
         Column("Ready", description="Number of the pod with ready state"),
@@ -259,6 +265,7 @@ REPLICA_SET = Strategy(
     validate=_validate_replica_set,
     validate_update=_validate_update,
     validate_status=_validate_status,
+    warnings=_warnings,
     columns=(
         NAME_COLUMN,
         Column("Desired", "integer", "The number of desired replicas."),

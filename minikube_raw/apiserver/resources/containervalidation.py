@@ -316,4 +316,10 @@ def warnings(container: Object, path: str) -> Iterator[str]:
         if key in ports:
             yield f"{path}.ports[{index}]: duplicate port definition with {path}.ports[{ports[key]}]"
         ports.setdefault(key, index)
+        if one.get("hostIP") and not one.get("hostPort"):
+            shown = (
+                f"{{Name:{one.get('name', '')} HostPort:0 ContainerPort:{one.get('containerPort', 0)} "
+                f"Protocol:{one.get('protocol', '')} HostIP:{one['hostIP']}}}"
+            )
+            yield f"{path}.ports[{index}]: hostIP set without hostPort: {shown}"
     yield from amounts.warnings(container.get("resources") or {}, f"{path}.resources")

@@ -13,6 +13,16 @@ from minikube_raw.apiserver.resources.strategy import AGE_COLUMN, NAME_COLUMN, C
 HEARTBEATS = "kube-node-lease"
 
 
+def _default(lease: Object) -> None:
+    lease.setdefault("spec", {})
+
+
+def _admit(lease: Object) -> None:
+    # Fields of coordinated leader election, a feature that is off: kept out of what is stored, as Kubernetes does.
+    for name in ("preferredHolder", "strategy"):
+        lease["spec"].pop(name, None)
+
+
 def _validate(lease: Object) -> Iterator[Cause]:
     spec = lease.get("spec") or {}
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
@@ -24,7 +34,8 @@ def _validate(lease: Object) -> Iterator[Cause]:
 
 LEASE = Strategy(
     kind=scheme.LEASE,
-    default=lambda lease: lease.setdefault("spec", {}) and None,
+    default=_default,
+    admit=_admit,
     validate=_validate,
     create_on_update=True,
     is_lazy=lambda lease: lease["metadata"].get("namespace") == HEARTBEATS,

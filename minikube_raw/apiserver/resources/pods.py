@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api import quantity, scheme, status
-from minikube_raw.apiserver.resources import podcells, podspec, podupdates, podvalidation
+from minikube_raw.apiserver.resources import podcells, podspec, podupdates, podvalidation, scheduling
 from minikube_raw.apiserver.resources.strategy import Head, Object, Strategy, bump_generation, keep_all_but_status
 
 _TOLERATED_SECONDS = 300  # DefaultTolerationSeconds
@@ -138,6 +138,7 @@ def prepare_for_create(pod: Object) -> None:
         }
         pod["status"]["conditions"] = [condition]
     pod["metadata"]["generation"] = 1
+    scheduling.merge_label_keys(pod)
 
 
 def prepare_for_update(new: Object, old: Object) -> None:
@@ -195,6 +196,7 @@ def grace(pod: Object, asked: int | None) -> int:
 
 def warnings(pod: Object) -> Iterator[str]:
     """Say what is accepted and probably not meant (api/pod/warnings.go)."""
+    yield from podvalidation.hostname_warning(pod, "the Pod's hostname")
     yield from podvalidation.warnings(pod["spec"], "spec")
 
 

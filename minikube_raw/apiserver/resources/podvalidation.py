@@ -176,6 +176,13 @@ def _unique(items: list[Object], path: str, suffix: str = "") -> Iterator[Cause]
         seen.add(name)
 
 
+def hostname_warning(obj: Object, where: str) -> Iterator[str]:
+    """Say that a name which is no DNS label makes odd host names."""
+    if wrong := names.dns_label(obj["metadata"]["name"]):
+        text = f"metadata.name: this is used in {where}, which can result in surprising behavior"
+        yield f"{text}; a DNS label is recommended: [{' '.join(wrong)}]"
+
+
 def warnings(spec: Object, path: str) -> Iterator[str]:
     """Say what is accepted and probably not meant (api/pod/warnings.go)."""
     for kind in ("initContainers", "containers"):

@@ -164,3 +164,23 @@ def spread(constraints: list[Object], path: str) -> Iterator[Cause]:
             yield field.duplicate(f"{path}[{first}].{{topologyKey, whenUnsatisfiable}}", pair)
         seen.add(pair)
         yield from label_selector(item.get("labelSelector"), f"{at}.labelSelector")
+
+
+def merge_label_keys(pod: Object) -> None:
+    """Turn matchLabelKeys and mismatchLabelKeys of a new pod into expressions with its own labels' values."""
+    spec, labels = pod["spec"], pod["metadata"].get("labels") or {}
+    terms = list(spec.get("topologySpreadConstraints") or ())
+    for kind in ("podAffinity", "podAntiAffinity"):
+        wanted = (spec.get("affinity") or {}).get(kind) or {}
+        terms += wanted.get(_REQUIRED) or ()
+        terms += [term["podAffinityTerm"] for term in wanted.get(_PREFERRED) or ()]
+    for term in terms:
+        for name, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
+            added = [
+                {"key": key, "operator": operator, "values": [labels[key]]}
+                for key in term.get(name) or ()
+                if key in labels
+            ]
+            if added:
+                selector = term.setdefault("labelSelector", {})
+                selector["matchExpressions"] = [*(selector.get("matchExpressions") or ()), *added]

@@ -49,7 +49,8 @@ class Api:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[Response, Any]:
         response = await self.server.handle(self.request(method, path, body, headers), self.user)
-        return response, json.loads(response.body) if response.body[:1] in (b"{", b"[") else response.body.decode()
+        is_json = response.content_type.startswith("application/json") and response.body
+        return response, json.loads(response.body) if is_json else response.body.decode()
 
     async def get(self, path: str, code: int = 200, accept: str = "application/json") -> Any:
         return await self._expect(code, "GET", path, None, {"Accept": accept})

@@ -1,0 +1,240 @@
+"""The server over TLS: identities from certificates, limits, watches on the wire, logs and exec through a kubelet's TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from aiohttp import web
+from served_api import CORE, Api, config_map, pod
+
+from minikube_raw.apiserver import http, pki
+from minikube_raw.apiserver.server import APIServer, Options
+from minikube_raw.store.sqlite import SQLiteStore
+
+
+class Served(NamedTuple):
+    """A listening server, the cluster's certificates and a client with the administrator's."""
+
+    server: APIServer
+    pki: pki.PKI
+    url: str
+    client: aiohttp.ClientSession
+
+    @property
+    def api(self) -> Api:
+        return Api(self.server)
+
+
+def context(made: pki.PKI, pair: tuple[Path, Path] | None) -> ssl.SSLContext:
+    made_context = ssl.create_default_context(cafile=str(made.ca))
+    if pair is not None:
+        made_context.load_cert_chain(*pair)
+    return made_context
+
+
+@pytest.fixture
+async def served(tmp_path: Path, store: SQLiteStore) -> AsyncIterator[Served]:
+    made = pki.load_or_create_pki(tmp_path / "pki")
+    options = Options(
+        addresses=[("127.0.0.1", 0)],
+        server_certificate=made.server,
+        client_ca=made.ca,
+        kubelet_client=made.kubelet_client,
+    )
+    server = APIServer(store, options)
+    await server.start()
+    connector = aiohttp.TCPConnector(ssl=context(made, made.admin))
+    async with aiohttp.ClientSession(connector=connector) as client:
+        yield Served(server, made, f"https://127.0.0.1:{server.ports[0]}", client)
+    await server.stop()
+
+
+async def test_a_client_without_certificate_gets_a_status_not_an_alert(served: Served) -> None:
+    connector = aiohttp.TCPConnector(ssl=context(served.pki, None))
+    async with aiohttp.ClientSession(connector=connector) as nobody:
+        async with nobody.get(f"{served.url}/api/v1/pods") as refused:
+            assert refused.status == 401
+            assert (await refused.json())["reason"] == "Unauthorized"
+        async with nobody.get(f"{served.url}/healthz") as health:
+            assert (health.status, await health.text()) == (200, "ok")
+
+
+async def test_a_certificate_of_the_cluster_without_rights_is_forbidden(served: Served) -> None:
+    pair = pki.client_files(served.pki, "jane", "jane", ("developers",))
+    connector = aiohttp.TCPConnector(ssl=context(served.pki, pair))
+    async with aiohttp.ClientSession(connector=connector) as jane, jane.get(f"{served.url}/api/v1/pods") as refused:
+        assert refused.status == 403
+        assert (await refused.json())["message"].startswith('pods is forbidden: User "jane" cannot list')
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_three_megabytes_is_refused(served: Served, chunked: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x" * (1 << 20)
+
+    body: Any = pieces() if chunked else io.BytesIO(b"x" * (http.MAX_BODY + 1))
+    async with served.client.post(f"{served.url}{CORE}configmaps", data=body) as refused:
+        assert refused.status == 413
+        assert (await refused.json())["message"] == "Request entity too large: limit is 3145728"
+    async with served.client.get(f"{served.url}/healthz") as health:
+        assert health.status == 200
+
+
+async def test_warnings_come_one_header_each(served: Served) -> None:
+    wish = {**config_map("a"), "foo": 1, "bar": 2}
+    async with served.client.post(f"{served.url}{CORE}configmaps", json=wish) as answer:
+        assert answer.headers.getall("Warning") == [
+            '299 - "unknown field \\"foo\\""',
+            '299 - "unknown field \\"bar\\""',
+        ]
+
+
+async def test_large_answers_are_compressed_for_those_who_ask(served: Served) -> None:
+    await served.api.create(CORE + "configmaps", config_map("big", {"k": "v" * (200 << 10)}))
+    async with served.client.get(f"{served.url}{CORE}configmaps/big") as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert len((await answer.json())["data"]["k"]) == 200 << 10
+
+
+async def test_a_watch_arrives_line_by_line_and_ends_with_the_server(served: Served) -> None:
+    async with served.client.get(f"{served.url}{CORE}configmaps?watch=true&resourceVersion=0") as watch:
+        for name in ("a", "b"):
+            await served.api.create(CORE + "configmaps", config_map(name))
+            event = json.loads(await asyncio.wait_for(watch.content.readline(), 5))
+            assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", name)
+        await served.server.stop()
+        assert await asyncio.wait_for(watch.content.read(), 5) == b""
+
+
+async def test_a_watcher_that_goes_is_forgotten(served: Served) -> None:
+    cache = served.server.registry.core("configmaps").cache
+    async with served.client.get(f"{served.url}{CORE}configmaps?watch=true&resourceVersion=0"):
+        assert cache.watchers == 1
+    async with asyncio.timeout(5):
+        while cache.watchers:  # noqa: ASYNC110 -- the connection's end is noticed by the loop, not by an event of ours
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE"])
+async def test_methods_the_api_does_not_have_are_refused(served: Served, method: str) -> None:
+    async with served.client.request(method, f"{served.url}{CORE}pods") as refused:
+        assert refused.status == 405
+
+
+# --- through a kubelet ---
+
+
+@pytest.fixture
+async def kubelet(served: Served) -> AsyncIterator[list[web.Request]]:
+    """A kubelet that answers logs with what it was asked and echoes exec's stdin; yields the requests it saw."""
+    seen: list[web.Request] = []
+
+    async def logs(request: web.Request) -> web.Response:
+        seen.append(request)
+        if request.match_info["container"] == "waiting":
+            raise web.HTTPBadRequest(text='container "waiting" in pod "p" is waiting to start: ContainerCreating')
+        return web.Response(text="one\ntwo\n")
+
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        seen.append(request)
+        socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+        await socket.prepare(request)
+        async for message in socket:
+            if message.data[0] == 255:
+                break
+            await socket.send_bytes(b"\1" + message.data[1:])
+        await socket.send_bytes(b'\3{"metadata":{},"status":"Success"}')
+        await socket.close()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
+    app.router.add_get("/exec/{namespace}/{pod}/{container}", echo)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(served.pki.ca))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    pair = pki.issue(served.pki.authority, "system:node:n1", ["system:nodes"], ["127.0.0.1"], server=True)
+    certificate, key = served.pki.directory / "kubelet.crt", served.pki.directory / "kubelet.key"
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
+    tls.load_cert_chain(certificate, key)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    node = {
+        "metadata": {"name": "n1"},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": runner.addresses[0][1]}},
+        },
+    }
+    await served.api.create("/api/v1/nodes", node)
+    containers = [{"name": name, "image": "i"} for name in ("main", "waiting")]
+    await served.api.create(CORE + "pods", pod("p", nodeName="n1", containers=containers))
+    yield seen
+    await runner.cleanup()
+
+
+async def test_logs_come_from_the_pods_node(served: Served, kubelet: list[web.Request]) -> None:
+    path = f"{served.url}{CORE}pods/p/log?container=main&tailLines=2&timestamps=true"
+    async with served.client.get(path) as answer:
+        assert await answer.text() == "one\ntwo\n"
+    assert dict(kubelet[0].query) == {"timestamps": "true", "tailLines": "2"}
+
+
+WRONG = 'PodLogOptions "p" is invalid:'
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "message"),
+    [
+        ("", 400, "a container name must be specified for pod p, choose one of: [main waiting]"),
+        ("?container=nope", 400, "container nope is not valid for pod p"),
+        ("?container=waiting", 400, 'container "waiting" in pod "p" is waiting to start: ContainerCreating'),
+        ("?container=main&tailLines=-1", 422, f"{WRONG} tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("?container=main&limitBytes=0", 422, f"{WRONG} limitBytes: Invalid value: 0: must be greater than 0"),
+    ],
+)  # fmt: skip
+async def test_a_log_that_cannot_be_had_is_refused_in_words(
+    served: Served, kubelet: list[web.Request], query: str, code: int, message: str
+) -> None:
+    async with served.client.get(f"{served.url}{CORE}pods/p/log{query}") as refused:
+        assert refused.status == code
+        assert (await refused.json())["message"] == message
+
+
+@pytest.mark.parametrize(
+    "protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"]
+)
+async def test_exec_speaks_every_channel_protocol(served: Served, kubelet: list[web.Request], protocol: str) -> None:
+    url = f"{served.url}{CORE}pods/p/exec?container=main&command=cat&command=-&stdin=true&stdout=true"
+    async with served.client.ws_connect(url, protocols=(protocol,)) as socket:
+        assert socket.protocol == protocol
+        if protocol.startswith("base64"):
+            assert await socket.receive_str() == "1"
+            await socket.send_str("0aGVsbG8=")
+            assert await socket.receive_str() == "1aGVsbG8="
+            return
+        assert await socket.receive_bytes() == b"\1"
+        await socket.send_bytes(b"\0hello")
+        assert await socket.receive_bytes() == b"\1hello"
+        if protocol.startswith("v5"):
+            await socket.send_bytes(b"\xff\0")
+            assert (await socket.receive_bytes())[:1] == b"\3"
+    assert kubelet[0].query.getall("command") == ["cat", "-"]
+
+
+async def test_exec_without_upgrade_or_node_is_refused(served: Served, kubelet: list[web.Request]) -> None:
+    await served.api.create(CORE + "pods", pod("nowhere"))
+    async with served.client.get(f"{served.url}{CORE}pods/p/exec?container=main&command=a&stdout=true") as refused:
+        assert (await refused.json())["message"] == "Upgrade request required"
+    async with served.client.post(f"{served.url}{CORE}pods/nowhere/exec?command=a&stdout=true") as refused:
+        assert (await refused.json())["message"] == "pod nowhere does not have a host assigned"
