@@ -5,12 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, ended, eventually
+from runtime_node import Node, container, ended, eventually, running_node
 
-from minikube_raw.linux import pidfd
+from minikube_raw.linux import features, pidfd
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime import wire
-from minikube_raw.runtime.cri import ContainerState, SandboxState
+from minikube_raw.runtime.cri import ContainerState, Mount, SandboxState
 from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
 
@@ -250,3 +250,35 @@ async def test_after_a_power_cut_nothing_of_before_is_believed(
     await fresh.settled()
     assert await fresh.list_pod_sandboxes() == []
     await fresh.close()
+
+
+async def test_on_a_kernel_that_does_not_tell_exit_codes_the_launcher_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIKUBE_RAW_NO_PIDFD_INFO_EXIT", "1")
+    async with running_node(tmp_path) as (node, runtime):
+        sandbox, created = await counting(node, runtime)
+        await kill_keeper(runtime, sandbox)
+        await stop_counting_and_compare(node, runtime, created)
+
+
+async def test_with_every_newer_kernel_feature_off_a_container_still_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in features.all():
+        monkeypatch.setenv(f"MINIKUBE_RAW_NO_{name.upper()}", "1")
+    monkeypatch.delenv("MINIKUBE_RAW_NO_NEW_MOUNT_API")  # volumes travel as detached mounts: Linux 5.2 is the floor
+    async with running_node(tmp_path) as (node, runtime):
+        (tmp_path / "data").mkdir()
+        sandbox = await runtime.run_pod_sandbox(node.pod())
+        volume = Mount("/data", str(tmp_path / "data"), readonly=True)
+        script = (
+            "touch /data/x || echo refused; touch /x && echo written; grep -c . /proc/self/status > /dev/null; exit 5"
+        )
+        created = await runtime.create_container(sandbox, container("sh", "-c", script, mounts=(volume,)))
+        await runtime.start_container(created)
+        status = await ended(runtime, created)
+        assert (status.exit_code, node.output(status)) == (5, "refused\nwritten\n")
+        await runtime.remove_pod_sandbox(sandbox)
+        await runtime.settled()
+        assert runtime.warnings == []
