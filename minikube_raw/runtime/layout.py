@@ -17,7 +17,7 @@ class Layout:
         self.sandboxes = f"{run_dir}/sandboxes"
         self.containers = f"{run_dir}/containers"
         self.netns_dir = f"{run_dir}/netns"
-        self.traces = f"{state_dir}/traces"
+        self.traces = f"{run_dir}/traces"
         self.mount_point = f"{run_dir}/root"
 
     def make(self) -> None:
