@@ -113,6 +113,16 @@ def _entry(manager: Manager, owned: Owned) -> Object:
     return {key: value for key, value in entry.items() if value != ""}
 
 
+def same_owners(left: Any, right: Any) -> bool:
+    """Whether two managedFields say the same, whenever that was written."""
+    if left == right:
+        return True
+    before, after = decode(left), decode(right)
+    if before is None or after is None or before.keys() != after.keys():
+        return False
+    return all(owned._replace(time="") == after[manager]._replace(time="") for manager, owned in before.items())
+
+
 def given(live: Object | None, new: Object, *, subresource: bool = False) -> dict[Manager, Owned]:
     """Return the managers a write starts from: the new object's if it carries some, else the live one's.
 
