@@ -58,6 +58,16 @@ VIRTUAL: tuple[Kind, ...] = (
 )
 
 
+# What handlers exist for; others of the table are neither found nor listed.
+SERVED_SUBRESOURCES = frozenset({"attach", "binding", "eviction", "exec", "finalize", "log", "scale", "status"})
+
+
+def served(kind: Kind) -> Kind:
+    """Return the row with those subresources only that are served here."""
+    subs = tuple(sub for sub in kind.subresources if sub.name in SERVED_SUBRESOURCES)
+    return msgspec.structs.replace(kind, subresources=subs)
+
+
 class Discovery:
     """The discovery documents, built once."""
 

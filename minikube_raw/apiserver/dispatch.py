@@ -14,11 +14,13 @@ import msgspec
 
 from minikube_raw.api import protobuf, status
 from minikube_raw.api.patch import APPLY_PATCH
+from minikube_raw.api.scheme import Kind
 from minikube_raw.apiserver import answers, auth, bodies, frames, negotiation, objects, patching, subresources, tables
 from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import Authorizer, User
 from minikube_raw.apiserver.deletion import Deleter
+from minikube_raw.apiserver.discovery import SERVED_SUBRESOURCES
 from minikube_raw.apiserver.documents import Documents
 from minikube_raw.apiserver.lists import Page
 from minikube_raw.apiserver.negotiation import Representation
@@ -31,7 +33,7 @@ from minikube_raw.apiserver.writes import WriteContext, Writer, Written
 from minikube_raw.client.transport import Request
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-_STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+_STREAMS = frozenset({"log", "exec", "attach"})
 # Objects of a list written in protobuf (0.1 ms each) before the loop may serve others.
 _PROTOBUF_PIECE = 50
 
@@ -85,8 +87,6 @@ class Dispatcher:
             ("status", "get"): self._get,
             ("status", "update"): partial(self._update, subresource=True),
             ("status", "patch"): partial(self._patch, subresource=True),
-            ("ephemeralcontainers", "get"): self._get,
-            ("resize", "get"): self._get,
             ("scale", "get"): self._get_scale,
             ("scale", "update"): self._update_scale,
             ("scale", "patch"): self._patch_scale,
@@ -134,9 +134,9 @@ class Dispatcher:
         out_of_scope = bool(info.namespace) if not kind.namespaced else bool(info.name and not info.namespace)
         if out_of_scope and not (kind.plural == "namespaces" and info.name == info.namespace):
             raise status.no_such_resource()
-        if info.subresource and kind.subresource(info.subresource) is None:
+        if info.subresource and not _is_served(kind, info.subresource):
             raise status.no_such_resource()
-        if info.rest and info.subresource != "proxy":
+        if info.rest:
             raise status.no_such_resource()
         if info.name in (".", ".."):
             raise status.bad_request(f"Name parameter invalid: \"{info.name}\": may not be '{info.name}'")
@@ -336,6 +336,10 @@ class Dispatcher:
 
         written = await self._writer.update(call.resource, merge, context, as_is=True)
         return answers.encoded(written.value, wanted)
+
+
+def _is_served(kind: Kind, subresource: str) -> bool:
+    return subresource in SERVED_SUBRESOURCES and kind.subresource(subresource) is not None
 
 
 async def _listed(resource: Resource, values: list[bytes], metadata: Object, wanted: Representation) -> Answer:

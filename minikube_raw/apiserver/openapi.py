@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -141,7 +140,6 @@ class OpenAPI:
 
     # --- v2 ---
 
-    @lru_cache(1)  # noqa: B019 (one instance, as long as the process; emptied once both encodings are made)
     def _v2(self) -> dict[str, Any]:
         definitions = published.definitions()
         names = schemas.reachable(definitions, _roots(self._kinds))

@@ -21,7 +21,7 @@ from minikube_raw.apiserver import answers, bootstrap, tls
 from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import PlainNotFound
 from minikube_raw.apiserver.auth import AUTHENTICATED, TwoIdentities, User
-from minikube_raw.apiserver.discovery import Discovery
+from minikube_raw.apiserver.discovery import Discovery, served
 from minikube_raw.apiserver.dispatch import Dispatcher
 from minikube_raw.apiserver.documents import Documents
 from minikube_raw.apiserver.http import Front
@@ -37,6 +37,8 @@ from minikube_raw.store.kv import Store
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
+# Selectors of some clients are long; aiohttp's own limit is 8 KB for a request line.
+MAX_LINE = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class APIServer:
         self.registry = Registry(store, STRATEGIES)
         references = References(self.registry)
         authorize = TwoIdentities(NodeAuthorizer(references.related))
-        kinds = [strategy.kind for strategy in STRATEGIES]
+        kinds = [served(strategy.kind) for strategy in STRATEGIES]
         self._ready = False
         checks = {"ping": lambda: "", "watch-cache": lambda: "" if self._ready else "not loaded yet"}
         documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks)
@@ -135,7 +137,14 @@ class APIServer:
             raise ValueError("to listen, the server needs its certificate and the CA of its clients")
         context = tls.server_context(*options.server_certificate, options.client_ca)
         front = Front(self._dispatcher, self._proxy)
-        server = web.Server(front.handle, access_log=None, handler_cancellation=True, auto_decompress=False)
+        server = web.Server(
+            front.handle,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         for host, port in options.addresses:

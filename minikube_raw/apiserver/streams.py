@@ -46,8 +46,6 @@ class Proxy:
     async def serve(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
         """Answer a request for a pod's streams. Raises StatusError before the first byte."""
         subresource, query = call.info.subresource, call.request.query
-        if subresource not in ("log", "exec", "attach"):
-            raise status.method_not_allowed()
         if call.info.verb not in (("get",) if subresource == "log" else ("get", "create")):
             raise status.method_not_allowed()
         entry = await call.resource.fresh_entry(call.info.namespace, call.info.name)

@@ -1,4 +1,7 @@
-"""The server's TLS: clients may show a certificate of the cluster's CA, and who shows none gets a Status, not an alert."""
+"""The server's TLS: clients may show a certificate of the cluster's CA, and who shows none gets a Status, not an alert.
+
+A certificate of another CA ends the handshake: ssl has no callback by which it could be let in to be told 401.
+"""
 
 from __future__ import annotations
 

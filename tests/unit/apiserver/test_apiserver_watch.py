@@ -9,6 +9,7 @@ from typing import Any
 
 from served_api import CORE, Api, config_map, pod
 
+from minikube_raw.api import protobuf
 from minikube_raw.apiserver import cache
 from minikube_raw.apiserver.server import APIServer
 
@@ -172,3 +173,16 @@ async def test_tables_are_watched_row_by_row(api: Api) -> None:
 
     assert event["object"]["kind"] == "Table"
     assert event["object"]["rows"][0]["cells"][:2] == ["a", 1]
+
+
+async def test_frames_may_be_protobuf(api: Api) -> None:
+    await api.create(MAPS, config_map("a", {"x": "y"}))
+    accept = {"Accept": "application/vnd.kubernetes.protobuf"}
+    query = "watch=true&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    request = api.request("GET", f"{MAPS}?{query}", None, accept)
+
+    events, rest_ = protobuf.unframe(b"".join([frame async for frame in api.server.watch(request, api.user)]))
+
+    assert [event["type"] for event in events][:2] == ["ADDED", "BOOKMARK"]
+    assert events[0]["object"]["data"] == {"x": "y"}
+    assert rest_ == b""
