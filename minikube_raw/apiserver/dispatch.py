@@ -302,7 +302,8 @@ class Dispatcher:
 
         def merge(current: Object | None) -> Object:
             assert current is not None
-            return subresources.scaled(current, scale(subresources.scale_of(current)))
+            wanted_scale = scale(subresources.scale_of(current, owners=context.applies))
+            return subresources.scaled(current, wanted_scale, owners=context.applies)
 
         written = await self._writer.update(call.resource, merge, context)
         return answers.document(subresources.scale_of(objects.decode(written.value)), wanted)

@@ -88,6 +88,8 @@ def read(strategy: Strategy, request: Request, context: WriteContext) -> Merge:
 def read_plain(kind: Kind, request: Request, context: WriteContext) -> Merge:
     """Return the merge of a PATCH on a subresource with a kind of its own. Raises 400, 413, 415."""
     media = negotiation.content_type(request.content_type)
+    if media == patch.APPLY_PATCH:
+        return ApplyMerge(kind, None, request, context)
     if media not in _MERGES:
         raise _unsupported()
     return PatchMerge(kind, None, request, context.options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minikube_raw.api import status, times
+from minikube_raw.api import scale_owners, status, times
 from minikube_raw.api.scheme import Kind
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.registry import Now
@@ -35,9 +35,11 @@ EVICTION = Kind(
 )
 
 
-def scale_of(obj: Object) -> Object:
-    """Return the Scale of a workload."""
+def scale_of(obj: Object, *, owners: bool = False) -> Object:
+    """Return the Scale of a workload; with `owners` also who owns its fields, as server-side apply has to know."""
     metadata = {key: obj["metadata"][key] for key in _SCALE_METADATA if key in obj["metadata"]}
+    if owners:
+        metadata["managedFields"] = scale_owners.of_scale(obj["metadata"].get("managedFields"), SCALE.api_version)
     selector = selector_text(obj["spec"].get("selector"))
     status_ = {"replicas": obj.get("status", {}).get("replicas", 0), "selector": selector}
     spec = {"replicas": obj["spec"]["replicas"]} if obj["spec"].get("replicas") else {}
@@ -47,8 +49,8 @@ def scale_of(obj: Object) -> Object:
 _SCALE_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def scaled(obj: Object, scale: Object) -> Object:
-    """Return the workload with the wanted replicas. Raises 400 (names), 409 (uid), 422."""
+def scaled(obj: Object, scale: Object, *, owners: bool = False) -> Object:
+    """Return the workload with the wanted replicas, with `owners` also with the Scale's. Raises 400 (names), 409 (uid), 422."""
     metadata, held = scale.get("metadata") or {}, obj["metadata"]
     replicas = (scale.get("spec") or {}).get("replicas") or 0
     if replicas < 0:
@@ -57,6 +59,9 @@ def scaled(obj: Object, scale: Object) -> Object:
     obj["spec"]["replicas"] = replicas
     if metadata.get("resourceVersion"):
         held["resourceVersion"] = metadata["resourceVersion"]
+    if owners:
+        entries = held.get("managedFields"), metadata.get("managedFields")
+        held["managedFields"] = scale_owners.of_workload(*entries, obj["apiVersion"])
     return obj
 
 
