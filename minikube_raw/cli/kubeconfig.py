@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from minikube_raw.cli.errors import Failure
-from minikube_raw.machine.layout import remove_empty, write_atomically
+from minikube_raw.linux.durability import write_file
+from minikube_raw.machine.layout import remove_empty
 
 SECTIONS = ("clusters", "users", "contexts")
 
@@ -69,4 +70,4 @@ def load(path: Path) -> dict[str, Any]:
 def _write(path: Path, config: dict[str, Any]) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    write_atomically(path, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False).encode(), mode)
+    write_file(path, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False).encode(), sync=True, mode=mode)

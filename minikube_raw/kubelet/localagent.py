@@ -24,6 +24,7 @@ import msgspec
 import yaml
 
 from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.linux.durability import write_file
 
 STOPPED = "minikube-raw.io/stopped"
 START_SECONDS = 20.0
@@ -86,9 +87,7 @@ def manifest_path(options: KubeletOptions, namespace: str, name: str) -> Path:
 
 def store(path: Path, manifest: Json) -> None:
     """Write a manifest so that the agent sees the old one or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(manifest, sort_keys=False))
-    os.replace(temporary, path)
+    write_file(path, yaml.safe_dump(manifest, sort_keys=False).encode(), sync=True)
 
 
 def ensure_agent(options: KubeletOptions) -> None:

@@ -1,4 +1,4 @@
-"""Bringing files to disk, where the standard library stops: fsync(2) is its, syncfs(2) is here."""
+"""Bringing files to disk: whole files that replace old ones in one step, and syncfs(2), which the standard library lacks."""
 
 from __future__ import annotations
 
@@ -17,3 +17,32 @@ def sync_file_system(directory: str) -> None:
         checked("syncfs", directory, _syncfs, fd)
     finally:
         os.close(fd)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes, *, sync: bool = False, mode: int = 0o600) -> None:
+    """Replaces the file at `path`: readers see the old or the new one, whole.
+
+    With `sync` it has survived a power cut once this returns (file and directory are fsynced).
+    """
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(file, view) :]
+        if sync:
+            os.fsync(file)
+    finally:
+        os.close(file)
+    os.rename(temporary, path)
+    if sync:
+        sync_directory(os.path.dirname(path) or os.curdir)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Makes names in a directory survive a power cut."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from minikube_raw.linux.durability import write_file
+
 DEFAULT_RUN_DIR = Path("/run/minikube-raw")
 HOST = 1
 FIRST_NODE = 11
@@ -109,7 +111,7 @@ class Layout:
         data = msgspec.json.format(msgspec.json.encode(record), indent=2)
         for folder in (self.state, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(folder / self.record.name, data)
+            write_file(folder / self.record.name, data, sync=True)
 
     def remove(self) -> None:
         """Remove the cluster's directories, and those above them that are empty afterwards. A missing one is fine."""
@@ -144,17 +146,6 @@ def read_record(path: Path) -> ClusterRecord | None:
 def clusters(state_dir: Path) -> list[str]:
     """Names of the clusters that have a record under the state directory."""
     return sorted(path.parent.name for path in state_dir.glob("clusters/*/cluster.json"))
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file by temporary file, fsync and rename(2), so that readers see the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-    os.rename(temporary, path)
 
 
 def remove_empty(path: Path, *, down_to: Path) -> None:

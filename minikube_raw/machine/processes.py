@@ -16,7 +16,7 @@ from select import poll
 import msgspec
 
 from minikube_raw.linux import pidfd
-from minikube_raw.machine.layout import write_atomically
+from minikube_raw.linux.durability import write_file
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ def remember(pid: int, record: Path) -> None:
     """Write down who `pid` is."""
     boot_id, pid, start_time = pidfd.process_identity(pid)
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, msgspec.json.encode(ProcessRecord(boot_id, pid, start_time)))
+    write_file(record, msgspec.json.encode(ProcessRecord(boot_id, pid, start_time)))
 
 
 def find(record: Path) -> int | None:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from minikube_raw.linux.durability import sync_directory
+
 CHUNK = 1 << 20
 MAX_DOCUMENT = 4 << 20  # manifests, configs and indexes; containerd and the distribution spec draw the line there too
 
@@ -54,15 +56,6 @@ def chunks(stream: IO[bytes]) -> Iterator[bytes]:
     """The rest of a stream in pieces of at most CHUNK bytes."""
     while data := stream.read(CHUNK):
         yield data
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -1,33 +1,19 @@
-"""Files that are either old or new, never half: the one way in which launcher, keeper and kubelet write to disk.
+"""Records as files that are either old or new, never half: the one way in which launcher, keeper and kubelet write them.
 
-Standard library only, since keepers write exit records with it.
+linux/ and the standard library only, since keepers write exit records with it.
 """
 
 from __future__ import annotations
 
 import json
-import os
+
+from minikube_raw.linux.durability import write_file as write
+
+__all__ = ["read_json", "write", "write_json"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-def write(path: str, content: bytes, *, sync: bool = False, mode: int = 0o600) -> None:
-    """Replaces the file at `path`. With `sync` it has survived a power cut once this returns (file and directory are fsynced)."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(file, view) :]
-        if sync:
-            os.fsync(file)
-    finally:
-        os.close(file)
-    os.rename(temporary, path)
-    if sync:
-        sync_directory(os.path.dirname(path))
 
 
 def write_json(path: str, value: object, *, sync: bool = False) -> None:
@@ -45,12 +31,3 @@ def read_json(path: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return value
-
-
-def sync_directory(path: str) -> None:
-    """Makes names in a directory survive a power cut."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
