@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -251,7 +250,7 @@ def recorded_networks(state_dir: Path) -> list[str]:
 def free_link(state_dir: Path) -> str:
     """The first of mkr0, mkr1, … that neither a device nor a stopped cluster of this installation has."""
     records = [Layout(state_dir, state_dir, name).load() for name in clusters(state_dir)]
-    taken = {record.link for record in records if record is not None} | set(os.listdir("/sys/class/net"))
+    taken = {record.link for record in records if record is not None} | underlay.device_names()
     return next(f"mkr{n}" for n in range(1000) if f"mkr{n}" not in taken)
 
 

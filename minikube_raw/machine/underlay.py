@@ -145,6 +145,12 @@ def networks_in_use() -> list[str]:
         return [route.destination for route in routes.dump(host) if not route.destination.endswith("/0")]
 
 
+def device_names() -> set[str]:
+    """Names of this network namespace's devices; /sys/class/net may show another's, that of whoever mounted /sys."""
+    with NetlinkSocket() as host:
+        return {link.name for link in links.dump(host)}
+
+
 def enable_forwarding() -> str | None:
     """Turn IPv4 forwarding on; return the value it had, None if nothing had to be changed."""
     before = IP_FORWARD.read_text().strip()
