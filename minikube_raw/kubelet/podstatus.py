@@ -61,6 +61,18 @@ def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     return {key: value for key, value in status.items() if value is not None}
 
 
+def refused_status(pod: Pod, reason: str, message: str, now: float) -> Json:
+    """The PodStatus of a pod that the node does not admit: Failed, with no conditions and no containers."""
+    return {
+        "observedGeneration": pod.metadata.generation,
+        "phase": "Failed",
+        "message": f"Pod was rejected: {message}",
+        "reason": reason,
+        "startTime": timestamp(now),
+        "qosClass": qos.qos_class(pod).value,
+    }
+
+
 # -- containers ------------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +81,7 @@ def _container_status(
 ) -> Json:
     runs = found.runs_of(container.name)
     last = runs[0] if runs else None
-    state, last_state = _states(pod, container, runs, around, init=init)
+    state, last_state = _states(pod, container, found, around, init=init)
     running = "running" in state
     started = running and last is not None and last.id not in around.not_started
     ready = _is_ready(container, last, around, running=running and started, init=init)
@@ -97,10 +109,9 @@ def _is_ready(
     return running and last is not None and last.id not in around.unready
 
 
-def _states(
-    pod: Pod, container: Container, runs: list[ContainerStatus], around: Circumstances, *, init: bool
-) -> tuple[Json, Json]:
+def _states(pod: Pod, container: Container, found: Found, around: Circumstances, *, init: bool) -> tuple[Json, Json]:
     """(state, lastState): a container that waits for its restart shows how it ended in lastState."""
+    runs = found.runs_of(container.name)
     waiting = around.waiting.get(container.name)
     ended = [each for each in runs if _has_ended(each)]
     if runs and runs[0].state is ContainerState.RUNNING:
@@ -111,10 +122,19 @@ def _states(
         return {"waiting": _without_empty({"reason": waiting.reason, "message": waiting.message})}, _terminated(
             ended[:1]
         )
-    if around.terminated and not runs:
+    if around.terminated and not runs and _was_due(pod, container, found, init=init):
         return _never_located(), {}
     reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
     return {"waiting": {"reason": reason}}, _terminated(ended[:1])
+
+
+def _was_due(pod: Pod, container: Container, found: Found, *, init: bool) -> bool:
+    """Whether a container of a pod that has ended should have run: init containers up to the last seen, others after all."""
+    inits = [each.name for each in pod.spec.init_containers]
+    main_ran = any(found.runs_of(each.name) for each in pod.spec.containers)
+    if not init:
+        return main_ran or all(init_succeeded(each, found) for each in pod.spec.init_containers)
+    return main_ran or any(found.runs_of(name) for name in inits[inits.index(container.name) :])
 
 
 def _has_ended(status: ContainerStatus) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.client.clock import Clock, Timer
-from minikube_raw.kubelet import convert, env, podstatus, stopping, syncpod
+from minikube_raw.kubelet import admission, convert, env, podstatus, stopping, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.images import EventSink, ImageUnavailable
 from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key, log_directory_name
@@ -131,8 +131,10 @@ class PodWorker:
             return await self._terminate(pod)
         if is_terminal(pod) or self._terminated:
             await self._end_terminal(pod)
-            return False
-        await self._drive(pod)
+        elif (refused := admission.refusal(pod)) is not None:
+            self._refuse(pod, refused)
+        else:
+            await self._drive(pod)
         return False
 
     async def _drive(self, pod: Pod) -> None:
@@ -148,6 +150,13 @@ class PodWorker:
                 await self._act(pod, action, found)
         if self._stale_volumes and not self._terminated:
             await self._set_up_volumes(pod)
+
+    def _refuse(self, pod: Pod, refused: admission.Refusal) -> None:
+        """The pod fails before anything of it is made."""
+        self._terminated = True
+        self._tools.record(pod, "Warning", refused.reason, refused.message)
+        self.status = podstatus.refused_status(pod, refused.reason, refused.message, self._tools.clock.now())
+        self._tools.statuses.set(pod, self.status, self._server_has)
 
     def _decide(self, pod: Pod, found: syncpod.Found) -> list[syncpod.Action]:
         """What to do at this moment; what has to wait gets a timer."""

@@ -31,10 +31,17 @@ def status_patch(pod: Pod, old: Json, new: Json) -> Json:
     status |= {key: None for key in old if key not in new}
     if "conditions" in status:
         status["$setElementOrder/conditions"] = [{"type": each["type"]} for each in new["conditions"]]
+        before = {each["type"]: each for each in old.get("conditions", ())}
+        status["conditions"] = [_condition_patch(before.get(each["type"], {}), each) for each in new["conditions"]]
     for key in _MERGED_BY_IP:
         if key in status and old.get(key):
             status[key] = [*status[key], {"$patch": "replace"}]
     return {"metadata": {"uid": pod.metadata.uid}, "status": status}
+
+
+def _condition_patch(old: Json, new: Json) -> Json:
+    """A condition is merged key by key: a reason or message that is no longer there has to be taken away by name."""
+    return new | {key: None for key in old if key not in new}
 
 
 class _Outbox:

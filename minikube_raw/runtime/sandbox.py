@@ -6,6 +6,7 @@ The network is the kubelet's work (CNI), done meanwhile through the namespace's 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 NODE = "NODE"
 POD = "POD"
 SHM_SIZE = "64m"
+# Those of an IPC namespace (ipc_namespaces(7)), besides fs/mqueue/*.
+_IPC_SYSCTLS = frozenset(
+    f"kernel/{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
 # A pod with a network and an IPC namespace of its own: what spare keepers are made for.
 USUAL = {"network": POD, "ipc": POD}
 # In this order a keeper that takes over joins them; "mnt" last, since it changes what paths mean.
@@ -66,7 +71,7 @@ def configure(request: Request) -> None:
     if "net" in kinds:
         process.set_link_up("lo")
     for name, value in request.get("sysctls", {}).items():
-        _write_sysctl(name, value)
+        _write_sysctl(name.replace(".", "/"), value, kinds)
     if "ipc" in kinds:
         _mount_shared_memory(request["shm"])
 
@@ -84,9 +89,11 @@ def _mount_shared_memory(path: str) -> None:
     mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={SHM_SIZE}")
 
 
-def _write_sysctl(name: str, value: str) -> None:
-    """Writes a namespaced sysctl; /proc/sys shows those of the writer's namespaces."""
-    path = "/proc/sys/" + name.replace(".", "/")
+def _write_sysctl(name: str, value: str, kinds: dict[str, int]) -> None:
+    """Writes a sysctl of a namespace that the pod has of its own; any other would be the host's (core_pattern runs programs)."""
+    if not _is_own(name, kinds):
+        raise OSError(errno.EPERM, "sysctl is not in a namespace of the pod's own", name)
+    path = f"/proc/sys/{name}"
     began = steps.begin()
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -94,6 +101,12 @@ def _write_sysctl(name: str, value: str) -> None:
     finally:
         os.close(file)
         steps.end(began, "write", f"{path}={value}")
+
+
+def _is_own(name: str, kinds: dict[str, int]) -> bool:
+    return ("net" in kinds and name.startswith("net/")) or (
+        "ipc" in kinds and (name in _IPC_SYSCTLS or name.startswith("fs/mqueue/"))
+    )
 
 
 def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> None:

@@ -324,6 +324,21 @@ async def test_a_network_that_fails_leaves_nothing(node: Node, runtime: Runtime)
     assert list((node.run / "sandboxes").iterdir()) == []
 
 
+async def test_sysctls_are_set_in_the_pods_namespaces_only(node: Node, runtime: Runtime) -> None:
+    wanted = {"net.ipv4.ip_unprivileged_port_start": "7", "kernel.shm_rmid_forced": "1"}
+    sandbox = await runtime.run_pod_sandbox(node.pod(sysctls=wanted))
+    paths = [f"/proc/sys/{name.replace('.', '/')}" for name in wanted]
+    status = await run_to_end(runtime, sandbox, container("cat", *paths))
+    assert node.output(status).split() == ["7", "1"]
+
+
+@pytest.mark.parametrize("name", ["kernel.core_pattern", "kernel/core_pattern"])
+async def test_a_sysctl_of_the_host_is_refused(node: Node, runtime: Runtime, name: str) -> None:
+    present = Path("/proc/sys/kernel/core_pattern").read_text()  # were it written, nothing would change
+    with pytest.raises(RuntimeServiceError, match="not in a namespace of the pod's own"):
+        await runtime.run_pod_sandbox(node.pod(sysctls={name: present}))
+
+
 async def test_the_trace_has_the_steps_of_everybody_in_one_line_of_time(node: Node, runtime: Runtime) -> None:
     from minikube_raw.runtime import trace
 

@@ -229,3 +229,19 @@ def test_readiness_gates_hold_ready_back() -> None:
 
     assert conditions["ContainersReady"]["status"] == "True"
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "ReadinessGatesNotReady")
+
+
+def test_after_a_failed_init_container_the_ones_behind_it_are_shown_as_never_begun() -> None:
+    wish = pod(init=("first", "second"), restartPolicy="Never")
+    found = status(wish, finding(run("first", code=1), sandboxes=(sandbox(ready=False),)), terminated=True)
+
+    assert found["phase"] == "Failed"
+    behind = [found["initContainerStatuses"][1]["state"], found["containerStatuses"][0]["state"]]
+    assert behind == [{"waiting": {"reason": "PodInitializing"}}] * 2
+
+
+def test_a_container_that_was_due_and_cannot_be_found_has_ended_with_137() -> None:
+    wish = pod(init=("first",), restartPolicy="Never")
+    found = status(wish, finding(run("first", code=0), sandboxes=(sandbox(ready=False),)), terminated=True)
+
+    assert found["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"

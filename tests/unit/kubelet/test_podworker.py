@@ -115,6 +115,20 @@ async def test_a_pod_runs_and_says_so(node, eventually) -> None:
     assert [each["phase"] for each in node.statuses] == ["Pending", "Running"]
 
 
+async def test_a_pod_that_asks_for_a_sysctl_of_the_host_fails_before_anything_is_made(node, eventually) -> None:
+    node.workers.update(pod(securityContext={"sysctls": [{"name": "kernel.core_pattern", "value": "|/x"}]}))
+
+    await eventually(lambda: node.phase() == "Failed")
+
+    message = 'forbidden sysctl: "kernel.core_pattern" not allowlisted'
+    assert node.runtime.verbs() == []
+    assert node.events == [f"Warning SysctlForbidden {message}"]
+    assert (node.statuses[-1]["reason"], node.statuses[-1]["message"]) == (
+        "SysctlForbidden",
+        f"Pod was rejected: {message}",
+    )
+
+
 async def test_an_ended_container_is_restarted_at_once_then_after_growing_waits(node, eventually) -> None:
     node.workers.update(pod())
     await eventually(lambda: node.state == "running")

@@ -35,6 +35,13 @@ def test_a_patch_holds_what_changed_and_nulls_what_is_gone() -> None:
     }
 
 
+def test_a_condition_loses_the_reason_it_no_longer_has() -> None:
+    unready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"}
+    patch = status_patch(pod(), {"conditions": [unready]}, {"conditions": [{"type": "Ready", "status": "True"}]})
+
+    assert patch["status"]["conditions"] == [{"type": "Ready", "status": "True", "reason": None, "message": None}]
+
+
 def test_a_new_address_replaces_the_old_one() -> None:
     patch = status_patch(pod(), {"podIPs": [{"ip": "10.0.0.1"}]}, {"podIPs": [{"ip": "10.0.0.2"}]})
 
