@@ -16,7 +16,7 @@ up: setup        ## a master and three nodes on this host, and a sample to look 
 	@$(PY) -m minikube_raw up --nodes 3 --sample
 
 down:            ## remove the cluster and everything it made on this host
-	@if [ -x $(PY) ]; then $(PY) -m minikube_raw down; else echo "nothing to do: make up has not run here"; fi
+	@if [ -x .venv/bin/minikube-raw ]; then $(PY) -m minikube_raw down; else echo "nothing to do: make up has not run here"; fi
 
 test:            ## every check and test, about 15 minutes on two cores
 	@scripts/setup test
