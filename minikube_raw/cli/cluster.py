@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,8 +269,19 @@ def with_nodes(record: ClusterRecord, count: int, cpus: float | None, memory: in
 def next_steps(name: str, sample: bool) -> str:
     """What to try, for whoever sees a cluster for the first time."""
     lines = [f"kubectl is pointed at it (context {name}); try:", "  kubectl get nodes -o wide"]
+    if shutil.which("kubectl") is None:
+        lines.insert(0, "note: there is no kubectl on PATH; Debian's and Ubuntu's package is kubernetes-client")
     if sample:
         lines += ["  kubectl get pods -o wide", "  kubectl exec -it deploy/hello -- sh"]
     else:
         lines += ["  kubectl create deployment web --image=httpd --replicas=3"]
-    return "\n".join([*lines, f"  minikube-raw status{'' if name == DEFAULT_NAME else f' --name {name}'}"])
+    return "\n".join([*lines, f"  {our_command()} status{'' if name == DEFAULT_NAME else f' --name {name}'}"])
+
+
+def our_command() -> str:
+    """How this shell reaches this installation: by name if PATH leads to it, else by its path from here."""
+    script = Path(sys.executable).parent / "minikube-raw"
+    found = shutil.which("minikube-raw")
+    if found is not None and Path(found).resolve() == script.resolve():
+        return "minikube-raw"
+    return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
