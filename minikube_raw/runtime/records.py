@@ -32,7 +32,7 @@ class SandboxRecord(msgspec.Struct):
     ready: bool = False  # made completely, and not stopped
     stopped: bool = False
     netns: str = ""
-    attached: bool = False  # CNI ADD has begun: DEL is owed
+    attached: bool = False  # CNI ADD may have begun: DEL is owed
     ips: tuple[str, ...] = ()
 
 

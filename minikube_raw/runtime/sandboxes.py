@@ -31,11 +31,13 @@ class Sandboxes:
 
     async def run(self, config: PodSandboxConfig) -> str:
         """RunPodSandbox."""
-        sandbox = self._find(config) or self._record(config)
+        known = self._find(config)
+        sandbox = known or self._record(config)
         async with sandbox.lock:
             if sandbox.record.ready:
                 return sandbox.id
-            await self._undo(sandbox)  # what an attempt that was interrupted may have left
+            if known is not None:
+                await self._undo(sandbox)  # what an attempt that was interrupted may have left
             try:
                 await self._make(sandbox)
             except BaseException:
@@ -52,13 +54,17 @@ class Sandboxes:
 
     def _record(self, config: PodSandboxConfig) -> Sandbox:
         parent = config.cgroup_parent.strip("/") or f"kubepods/pod{config.uid}"
+        sandbox_id = secrets.token_hex(32)
+        networked = config.namespaces.network is not NamespaceMode.NODE
         record = SandboxRecord(
-            id=secrets.token_hex(32),
+            id=sandbox_id,
             config=config,
             cgroup=f"{self._state.cgroup_root}/{parent}",
             boot_id=pidfd.boot_id(),
             created_at=time.time_ns(),
             first_container=secrets.token_hex(32),
+            netns=self._state.layout.netns(sandbox_id) if networked else "",
+            attached=networked,
         )
         self._state.sandbox_records.write(record.id, record)
         sandbox = self._state.sandboxes[record.id] = Sandbox(record)
@@ -73,7 +79,7 @@ class Sandboxes:
         netns: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(SANDBOX_TIMEOUT):
             answered = await self._keepers.create(sandbox, netns)
-            if config.namespaces.network is not NamespaceMode.NODE:
+            if record.netns:
                 await asyncio.wait((netns, answered), return_when=asyncio.FIRST_COMPLETED)
                 if netns.done():
                     await self._attach(sandbox, recorded, netns.result())
@@ -87,9 +93,9 @@ class Sandboxes:
 
     async def _attach(self, sandbox: Sandbox, recorded: trace.PodTrace, netns: int) -> None:
         record = sandbox.record
-        record.netns = self._state.layout.netns(sandbox.id)
-        record.attached = True
-        self._state.sandbox_records.write(sandbox.id, record)
+        if not record.attached:  # an attempt before this one was undone
+            record.attached = True
+            self._state.sandbox_records.write(sandbox.id, record)
         work = networking.attach(self.network, sandbox.id, record.config, netns, record.netns)
         record.ips = await self._state.in_thread(lambda: recorded.record(work))
 
