@@ -283,7 +283,7 @@ class Start:
 
     def __init__(self, container: Container, status: socket, answer: Answer) -> None:
         self._container, self._status, self._answer = container, status, answer
-        self._steps: list[Any] = []
+        self._steps: list[str] = []
         self._ready = False
         self._error: Request | None = None
         container.pod.loop.watch(status.fileno(), self._hear)

@@ -29,7 +29,7 @@ class Exec:
         self, pod: Pod, container: Container, request: Request, answer: Answer, ended: Callable[[int], None]
     ) -> None:
         self.pod, self.answer, self._ended_callback = pod, answer, ended
-        self._steps: list[Any] = []
+        self._steps: list[str] = []
         self._error: Request | None = None
         self._ready = False
         self.to_client: list[int] = []

@@ -111,7 +111,7 @@ def _become(work: Callable[[], NoReturn], status: socket.socket) -> NoReturn:
 
 
 def _report(status: socket.socket, reason: str, message: str) -> None:
-    wire.send(status, {"error": message, "reason": reason, "steps": steps.stop_recording()})
+    wire.send(status, {"error": message, "reason": reason, "steps": [wire.text(steps.stop_recording())]})
 
 
 def describe(error: OSError) -> str:
@@ -213,7 +213,7 @@ def _drop_privileges(wanted: Spec, user: users.User) -> None:
 
 def _await_permission(job: Job) -> None:
     """Sends what was recorded and waits until the keeper has written down who we are."""
-    wire.send(job.status, {"ready": True, "steps": steps.stop_recording()})
+    wire.send(job.status, {"ready": True, "steps": [wire.text(steps.stop_recording())]})
     wire.receive(job.status)
     fds.close_on_exec_all_but([0, 1, 2])
 

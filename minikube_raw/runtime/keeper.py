@@ -127,12 +127,12 @@ class Keeper:
             else:
                 self._create(connection)
         except OSError as error:
-            self._send(connection, {"id": 0, "error": _wording(error), "steps": steps.stop_recording()})
+            self._send(connection, {"id": 0, "error": _wording(error), "steps": [wire.text(steps.stop_recording())]})
             raise
         listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
-        self._send(connection, {"id": 0, **self._hello(), "steps": steps.take()})
+        self._send(connection, {"id": 0, **self._hello(), "steps": [wire.text(steps.take())]})
         self.loop.run()
 
     def _create(self, connection: socket) -> None:
@@ -251,7 +251,7 @@ class Keeper:
             return
 
         def answer(result: Request, descriptors: Any = ()) -> None:
-            result["steps"] = [*steps.take(), *result.get("steps", ())]
+            result["steps"] = [wire.text(steps.take()), *result.get("steps", ())]
             self._send(connection, {"id": message["id"], **result}, descriptors)
 
         try:

@@ -1,45 +1,52 @@
-"""Every step a pod went through, timed: gathered from kubelet, launcher, keeper and container children, one JSON file per pod.
+"""Every step a pod went through, timed: gathered from kubelet, launcher, keeper and container children, one file per pod.
 
 All processes of a node share CLOCK_MONOTONIC, so their steps fall on one line: {"start_ms", "steps": [{at_ms, took_ms,
 what, object, who}]}; at_ms counts from the sandbox's begin, start_ms is the time until the first container's program ran.
+Steps are JSON text from whoever recorded them to the file, a line each: no pod's start pays for taking them apart, and no
+kubelet keeps them in memory. Reading puts them in order.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import msgspec
+
 from minikube_raw.linux import steps
 
-from . import atomic
-
 Result = TypeVar("Result")
-Step = Sequence[Any]  # began ns, took ns, what, object
-_MOST_STEPS = 4000
+_MOST_BYTES = 400_000  # twenty starts of a container; a pod that restarts for ever must not fill the disk
 
 
 class PodTrace:
     """The steps of one sandbox, from its begin on."""
 
     def __init__(self, path: str, pod: str) -> None:
-        self._path, self._pod = path, pod
+        self._path = path
         self._began = time.monotonic_ns()
-        self._steps: list[tuple[str, Step]] = []
-        self._first_program: int | None = None
+        self._lines = [_line({"pod": pod, "began": self._began})]  # not in the file yet
+        self._taken = 0
+        self._program_ran = False
+        self._mode = "w"  # what an earlier pod of this name left goes
+        self._writing = threading.Lock()
 
-    def add(self, who: str, recorded: Iterable[Step]) -> None:
-        """Adds what a process recorded; beyond a few thousand steps (a pod that restarts for ever) no more are taken."""
-        if len(self._steps) < _MOST_STEPS:
-            self._steps += [(who, step) for step in recorded]
+    def add(self, who: str, recorded: Iterable[str]) -> None:
+        """Adds what a process recorded: JSON lists of steps (began ns, took ns, what, object)."""
+        for text in recorded:
+            if self._taken < _MOST_BYTES:
+                self._taken += len(text)
+                self._lines.append(f'{{"who":"{who}","steps":{text}}}\n')
 
     def program_ran(self, executed_ns: int) -> None:
         """Notes when a container's program began; the first one ends the pod's start."""
-        if self._first_program is None:
-            self._first_program = executed_ns
+        if not self._program_ran:
+            self._program_ran = True
+            self._lines.append(_line({"program": executed_ns}))
 
     def record(self, function: Callable[[], Result]) -> Result:
         """Runs a function of the kubelet's own side (in whatever thread) with its steps recorded."""
@@ -47,23 +54,19 @@ class PodTrace:
         try:
             return function()
         finally:
-            self.add("kubelet", steps.stop_recording())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the trace as it is written and shown."""
-        ordered = sorted(self._steps, key=lambda item: item[1][0])
-        return {
-            "pod": self._pod,
-            "start_ms": None if self._first_program is None else _ms(self._first_program - self._began),
-            "steps": [
-                {"at_ms": _ms(began - self._began), "took_ms": _ms(took), "what": what, "object": subject, "who": who}
-                for who, (began, took, what, subject) in ordered
-            ],
-        }
+            self.add("kubelet", [msgspec.json.encode(steps.stop_recording()).decode()])
 
     def save(self) -> None:
-        """Writes the file; slow enough (a hundred steps) to belong off the path of a pod."""
-        atomic.write(self._path, json.dumps(self.as_dict()).encode())
+        """Writes what has come since the last time; any thread may."""
+        with self._writing:
+            lines, self._lines = self._lines, []
+            with open(self._path, self._mode, encoding="utf-8") as file:
+                file.write("".join(lines))
+            self._mode = "a"
+
+
+def _line(value: dict[str, Any]) -> str:
+    return msgspec.json.encode(value).decode() + "\n"
 
 
 def trace_path(directory: str, namespace: str, name: str) -> str:
@@ -72,8 +75,23 @@ def trace_path(directory: str, namespace: str, name: str) -> str:
 
 
 def load(directory: str, namespace: str, name: str) -> dict[str, Any] | None:
-    """Returns a pod's trace, None if the node has none."""
-    return atomic.read_json(trace_path(directory, namespace, name))
+    """Returns a pod's trace as it is shown, None if the node has none."""
+    try:
+        with open(trace_path(directory, namespace, name), "rb") as file:
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    head, *parts = (msgspec.json.decode(line) for line in lines if line.endswith(b"\n"))  # the last is being written
+    began: int = head["began"]
+    recorded = [(step, part["who"]) for part in parts for step in part.get("steps", ())]
+    return {
+        "pod": head["pod"],
+        "start_ms": next((_ms(part["program"] - began) for part in parts if "program" in part), None),
+        "steps": [
+            {"at_ms": _ms(at - began), "took_ms": _ms(took), "what": what, "object": subject, "who": who}
+            for (at, took, what, subject), who in sorted(recorded)
+        ],
+    }
 
 
 def forget(directory: str, namespace: str, name: str) -> None:

@@ -103,11 +103,14 @@ def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> No
     path = trace.trace_path(str(tmp_path), "ns", "pod")
     made = trace.PodTrace(path, "ns/pod")
     began = made._began
-    made.add("keeper", [(began + 3_000_000, 500_000, "mount", "/proc")])
-    made.add("kubelet", [(began + 1_000_000, 250_000, "open_tree", "/a")])
+    made.add("keeper", [wire.text([(began + 3_000_000, 500_000, "mount", "/proc")])])
+    made.save()
+    made.add("kubelet", [wire.text([(began + 1_000_000, 250_000, "open_tree", "/a")])])
     made.program_ran(began + 5_000_000)
     made.program_ran(began + 9_000_000)
     made.save()
+    with open(path, "ab") as file:
+        file.write(b'{"who":"keeper","steps":[[')  # a line that is being written
     found = trace.load(str(tmp_path), "ns", "pod")
     assert found == {
         "pod": "ns/pod",
