@@ -16,6 +16,9 @@ END = "unexpected end of JSON input"
 TOO_DEEP = "exceeded max depth"
 _SPACE = " \t\r\n"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
+_ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.ASCII | re.DOTALL)
+_MAX_DIGITS = 1000
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 
 
@@ -48,18 +51,32 @@ def decode(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError):
         text = body.decode(errors="replace")
         Scanner(text).check()
-        # Well-formed: it was the encoding. Go puts U+FFFD for bytes that are no UTF-8, and reads lone surrogates so.
-        return json.loads(text.encode("utf-8", "replace"))
+        # Well-formed: it was the encoding, or a number too long for an integer.
+        return json.loads(_encodable(text), parse_int=_whole)
 
 
 def with_pairs(body: bytes) -> Any:
     """Decode well-formed JSON with objects as Pairs and the spelling of numbers kept."""
-    return json.loads(body.decode(errors="replace"), object_pairs_hook=Pairs, parse_float=Spelled)
+    text = _encodable(body.decode(errors="replace"))
+    return json.loads(text, object_pairs_hook=Pairs, parse_float=Spelled, parse_int=_whole)
 
 
 def may_repeat_keys(body: bytes, decoded: Any) -> bool:
     """Whether some key may occur twice: decoded and written again it is not the same text, spaces aside."""
-    return bool(msgspec.json.format(body, indent=-1) != msgspec.json.encode(decoded))
+    try:
+        return bool(msgspec.json.format(body, indent=-1) != msgspec.json.encode(decoded))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True  # one of the texts that only the slow look reads
+
+
+def _encodable(text: str) -> str:
+    """Put U+FFFD for escaped halves of surrogate pairs, which no encoding can write again; Go reads them so."""
+    return _ESCAPE.sub(lambda match: r"\ufffd" if match[1] else match[0], text) if r"\u" in text else text
+
+
+def _whole(text: str) -> int | Spelled:
+    """Read an integer; one of thousands of digits, which takes quadratic time, is only spelled."""
+    return int(text) if len(text) <= _MAX_DIGITS else Spelled(text)
 
 
 class Scanner:
@@ -128,13 +145,18 @@ class Scanner:
 
     def _string(self) -> None:
         self._at += 1
-        while (char := self._text[self._at : self._at + 1]) != '"':
+        while (char := self._next_special()) != '"':
             if not char or char < " ":
                 self._fail("in string literal")
             self._at += 1
-            if char == "\\":
-                self._escape()
+            self._escape()
         self._at += 1
+
+    def _next_special(self) -> str:
+        """Skip what stands for itself in a string and return the next character, empty at the end."""
+        match = _PLAIN.match(self._text, self._at)
+        self._at = match.end() if match else self._at
+        return self._text[self._at : self._at + 1]
 
     def _escape(self) -> None:
         char = self._text[self._at : self._at + 1]

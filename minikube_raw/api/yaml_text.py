@@ -15,7 +15,10 @@ import yaml
 from minikube_raw.api import json_text
 
 TOO_MANY_ALIASES = "yaml: document contains excessive aliasing"
+TOO_DEEP = "yaml: exceeded max depth"
 _MAX_EXPANDED = 400_000
+# go-yaml's bound. The C composer calls itself for every level and has none: at 25,000 levels it takes the process down.
+_MAX_DEPTH = 10_000
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]*[0-7]|0x[0-9a-fA-F_]+|(?:0|[1-9][0-9_]*))", re.ASCII)
@@ -100,6 +103,7 @@ def decode(body: bytes) -> tuple[Any, list[str]]:
     if body.startswith(b"{") and (value := _as_json(body)) is not None:
         return value, []
     try:
+        _check_depth(body)
         loader = _Loader(body)
         try:
             node = loader.get_node() if loader.check_node() else None
@@ -116,7 +120,23 @@ def decode(body: bytes) -> tuple[Any, list[str]]:
     except (yaml.YAMLError, ValueError) as error:
         raise YAMLError(str(error) if isinstance(error, YAMLError) else f"yaml: {error}") from None
     except RecursionError:
-        raise YAMLError("yaml: exceeded max depth") from None
+        raise YAMLError(TOO_DEEP) from None
+
+
+def _check_depth(body: bytes) -> None:
+    """Raise YAMLError for a first document that nests deeper than go-yaml reads."""
+    if len(body) <= _MAX_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(body, Loader=_Base):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise YAMLError(TOO_DEEP)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentEndEvent):
+            return
 
 
 def _as_json(body: bytes) -> Any:

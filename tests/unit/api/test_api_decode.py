@@ -97,6 +97,30 @@ def test_any_text_is_decoded_or_refused_as_the_standard_library_does(text):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        (r'"\ud800"', "\ufffd"), (r'"\udc00x\ud83d"', "\ufffdx\ufffd"), (r'"\ud83d\ude00"', "\U0001f600"), (r'"\\ud800"', r"\ud800"),
+        ("9" * 30, int("9" * 30)), ("9" * 5000, float("inf")), ("-" + "9" * 5000, float("-inf")),
+    ],
+)  # fmt: skip
+def test_what_only_go_reads_is_read_as_go_does(text, value):
+    assert json_text.decode(text.encode()) == value
+    assert json_text.with_pairs(text.encode()) == value
+
+
+def test_half_a_surrogate_pair_is_stored_as_the_replacement_character():
+    body = rb'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"\ud800"}}'
+    decoded = decode.decode(body, JSON, scheme.by_api_version("v1", "ConfigMap"))
+    assert (decoded.obj["data"], decoded.strict) == ({"a": "\ufffd"}, ())
+
+
+def test_a_number_of_thousands_of_digits_is_refused_in_gos_words():
+    body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","generation":%b}}' % (b"9" * 5000)
+    with pytest.raises(StatusError, match=r"^ConfigMap in version .* cannot unmarshal number 9{5000} into .* int64$"):
+        decode.decode(body, JSON, scheme.by_api_version("v1", "ConfigMap"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
         ("y", True), ("No", False), ("on", True), ("yes", True), ("1e3", 1000.0), ("1:30", "1:30"), ("2020-01-01", "2020-01-01"),
         ("010", 8), ("0x1f", 31), ("1_000", 1000), ("~", None), ("", None), ("1.", 1.0), ("'1'", "1"), ("08", 8.0),
     ],
@@ -118,6 +142,9 @@ def test_yaml_keys_become_strings_and_repeated_ones_are_reported():
         b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c,*%c]\n" % (i + 1, i + 1, i, i, i) for i in range(97, 115)),
         b"a: &a [*a]",
         b"[" * 10_000,
+        b"[" * 1_000_000,
+        b"{a: " * 500_000,
+        b"- " * 500_000,
         b"a: b: c",
         b"\t- x",
         b"a: !!python/object/apply:os.system [true]",
