@@ -35,6 +35,7 @@ kernel:          ## tests on real kernel objects; need root
 	$(PRIVATE) $(PY) -m pytest tests/kernel tests/plugins -q
 
 cluster:         ## a whole cluster and a real kubectl, end to end; needs root
+	$(PRIVATE) $(PY) -m pytest tests/onehost -q
 	$(PRIVATE) $(PY) -m pytest tests/cluster tests/conformance -q
 
 bench:           ## the benchmark tables of docs/benchmarks.md, peers in the same run

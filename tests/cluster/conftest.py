@@ -1,4 +1,4 @@
-"""A cluster of three nodes for the tests of this folder, and the kubectls that talk to it.
+"""A cluster of three nodes for the tests of this folder.
 
 Everything runs below a temporary state and run directory with a kubeconfig of its own, in the network and mount
 namespace that `make cluster` gives the test runner.
@@ -6,88 +6,19 @@ namespace that `make cluster` gives the test runner.
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import host
-
-REPOSITORY = Path(__file__).parents[2]
-OLD_KUBECTL = REPOSITORY / ".cache/kubernetes-client/usr/bin/kubectl"
-
-
-class Cluster:
-    """A running cluster as a user has it: the command line, and a kubectl."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = os.environ | {
-            "MINIKUBE_RAW_STATE_DIR": str(folder / "state"),
-            "MINIKUBE_RAW_RUN_DIR": str(folder / "run"),
-            "KUBECONFIG": str(folder / "kubeconfig"),
-            "HOME": str(folder / "home"),
-        }
-
-    def cli(self, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run minikube-raw."""
-        return self._run([sys.executable, "-m", "minikube_raw", *arguments], check=check, timeout=timeout)
-
-    def kubectl(
-        self,
-        *arguments: str,
-        stdin: str | None = None,
-        check: bool = True,
-        timeout: float = 60,
-        binary: str | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl; `binary` picks another one than the newest at hand."""
-        return self._run([binary or newest_kubectl(), *arguments], stdin=stdin, check=check, timeout=timeout)
-
-    def get(self, *arguments: str) -> Any:
-        """Return what `kubectl get … -o json` prints, decoded."""
-        return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
-
-    def status(self) -> Any:
-        """Return `minikube-raw status -o json`, decoded."""
-        return json.loads(self.cli("status", "-o", "json").stdout)
-
-    def pid(self, role: str, node: str | None = None) -> int:
-        """Return the pid of one process of ours, as the host sees it."""
-        return next(
-            p["pid"] for p in self.status()["processes"] if p["role"] == role and (node is None or p["node"] == node)
-        )
-
-    def _run(
-        self, argv: list[str], *, stdin: str | None = None, check: bool, timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(argv, env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout)
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
-
-
-def newest_kubectl() -> str:
-    """The kubectl on PATH, else Debian's from the cache that `make test` fills."""
-    found = shutil.which("kubectl") or (str(OLD_KUBECTL) if OLD_KUBECTL.exists() else None)
-    if found is None:
-        pytest.skip("no kubectl: neither on PATH nor unpacked by scripts/setup test")
-    return found
+from tests.clusters import Cluster, need_root_and_loopback
 
 
 @pytest.fixture(scope="session", autouse=True)
 def loopback() -> None:
-    """The test runner's network namespace is a new one, in which lo is down."""
-    if os.geteuid() != 0:
-        pytest.skip("a cluster needs root")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    """The test runner's network namespace is a new one."""
+    need_root_and_loopback()
 
 
 @pytest.fixture(scope="session")
@@ -123,15 +54,3 @@ def apply(cluster: Cluster, namespace: str) -> Callable[..., str]:
         return done.stdout
 
     return run
-
-
-KUBECTLS = [
-    pytest.param(None, id="kubectl-newest"),
-    pytest.param(
-        str(OLD_KUBECTL),
-        id="kubectl-1.20",
-        marks=pytest.mark.skipif(
-            not OLD_KUBECTL.exists(), reason="Debian's kubernetes-client is not unpacked in .cache"
-        ),
-    ),
-]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import Cluster
+from tests.clusters import Cluster
+
 from .manifests import pod
 from .waiting import until
 

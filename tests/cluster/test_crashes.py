@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import Cluster
+from tests.clusters import Cluster
+
 from .manifests import WEB, pod
 from .waiting import until
 

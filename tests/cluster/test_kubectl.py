@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import KUBECTLS, Cluster, newest_kubectl
+from tests.clusters import KUBECTLS, Cluster, newest_kubectl
+
 from .manifests import TWO_CONTAINERS, WEB, pod
 
 Apply = Callable[..., str]

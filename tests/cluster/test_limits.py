@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .conftest import Cluster
+from tests.clusters import Cluster
+
 from .manifests import pod
 from .waiting import until
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .conftest import Cluster
+from tests.clusters import Cluster
+
 from .manifests import pod
 
 Apply = Callable[..., str]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests import host
-
-from .conftest import Cluster
-from .manifests import TWO_CONTAINERS, WEB, pod
-from .waiting import until
+from tests.cluster.manifests import TWO_CONTAINERS, WEB, pod
+from tests.cluster.waiting import until
+from tests.clusters import Cluster, need_root_and_loopback
 
 
 @pytest.fixture
 def lone(tmp_path: Path) -> Iterator[Cluster]:
-    """An installation of its own beside the big cluster; afterwards the host must be as it was before."""
+    """An installation of its own; afterwards the host must be as it was before."""
+    need_root_and_loopback()
     lone = Cluster(tmp_path)
     before = host.snapshot()
     yield lone
@@ -127,10 +127,3 @@ def test_a_pod_runs_without_a_master_and_leaves_nothing(lone: Cluster, tmp_path:
     assert {"pivot_root", "clone", "netlink"} <= {step["what"] for step in trace["steps"]}
     lone.cli("pod", "rm", "pair")
     lone.cli("image", "rm", "busybox")
-
-
-def test_a_pod_of_the_cluster_can_be_traced(cluster: Cluster, namespace: str) -> None:
-    cluster.kubectl("-n", namespace, "create", "-f", "-", stdin=pod("traced"))
-    cluster.kubectl("-n", namespace, "wait", "pod/traced", "--for=condition=Ready", "--timeout=30s")
-    trace = json.loads(cluster.cli("trace", "pod", f"{namespace}/traced", "-o", "json").stdout)
-    assert {"pivot_root", "netlink", "mkdir"} <= {step["what"] for step in trace["steps"]}
