@@ -19,7 +19,7 @@ from minikube_raw.client.rest import Client
 from minikube_raw.kubelet.images import StoredImages
 from minikube_raw.kubelet.kubelet import Kubelet
 from minikube_raw.kubelet.options import KubeletOptions
-from minikube_raw.linux import proctitle
+from minikube_raw.linux import proctitle, rlimits
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.service import Runtime
 
@@ -27,6 +27,7 @@ from minikube_raw.runtime.service import Runtime
 def run(options: KubeletOptions) -> None:
     """Run the agent of one node of a cluster; returns after SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    rlimits.raise_open_files()  # a socket for every pod, a pidfd for every container
     proctitle.set_title(f"kubelet {options.node_name}")
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(_run(options))

@@ -28,6 +28,7 @@ from minikube_raw.runtime import cri
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 CONFIG_RETRY_SECONDS = 10.0
+UNAVAILABLE_RETRY_SECONDS = 1.0
 _DEFAULT_GRACE = 30
 
 
@@ -213,7 +214,7 @@ class PodWorker:
         except cri.RuntimeServiceError as error:
             message = f"Failed to create pod sandbox: {error}"
             self._tools.record(pod, "Warning", "FailedCreatePodSandBox", message)
-            self._hold("", Waiting("ContainerCreating"), now + CONFIG_RETRY_SECONDS)
+            self._hold("", Waiting("ContainerCreating"), now + _retry_seconds(error))
 
     async def _set_up_volumes(self, pod: Pod) -> bool:
         self._stale_volumes = False
@@ -258,11 +259,12 @@ class PodWorker:
         if last is not None and last.attempt == action.attempt and last.state is cri.ContainerState.EXITED:
             self._tools.record(pod, "Warning", "Failed", f"Error: {error}", wanted.name)
         else:
-            self._fail(pod, wanted, Waiting(error.reason or "CreateContainerError", str(error)))
+            waiting = Waiting(error.reason or "CreateContainerError", str(error))
+            self._fail(pod, wanted, waiting, _retry_seconds(error))
 
-    def _fail(self, pod: Pod, wanted: Container, waiting: Waiting) -> None:
+    def _fail(self, pod: Pod, wanted: Container, waiting: Waiting, retry_seconds: float = CONFIG_RETRY_SECONDS) -> None:
         self._tools.record(pod, "Warning", "Failed", f"Error: {waiting.message}", wanted.name)
-        self._hold(wanted.name, waiting, self._tools.clock.now() + CONFIG_RETRY_SECONDS)
+        self._hold(wanted.name, waiting, self._tools.clock.now() + retry_seconds)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -397,6 +399,11 @@ class PodWorker:
 
     def __repr__(self) -> str:
         return f"PodWorker({key(self.pod) if self.pod else self.uid})"
+
+
+def _retry_seconds(error: cri.RuntimeServiceError) -> float:
+    """A process of ours that died is back within a second; anything else has a reason that lasts."""
+    return UNAVAILABLE_RETRY_SECONDS if error.reason == "RuntimeUnavailable" else CONFIG_RETRY_SECONDS
 
 
 def _duration(seconds: float) -> str:

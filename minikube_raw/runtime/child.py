@@ -6,7 +6,9 @@ started its page faults and namespaces are paid for. Its job comes as a message 
 
 from __future__ import annotations
 
-from minikube_raw.linux import namespaces
+import os
+
+from minikube_raw.linux import namespaces, pidfd
 
 from . import init, sandbox, wire
 
@@ -32,6 +34,15 @@ class Child:
         if self.pid == 0:
             init.run_container(theirs, cgroup)
         theirs.close()
+
+    def has_died(self) -> bool:
+        """Whether somebody killed it while it waited; then nothing of it is left."""
+        if not pidfd.has_ended(self.pidfd):
+            return False
+        pidfd.reap(self.pidfd)
+        os.close(self.pidfd)
+        self.status.close()
+        return True
 
     def tell(self, job: dict[str, Any], streams: Sequence[int], volumes: Sequence[int]) -> None:
         """Says which container it becomes; `streams` are empty for a terminal, -1 for /dev/null."""

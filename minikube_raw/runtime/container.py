@@ -98,6 +98,7 @@ class Container:
         boot, pid, started = pidfd.process_identity(child.pid)
         identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
         atomic.write_json(f"{self.run_dir}/process.json", identity)
+        self.pod.hold(f"{self.id}/process", self.pidfd)
         job = {name: self.request[name] for name in ("spec", "rootfs")}
         child.tell(job, streams, opened)
         wire.close([*opened, *streams])
@@ -178,10 +179,13 @@ class Container:
                 self._copy(name, self._fifo(name))
             self.stdin = held.get("stdin", -1)
         try:
-            self.pidfd = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
+            self.pidfd = held.get("process", -1)
+            if self.pidfd < 0:
+                self.pidfd = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
         except ProcessLookupError:
             self.finish(UNKNOWN_EXIT, known=False)
         else:
+            self.pod.hold(f"{self.id}/process", self.pidfd)
             self.pod.loop.watch(self.pidfd, self._ended)
 
     def _ended(self) -> None:

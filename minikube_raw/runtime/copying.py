@@ -1,8 +1,8 @@
 """Bytes between a container's streams, its log and attached clients, inside the keeper.
 
-Output goes from the container's FIFO through a staging FIFO into the log: a piece leaves the staging only when the log has
-it, and where it begins in the log is noted before. The launcher holds both FIFOs, so a keeper that is killed anywhere in
-between loses nothing and repeats nothing: the next one cuts the log there and logs the staged piece again.
+Output goes from the container's FIFO through a staging FIFO into the log: where a piece will begin in the log is noted before
+it enters the staging, and it leaves the staging only when the log has it. The launcher holds both FIFOs, so a keeper that is
+killed anywhere in between loses nothing and repeats nothing: the next one cuts the log there and logs the staged piece again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PIPE_SIZE = 1 << 20
 STAGING_SIZE = 1 << 18
 _CHUNK = 1 << 16
 _DISK_SECONDS = 1.0
+_NOT_IN_LOG = 2**63 - 1
 
 
 class Output:
@@ -39,11 +40,13 @@ class Output:
         self.taps: list[int] = []
         if pipes.waiting(staging):
             self._log.cut(struct.unpack("q", os.pread(self._offset, 8, 0))[0])
+            self._note(self._log.size)
             self._log_staged()
         pod.loop.watch(source, self.copy)
 
     def copy(self) -> bool:
         """Copies one piece; False when there is nothing (more) to read or the disk is full."""
+        self._note(self._log.size)
         try:
             moved = pipes.move(self._source, self._staging, STAGING_SIZE)
         except BlockingIOError:
@@ -55,10 +58,14 @@ class Output:
         self._pod.loop.forget(self._source)
         return False
 
+    def _note(self, offset: int) -> None:
+        """Notes where in the log what is (or will be) staged begins: the next keeper cuts there if it finds something staged."""
+        os.pwrite(self._offset, struct.pack("q", offset), 0)
+
     def _log_staged(self) -> bool:
         chunk = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
-        os.pwrite(self._offset, struct.pack("q", self._log.size), 0)
         if not self._log.write(self._name, chunk):
+            self._note(_NOT_IN_LOG)  # the other stream may write there meanwhile
             self._pod.loop.forget(self._source)
             self._pod.loop.call_later(_DISK_SECONDS, self._resume)
             return False
@@ -69,7 +76,10 @@ class Output:
 
     def _resume(self) -> None:
         """Tries the disk again; reading goes on once it has taken what is staged."""
-        if self._source >= 0 and self._log_staged():
+        if self._source < 0:
+            return
+        self._note(self._log.size)
+        if self._log_staged():
             self._pod.loop.watch(self._source, self.copy)
 
     def _tap(self, tap: int, chunk: bytes) -> None:

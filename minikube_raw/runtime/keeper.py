@@ -209,7 +209,7 @@ class Keeper:
         if child is None or child.cgroup != cgroup:
             return Child(self, cgroup)
         self._spare_child = None
-        return child
+        return Child(self, cgroup) if child.has_died() else child
 
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""

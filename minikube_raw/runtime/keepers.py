@@ -94,14 +94,29 @@ class Keepers:
         """Has a new keeper take over what a dead one left."""
         config = sandbox.record.config
         os.makedirs(self._state.layout.sandbox(sandbox.id), 0o755, exist_ok=True)
+        for container in sandbox.containers.values():
+            if container.identity is None and container.exit is None:
+                container.identity = adoption.find_started(self._state.layout, container.id)
         request = adoption.adopt_request(self._request(sandbox.record), sandbox.containers.values())
+        sandbox.replacing = True
         try:
             answered = await self._start(sandbox, request)
             answer, _ = await asyncio.wait_for(answered, ANSWER_TIMEOUT)
             self._take_word(sandbox, refuse_errors(answer))
         except (RuntimeServiceError, TimeoutError) as error:
-            sandbox.peer = None
+            self._give_up(sandbox)
             self._state.warn(f"no new keeper for pod {config.namespace}/{config.name}: {error}")
+        finally:
+            sandbox.replacing = False
+
+    def _give_up(self, sandbox: Sandbox) -> None:
+        """Leaves a sandbox without a keeper, which makes it NOTREADY; containers that have ended have ended."""
+        peer, sandbox.peer = sandbox.peer, None
+        if peer is not None:
+            peer.close()
+        for container in sandbox.containers.values():
+            if container.running and not container.is_alive():
+                self._state.finish(sandbox, container, adoption.lost(container))
 
     async def _start(self, sandbox: Sandbox, request: Message, netns: asyncio.Future[int] | None = None) -> Answer:
         ours, theirs = wire.pair()
@@ -156,16 +171,20 @@ class Keepers:
         for ended in sandbox.execs.values():
             if not ended.done():
                 ended.set_result(KILLED)
-        if sandbox.peer is not peer:
+        if sandbox.peer is not peer or sandbox.replacing:
             return
         sandbox.peer = None
         if sandbox.record.ready and not sandbox.record.stopped:
+            sandbox.replacing = True
             self._state.background(self._replace(sandbox))
 
     async def _replace(self, sandbox: Sandbox) -> None:
         async with sandbox.lock:
-            if sandbox.peer is None and not sandbox.record.stopped:
-                await self._adopt(sandbox)
+            try:
+                if sandbox.peer is None and not sandbox.record.stopped:
+                    await self._adopt(sandbox)
+            finally:
+                sandbox.replacing = False
         self._state.look_again(sandbox.record.config.uid)
 
     def _take_word(self, sandbox: Sandbox, hello: Message) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
+
+import msgspec
 
 from minikube_raw.linux import pidfd
 
@@ -27,6 +30,7 @@ class Sandbox:
         self.record = record
         self.lock = asyncio.Lock()  # one verb at a time changes a sandbox
         self.peer: Peer | None = None
+        self.replacing = False  # its keeper has died, another is taking over; containers run on meanwhile
         self.containers: dict[str, Container] = {}
         self.execs: dict[int, asyncio.Future[int]] = {}
         self.trace: PodTrace | None = None
@@ -61,9 +65,10 @@ class Sandbox:
         return function() if self.trace is None else self.trace.record(function)
 
     def status(self) -> PodSandboxStatus:
-        """Its CRI status: READY needs a keeper."""
+        """Its CRI status: READY needs a keeper, or the prospect of one: without it the pod would be made anew."""
         record = self.record
-        ready = record.ready and not record.stopped and self.peer is not None and not self.peer.closed
+        kept = self.replacing or (self.peer is not None and not self.peer.closed)
+        ready = record.ready and not record.stopped and kept
         state = SandboxState.READY if ready else SandboxState.NOTREADY
         return PodSandboxStatus(record.id, record.config, state, record.created_at, record.ips, record.netns)
 
@@ -77,6 +82,7 @@ class Container:
         self.exit: ExitRecord | None = None
         self.identity: Identity | None = None
         self.ended = asyncio.Event()
+        self._process = -1
 
     @property
     def id(self) -> str:
@@ -88,16 +94,35 @@ class Container:
         """Whether it was started and has not ended."""
         return self.exit is None and self.record.started_at > 0
 
-    def finish(self, record: ExitRecord) -> None:
-        """Takes note of its end."""
+    def hold_process(self) -> None:
+        """Opens its first process for as long as it runs: should nobody be left to see how it ends, the kernel tells us."""
+        if self._process < 0 and self.exit is None and self.identity is not None:
+            with suppress(OSError):
+                self._process = self.open_pidfd()
+
+    def finish(self, record: ExitRecord) -> ExitRecord:
+        """Takes note of its end and returns it, with the code that the kernel knows where the record does not."""
+        status = None
+        if self._process >= 0:
+            status = None if record.known else pidfd.exit_info(self._process)
+            os.close(self._process)
+            self._process = -1
+        if status is not None:
+            code = os.waitstatus_to_exitcode(status)
+            record = msgspec.structs.replace(record, exit_code=code if code >= 0 else 128 - code, known=True)
         self.exit = record
         self.ended.set()
+        return record
 
     def open_pidfd(self) -> int:
         """Opens its first process, if it is still that one; ProcessLookupError otherwise."""
         if self.identity is None:
             raise ProcessLookupError(f"container {self.id} has no process")
         return pidfd.open_process(self.identity.pid, self.identity.start_time, self.identity.boot_id)
+
+    def is_alive(self) -> bool:
+        """Whether its first process runs."""
+        return self.identity is not None and is_alive(self.identity)
 
     def status(self) -> ContainerStatus:
         """Its CRI status."""
@@ -147,6 +172,18 @@ def read_identity(layout: Layout, container_id: str) -> Identity | None:
     except (ValueError, OSError):
         return None
     return None if found is None else Identity(**found)
+
+
+def is_alive(identity: Identity) -> bool:
+    """Says whether a recorded process runs."""
+    try:
+        process = pidfd.open_process(identity.pid, identity.start_time, identity.boot_id)
+    except OSError:
+        return False
+    try:
+        return not pidfd.has_ended(process)
+    finally:
+        os.close(process)
 
 
 def log_path(record: ContainerRecord, directory: str) -> str:

@@ -57,6 +57,7 @@ class NodeState:
         container.identity = pods.read_identity(self.layout, record.id)
         if ended is not None:
             container.finish(ended)
+        container.hold_process()
         self.containers[record.id] = sandbox.containers[record.id] = container
 
     def sandbox(self, sandbox_id: str) -> Sandbox:
@@ -79,12 +80,15 @@ class NodeState:
         if not container.record.started_at:
             container.record.started_at = container.record.request["startedAt"] = started_at
             container.identity = pods.read_identity(self.layout, container.id)
+            container.hold_process()
             self.container_records.write(container.id, container.record)
 
     def finish(self, sandbox: Sandbox, container: Container, ended: ExitRecord) -> None:
         """Takes note that a container has ended and tells whoever follows the pod."""
         if container.exit is None:
-            container.finish(ended)
+            taken = container.finish(ended)
+            if taken is not ended:
+                self.exit_records.write(container.id, taken)
             self.look_again(sandbox.record.config.uid)
 
     def warn(self, sentence: str) -> None:

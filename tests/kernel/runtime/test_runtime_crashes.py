@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from runtime_node import Node, container, ended, eventually, running_node
 
-from minikube_raw.linux import features, pidfd
+from minikube_raw.linux import features, pidfd, process
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime import wire
 from minikube_raw.runtime.cri import ContainerState, Mount, SandboxState
@@ -24,10 +26,10 @@ async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
 
 def kill(pid: int) -> None:
     """SIGKILL, and wait until it is gone."""
-    process = os.pidfd_open(pid)
-    signal.pidfd_send_signal(process, signal.SIGKILL)
-    assert pidfd.has_ended(process, 5)
-    os.close(process)
+    opened = os.pidfd_open(pid)
+    signal.pidfd_send_signal(opened, signal.SIGKILL)
+    assert pidfd.has_ended(opened, 5)
+    os.close(opened)
 
 
 async def start(node: Node, runtime: Runtime, *command: str, **changes: object) -> tuple[str, str]:
@@ -117,7 +119,7 @@ async def test_a_killed_launcher_refuses_connections_and_disturbs_nobody(node: N
 async def test_a_killed_keeper_is_replaced_and_no_line_is_lost(node: Node, runtime: Runtime) -> None:
     sandbox, created = await counting(node, runtime)
     before = await runtime.container_status(created)
-    for _ in range(5):
+    for _ in range(12):
         await kill_keeper(runtime, sandbox)
         await grown(node, runtime, created)
     await grown(node, runtime, created)
@@ -172,6 +174,111 @@ async def test_keeper_launcher_and_kubelet_killed_at_once_leave_the_container_ru
         assert (await ended(fresh, created)).exit_code == 42
     finally:
         await fresh.close()
+
+
+POLITE = "trap 'exit 23' TERM; echo up; while :; do sleep 0.01; done"
+
+
+async def polite(node: Node, runtime: Runtime) -> tuple[str, str, int]:
+    """A container that ends with 23 when asked to; (sandbox, container, its first process)."""
+    sandbox, created = await start(node, runtime, "sh", "-c", POLITE)
+    status = await runtime.container_status(created)
+    assert status is not None
+    await eventually(lambda: os.path.exists(status.log_path) and node.output(status) == "up\n")
+    return sandbox, created, status.pid
+
+
+def end_politely(pid: int) -> None:
+    opened = os.pidfd_open(pid)
+    signal.pidfd_send_signal(opened, signal.SIGTERM)
+    assert pidfd.has_ended(opened, 5)
+    os.close(opened)
+
+
+@pytest.fixture
+def init() -> Iterator[None]:
+    """We are what the first process of a node is: we inherit the children of launchers and keepers that die."""
+    process.become_subreaper()
+    yield
+    assert ctypes.CDLL(None).prctl(process.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+
+
+async def test_an_end_that_neither_keeper_nor_launcher_lived_to_see_is_known(
+    node: Node, runtime: Runtime, init: None
+) -> None:
+    sandbox, created, pid = await polite(node, runtime)
+    keeper = await keeper_pid(runtime, sandbox)
+    assert node.launcher is not None
+    node.launcher.kill()
+    node.launcher.wait()
+    kill(keeper)
+    end_politely(pid)
+    for inherited in (keeper, pid):
+        os.waitpid(inherited, 0)  # noqa: ASYNC222 they have ended
+    node.start_launcher()
+    status = await ended(runtime, created)
+    assert (status.exit_code, status.reason) == (23, "Error")
+    # its namespaces went with them: another sandbox has to be made
+    assert [found.state for found in await runtime.list_pod_sandboxes()] == [SandboxState.NOTREADY]
+    fresh = await restart_kubelet(node, runtime)
+    assert await fresh.container_status(created) == status
+    await fresh.close()
+
+
+async def test_an_end_that_neither_keeper_nor_kubelet_lived_to_see_is_known(node: Node, runtime: Runtime) -> None:
+    sandbox, created, pid = await polite(node, runtime)
+    keeper = await keeper_pid(runtime, sandbox)
+    await runtime.close()
+    kill(keeper)
+    end_politely(pid)
+    fresh = node.make_runtime()
+    await fresh.start()
+    status = await ended(fresh, created)
+    await fresh.close()
+    assert (status.exit_code, status.reason) == (23, "Error")
+
+
+async def test_a_pod_whose_keeper_is_being_replaced_is_still_ready(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await counting(node, runtime)
+    known = runtime._state.sandboxes[sandbox]
+    keeper = await keeper_pid(runtime, sandbox)
+    assert node.launcher is not None
+    node.launcher.kill()
+    node.launcher.wait()
+    kill(keeper)
+    await eventually(lambda: known.replacing)
+    assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
+    node.start_launcher()
+    await eventually(lambda: not known.replacing)
+    assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
+    await stop_counting_and_compare(node, runtime, created)
+
+
+async def test_a_container_whose_keeper_died_before_it_could_say_so_is_not_started_twice(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created = await counting(node, runtime)
+    before = await runtime.container_status(created)
+    known = runtime._state.containers[created]
+    known.record.started_at, known.identity = 0, None  # as if the keeper's answer had not come
+    await kill_keeper(runtime, sandbox)
+    after = await runtime.container_status(created)
+    assert before is not None
+    assert after is not None
+    assert (after.state, after.pid) == (ContainerState.RUNNING, before.pid)
+    await stop_counting_and_compare(node, runtime, created)
+
+
+async def test_a_child_that_was_killed_while_it_waited_is_replaced(node: Node, runtime: Runtime) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    record = runtime._state.sandboxes[sandbox].record
+    waiting = manager(f"{record.cgroup}/{record.first_container}")
+    await eventually(lambda: bool(waiting.procs()))
+    for pid in waiting.procs():
+        kill(pid)
+    created = await runtime.create_container(sandbox, container("sh", "-c", "exit 5"))
+    await runtime.start_container(created)
+    assert (await ended(runtime, created)).exit_code == 5
 
 
 async def test_a_container_with_a_terminal_survives_its_keeper(node: Node, runtime: Runtime) -> None:
