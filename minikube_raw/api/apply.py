@@ -52,7 +52,8 @@ def parse(body: bytes, kind: Kind, *, strict: bool = False) -> tuple[Object, lis
         # A bare version belongs to the core group, whose name is empty: "/v1, Kind=Pod".
         shown = version if "/" in version else f"/{version}"
         raise status.bad_request(f"invalid object type: {shown}, Kind={name}")
-    if (config.get("metadata") or {}).get("managedFields"):
+    metadata = config.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("managedFields"):
         raise status.bad_request("metadata.managedFields must be nil")
     return config, repeated
 

@@ -16,7 +16,7 @@ from minikube_raw.api.scheme import Kind
 Object = dict[str, Any]
 
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
-_TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 _SUMMARY = 30
 # Beyond this many kube-apiserver stops counting, too.
 _MAX_STRICT = 100
@@ -65,7 +65,7 @@ def _check_type_meta(value: Any) -> None:
     if value is None:
         return
     if type(value) is not dict:
-        raise json_text.JSONError(f"json: cannot unmarshal {typed.kind_of(value)} into Go value of type {_TYPE_META}")
+        raise json_text.JSONError(f"json: cannot unmarshal {typed.kind_of(value)} into Go value of type {TYPE_META}")
     for name in ("apiVersion", "kind"):
         if type(value.get(name)) not in (str, type(None)):
             found = typed.kind_of(value[name])

@@ -54,6 +54,8 @@ class StatusError(Exception):
         self.reason = reason
         self.message = message
         self.details = details
+        # What else the client is to be warned about, in Warning headers.
+        self.warnings: Sequence[str] = ()
 
     def to_json(self) -> bytes:
         """Return the Status object as the server sends it."""

@@ -7,7 +7,6 @@ the spelling Kubernetes stores. Wrong types are reported in the words of Go's de
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable
 from typing import Any
@@ -197,13 +196,14 @@ def _rfc3339(text: str, layout: str) -> str:
 
 
 def _bytes(shape: Shape, value: Any, notes: Notes) -> str:
+    """Return base64 as it is written again: without line ends, which are allowed, and loose bits."""
     text = _string(shape, value, notes)
     try:
-        base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
-    except binascii.Error:
+        return base64.b64encode(base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)).decode()
+    except ValueError:  # binascii.Error is one, and so is what is not ASCII
         bad = re.search(r"[^A-Za-z0-9+/\r\n]", text)
-        raise DecodeError(f"illegal base64 data at input byte {bad.start() if bad else len(text)}") from None
-    return text
+        at = len(text[: bad.start()].encode()) if bad else len(text)
+        raise DecodeError(f"illegal base64 data at input byte {at}") from None
 
 
 def _any(_: Shape, value: Any, notes: Notes) -> Any:

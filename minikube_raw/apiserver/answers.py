@@ -75,7 +75,7 @@ def failure(error: status.StatusError, accept: str) -> Answer:
     if error.details is not None and error.details.retry_after_seconds:
         headers["Retry-After"] = str(error.details.retry_after_seconds)
     answer = encoded(error.to_json(), Representation(wanted.media), error.code)
-    return msgspec.structs.replace(answer, headers=headers)
+    return msgspec.structs.replace(answer, headers=headers, warnings=error.warnings)
 
 
 def to_yaml(obj: Any) -> bytes:

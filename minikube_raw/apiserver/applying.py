@@ -29,7 +29,7 @@ class ApplyMerge:
         self._manager = Manager(options.field_manager, APPLY, kind.api_version, context.info.subresource)
 
     def _check_names(self, context: WriteContext) -> None:
-        metadata = self._config.setdefault("metadata", {})
+        metadata = self._config["metadata"] = self._config.get("metadata") or {}
         if not isinstance(metadata, dict):
             return  # the typed judgement has words for this
         name = metadata.setdefault("name", context.info.name)
@@ -40,10 +40,9 @@ class ApplyMerge:
     def merge(self, current: Object | None) -> Object:
         """Return the merged object with its managedFields. Raises 400, 409, 422, 500."""
         metadata = self._config["metadata"]
-        if current is None and metadata.get("uid"):
-            text = (
-                f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found"
-            )
+        uid = metadata.get("uid") if isinstance(metadata, dict) else None
+        if current is None and uid:
+            text = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise status.conflict(self._kind.group, self._kind.plural, self._context.info.name, text)
         applied = apply.apply(
             struct(self._kind.definition),

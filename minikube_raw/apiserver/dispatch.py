@@ -6,7 +6,8 @@ Long answers (watches, logs, exec) are told apart by `is_watch` and `streams`; a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ from minikube_raw.apiserver.writes import WriteContext, Writer, Written
 from minikube_raw.client.transport import Request
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+# What kubectl asks before it says that nobody knows a kind (openapi3 validation, `failed to check CRD` otherwise).
+_DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions", "list")
 _STREAMS = frozenset({"log", "exec", "attach"})
 # Objects of a list written in protobuf (0.1 ms each) before the loop may serve others.
 _PROTOBUF_PIECE = 50
@@ -115,6 +118,8 @@ class Dispatcher:
         """Answer an authorized request. Raises StatusError."""
         if not info.is_resource:
             return self._documents.answer(request, info)
+        if (info.group, info.resource, info.verb) == _DEFINITIONS:
+            return self._no_definitions()
         if self._reviews.serves(info):
             return self._reviews.answer(request, user, info)
         call = self.call(request, user, info)
@@ -122,6 +127,11 @@ class Dispatcher:
         if handler is None:
             raise status.method_not_allowed()
         return await handler(call)
+
+    def _no_definitions(self) -> Answer:
+        head = {"kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1"}
+        revision = str(self._registry.watch_cache.revision)
+        return answers.document({**head, "metadata": {"resourceVersion": revision}, "items": []})
 
     def call(self, request: Request, user: User, info: RequestInfo) -> Call:
         """Find the resource. Raises 404 for a path that names none in this scope, 400 for a name that is none."""
@@ -227,36 +237,42 @@ class Dispatcher:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
         body = bodies.decode(call.resource.kind, call.request, context.options.field_validation)
-        body.obj.setdefault("metadata", {})
-        call.resource.strategy.default(body.obj)
-        written = await self._writer.create(call.resource, body.obj, context)
+        with _warning(body):
+            body.obj.setdefault("metadata", {})
+            call.resource.strategy.default(body.obj)
+            written = await self._writer.create(call.resource, body.obj, context)
         return self._written(call, written, wanted, body.warnings)
 
     async def _update(self, call: Call, *, subresource: bool = False) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
         body = bodies.decode(call.resource.kind, call.request, context.options.field_validation)
-        body.obj.setdefault("metadata", {})
-        objects.check_name(body.obj, call.info.name)
-        objects.check_namespace(call.resource.kind, body.obj, call.info.namespace)
-        call.resource.strategy.default(body.obj)
+        with _warning(body):
+            written = await self._replace(call, body.obj, context, subresource)
+        return self._written(call, written, wanted, body.warnings)
+
+    async def _replace(self, call: Call, obj: Object, context: WriteContext, subresource: bool) -> Written:
+        metadata = obj.setdefault("metadata", {})
+        objects.check_name(obj, call.info.name)
+        objects.check_namespace(call.resource.kind, obj, call.info.namespace)
+        call.resource.strategy.default(obj)
         upsert = call.resource.strategy.create_on_update and not subresource
 
         def merge(current: Object | None) -> Object:
             if current is not None:
-                objects.check_uid(call.resource.kind, body.obj, current)
-            return {**body.obj, "metadata": dict(body.obj["metadata"])}
+                objects.check_uid(call.resource.kind, obj, current)
+            return {**obj, "metadata": dict(metadata)}
 
-        written = await self._writer.update(call.resource, merge, context, upsert=upsert, status=subresource)
-        return self._written(call, written, wanted, body.warnings)
+        return await self._writer.update(call.resource, merge, context, upsert=upsert, status=subresource)
 
     async def _patch(self, call: Call, *, subresource: bool = False) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
         patch = patching.read(call.resource.strategy, call.request, context)
-        written = await self._writer.update(
-            call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
-        )
+        with _warning(patch):
+            written = await self._writer.update(
+                call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
+            )
         return self._written(call, written, wanted, patch.warnings)
 
     def _written(self, call: Call, written: Written, wanted: Representation, warnings: Any = ()) -> Answer:
@@ -288,15 +304,19 @@ class Dispatcher:
         context = call.write_context()
         body = bodies.decode(subresources.SCALE, call.request, context.options.field_validation)
         objects.check_name({"metadata": body.obj.get("metadata") or {}}, call.info.name)
-        return await self._scale(call, context, lambda current: body.obj, body.warnings)
+        return await self._scale(call, context, lambda current: body.obj, body)
 
     async def _patch_scale(self, call: Call) -> Answer:
         context = call.write_context()
         patch = patching.read_plain(subresources.SCALE, call.request, context)
-        return await self._scale(call, context, patch.merge, patch.warnings)
+        return await self._scale(call, context, patch.merge, patch)
 
     async def _scale(
-        self, call: Call, context: WriteContext, scale: Callable[[Object | None], Object], warnings: Any
+        self,
+        call: Call,
+        context: WriteContext,
+        scale: Callable[[Object | None], Object],
+        source: bodies.Body | patching.Merge,
     ) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
 
@@ -305,8 +325,10 @@ class Dispatcher:
             wanted_scale = scale(subresources.scale_of(current, owners=context.applies))
             return subresources.scaled(current, wanted_scale, owners=context.applies)
 
-        written = await self._writer.update(call.resource, merge, context)
-        return answers.document(subresources.scale_of(objects.decode(written.value)), wanted)
+        with _warning(source):
+            written = await self._writer.update(call.resource, merge, context)
+        scaled = msgspec.json.encode(subresources.scale_of(objects.decode(written.value)))
+        return answers.encoded(scaled, wanted, warnings=source.warnings)
 
     async def _bind(self, call: Call) -> Answer:
         context = call.write_context()
@@ -376,4 +398,15 @@ def _created(call: Call) -> Answer:
 
 def _bound_name(request: Request) -> str:
     """Return the pod that a Binding posted to the collection is about."""
-    return str((bodies.peek(request).get("metadata") or {}).get("name", ""))
+    metadata = bodies.peek(request).get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+
+@contextlib.contextmanager
+def _warning(source: bodies.Body | patching.Merge) -> Iterator[None]:
+    """Let a refusal carry the body's warnings; they are read when it happens, since a patch has them after its merge."""
+    try:
+        yield
+    except status.StatusError as error:
+        error.warnings = source.warnings
+        raise

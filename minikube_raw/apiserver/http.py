@@ -11,9 +11,10 @@ import logging
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from minikube_raw.api import status
-from minikube_raw.apiserver import answers, auth, streams
+from minikube_raw.apiserver import answers, auth, impersonation, streams
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import User
 from minikube_raw.apiserver.dispatch import Dispatcher
@@ -21,11 +22,25 @@ from minikube_raw.apiserver.routes import RequestInfo
 from minikube_raw.client.transport import Request
 
 log = logging.getLogger(__name__)
+# For aiohttp's server, see `_is_ours`.
+protocol_log = logging.getLogger(f"{__name__}.protocol")
 
 MAX_BODY = 3 << 20  # kube-apiserver's limit for a request body
 GZIP_BYTES = 128 << 10
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _NO_STORE = "no-cache, private"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep a traceback out of the log when a client speaks no HTTP: one line says what it sent."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    log.info("%s: %s", record.getMessage(), " ".join(error.message.split()))
+    return False
+
+
+protocol_log.addFilter(_is_ours)
 
 
 class Front:
@@ -66,6 +81,7 @@ class Front:
             http.headers.get("User-Agent", ""),
             http.headers.get("If-None-Match", ""),
         )
+        user = impersonation.acting(user, request, http.headers.items())
         info = self._dispatcher.authorized(request, user)
         if self._dispatcher.is_watch(info):
             return await self._watch(http, request, user, info)
@@ -89,8 +105,7 @@ class Front:
     ) -> web.StreamResponse:
         watch = await self._dispatcher.watch(request, user, info)
         response = web.StreamResponse(headers={"Content-Type": watch.content_type, "Cache-Control": _NO_STORE})
-        response.enable_chunked_encoding()
-        await response.prepare(http)
+        await streams.prepare_stream(response, http)
         try:
             async for batch in watch.batches:
                 await response.write(b"".join(batch))

@@ -23,6 +23,22 @@ _HEARTBEAT_SECONDS = 30.0
 Parameters = Sequence[tuple[str, str]]
 
 
+class Refused(Exception):
+    """A kubelet's answer that is no success, in its words."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+    def as_status(self) -> status.StatusError:
+        """Return the answer as a Status (rest.ResponseLocation's transform)."""
+        if self.code == 404:
+            message = f"the server could not find the requested resource: {self.text}"
+            return status.StatusError(404, "NotFound", message, status.Details())
+        return status.StatusError(self.code, "BadRequest" if self.code == 400 else "InternalError", self.text)
+
+
 class Kubelets:
     """One client session for all kubelets. Certificates are checked against the cluster's CA; names are addresses."""
 
@@ -35,17 +51,16 @@ class Kubelets:
         """Ask for a container's log. Raises 400, 404, 500 in the kubelet's words, 503 when it cannot be reached."""
         url = self._url(pod, "containerLogs", container)
         try:
-            response = await self._client().get(url, params=list(parameters))
+            return await self._client().get(url, params=list(parameters))
+        except Refused as refused:
+            raise refused.as_status() from None
         except aiohttp.ClientError as error:
             raise _unreachable(url, error) from None
-        if response.status != 200:
-            raise await _refusal(response)
-        return response
 
     async def stream(
         self, pod: Object, verb: str, container: str, parameters: Parameters
     ) -> aiohttp.ClientWebSocketResponse:
-        """Open exec or attach. Raises like `logs`."""
+        """Open exec or attach. Raises Refused in the kubelet's words, 503 or 500 when it cannot be reached."""
         url = self._url(pod, verb, container)
         try:
             return await self._client().ws_connect(
@@ -55,9 +70,6 @@ class Kubelets:
                 max_msg_size=0,
                 heartbeat=_HEARTBEAT_SECONDS,
             )
-        except aiohttp.WSServerHandshakeError as error:
-            text = error.message or "unable to upgrade"
-            raise status.StatusError(error.status, "", f"unable to upgrade connection: {text}") from None
         except aiohttp.ClientError as error:
             raise _unreachable(url, error) from None
 
@@ -72,7 +84,9 @@ class Kubelets:
                 raise status.service_unavailable("this API server has no certificate for kubelets")
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
             connector = aiohttp.TCPConnector(ssl=self._context, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, auto_decompress=False, raise_for_status=_refuse
+            )
         return self._session
 
     def _url(self, pod: Object, verb: str, container: str) -> str:
@@ -96,12 +110,9 @@ def _unreachable(url: str, error: Exception) -> status.StatusError:
     return status.StatusError(500, "", text)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> status.StatusError:
-    """Return what a kubelet said as a Status (rest.ResponseLocation's transform)."""
+async def _refuse(response: aiohttp.ClientResponse) -> None:
+    """Raise Refused unless the kubelet sends a log or switches protocols; a WebSocket's own check drops the text."""
+    if response.status in (101, 200):
+        return
     async with response:
-        text = (await response.text(errors="replace")).strip()
-    if response.status == 404:
-        message = f"the server could not find the requested resource: {text}"
-        return status.StatusError(404, "NotFound", message, status.Details())
-    reason = "BadRequest" if response.status == 400 else "InternalError"
-    return status.StatusError(response.status, reason, text)
+        raise Refused(response.status, (await response.text(errors="replace")).strip())

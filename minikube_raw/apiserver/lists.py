@@ -18,7 +18,7 @@ from minikube_raw.api import status
 from minikube_raw.api.selectors import Requirement, Selector
 from minikube_raw.apiserver.cache import KindCache, WatchCache
 from minikube_raw.apiserver.changes import Entry
-from minikube_raw.apiserver.options import ListOptions
+from minikube_raw.apiserver.options import ListOptions, read_revision
 from minikube_raw.store.kv import Compacted, FutureRevision, Store
 
 TOKEN_VERSION = "meta.k8s.io/v1"
@@ -74,10 +74,10 @@ def _known(wanted: Requirement, known: Collection[str], aliases: Mapping[str, st
 
 def parse_revision(text: str) -> int:
     """Read a resourceVersion parameter. Raises 400."""
-    if text and not (text.isascii() and text.isdigit()):
-        detail = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-        raise status.bad_request(f"invalid resource version: {detail}")
-    return int(text or 0)
+    try:
+        return read_revision(text)
+    except ValueError as error:
+        raise status.bad_request(f"invalid resource version: {error}") from None
 
 
 class Lister:

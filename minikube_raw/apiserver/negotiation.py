@@ -85,7 +85,7 @@ def negotiate(accept: str, *, watchable: bool = False) -> Representation:
             return Representation(media, shape, version, pretty)
     if media_known:
         message = f"only the following media types are accepted: {', '.join(_MEDIA)}"
-        raise status.StatusError(406, "NotAcceptable", message, status.Details())
+        raise status.StatusError(406, "NotAcceptable", message)
     raise status.not_acceptable(_WATCH_MEDIA if watchable else _MEDIA)
 
 

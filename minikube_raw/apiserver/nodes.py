@@ -60,7 +60,7 @@ class NodeAuthorizer:
             if f"spec.nodeName={node}" in ",".join(query.get("fieldSelector", ())).split(","):
                 return ALLOW
             return Decision(False, "can only list/watch pods with spec.nodeName field selector")
-        if info.verb == "get":
+        if info.verb == "get" and not info.subresource:
             return self._when_related(node, info)
         if info.subresource in ("status", "eviction"):
             return Decision(info.verb in ("update", "patch", "create"))

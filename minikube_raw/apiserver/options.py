@@ -6,11 +6,11 @@ Values are read as Go's conversions read them and judged as apimachinery judges 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from minikube_raw.api import selectors, status
+from minikube_raw.api import decode, selectors, status
 from minikube_raw.api.selectors import Selector
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
@@ -19,6 +19,7 @@ from minikube_raw.apiserver.routes import is_true
 Query = Mapping[str, tuple[str, ...]]
 Object = dict[str, Any]
 _GROUP = "meta.k8s.io"
+_UINT64_DIGITS = 19  # one fewer than the largest has: no revision comes near it
 _POLICIES = ("Foreground", "Background", "Orphan")
 _VALIDATIONS = ("", "Ignore", "Warn", "Strict")
 
@@ -51,7 +52,7 @@ class WriteOptions(msgspec.Struct, frozen=True, kw_only=True):
 class DeleteOptions(msgspec.Struct, kw_only=True, rename="camel"):
     """How to delete. Preconditions are the uid and resourceVersion the object must have."""
 
-    grace_period_seconds: int | None = None
+    grace_period_seconds: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     propagation_policy: str | None = None
     orphan_dependents: bool | None = None
     dry_run: list[str] | None = None
@@ -72,9 +73,22 @@ def integer(query: Query, name: str) -> int | None:
     try:
         if not text.isascii() or "_" in text or text != text.strip():
             raise ValueError(text)
-        return int(text)
+        number = int(text)
     except ValueError:
         raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return number
+
+
+def read_revision(text: str) -> int:
+    """Read a resourceVersion, 0 for none. Raises ValueError in Kubernetes' words."""
+    why = "" if (text or "0").isascii() and (text or "0").isdigit() else "invalid syntax"
+    if not why and len(text) > _UINT64_DIGITS:
+        why = "value out of range"
+    if why:
+        raise ValueError(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}')
+    return int(text or 0)
 
 
 def list_options(query: Query, *, watch: bool) -> ListOptions:
@@ -193,6 +207,9 @@ def delete_options(query: Query, body: Any) -> DeleteOptions:
 
 
 def _delete_body(body: Any) -> DeleteOptions:
+    if not isinstance(body, dict):
+        text = f"json: cannot unmarshal {_json_type(body)} into Go value of type {decode.TYPE_META}"
+        raise status.bad_request(f"couldn't get version/kind; json parse error: {text}")
     kind, version = body.get("kind", "DeleteOptions"), body.get("apiVersion", "v1")
     if kind != "DeleteOptions":
         scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
@@ -202,6 +219,8 @@ def _delete_body(body: Any) -> DeleteOptions:
     except msgspec.ValidationError:
         name = next(name for name in _DELETE_TYPES if not _fits(body, name))
         found = _json_type(body[name])
+        if found == "number" and _DELETE_TYPES[name] == "int64":
+            found = f"number {body[name]}"
         text = f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{name} of type {_DELETE_TYPES[name]}"
         raise status.bad_request(text) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from minikube_raw.api import managed_fields
@@ -9,10 +10,13 @@ from minikube_raw.api.fieldset import FieldSet
 from minikube_raw.api.managed_fields import UPDATE, Manager
 from minikube_raw.api.schema import struct
 from minikube_raw.api.scheme import Kind
+from minikube_raw.api.structured import ShapeError
 from minikube_raw.apiserver.resources.strategy import Object
 
 if TYPE_CHECKING:
     from minikube_raw.apiserver.writes import WriteContext
+
+log = logging.getLogger(__name__)
 
 _STATUS: FieldSet = {"f:status": {}}
 _SPEC: FieldSet = {"f:spec": {}}
@@ -41,7 +45,12 @@ def record_update(kind: Kind, old: Object | None, new: Object, context: WriteCon
     shape, without = struct(kind.definition), reset(kind, subresource)
     if subresource == "scale":
         moment = ""  # kube-apiserver loses the time where it carries ownership from the Scale to its workload
-    entries = managed_fields.update(shape, old, new, manager, moment, without)
+    try:
+        entries = managed_fields.update(shape, old, new, manager, moment, without)
+    except ShapeError as error:
+        # Valid, and still no object whose fields have paths: written without asking who owns what, as Kubernetes does.
+        log.debug("%s %s: no owners of fields: %s", kind.kind, new["metadata"].get("name"), error)
+        return
     new["metadata"].pop("managedFields", None)
     if entries:
         new["metadata"]["managedFields"] = entries

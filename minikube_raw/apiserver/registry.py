@@ -11,7 +11,7 @@ from minikube_raw.api import status
 from minikube_raw.apiserver.cache import KindCache, WatchCache
 from minikube_raw.apiserver.changes import Entry, splice
 from minikube_raw.apiserver.frames import Encode
-from minikube_raw.apiserver.lists import Lister, Page, Selects, selection
+from minikube_raw.apiserver.lists import Lister, Page, Selects, parse_revision, selection
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.options import ListOptions
 from minikube_raw.apiserver.resources.strategy import Object, Strategy
@@ -72,7 +72,7 @@ class Resource:
     async def get(self, namespace: str, name: str, resource_version: str = "") -> bytes:
         """Return an object's bytes, fresh unless a resourceVersion says how old is good enough. Raises 400, 404, 504."""
         if resource_version:
-            await self.watch_cache.wait(_revision(resource_version))
+            await self.watch_cache.wait(parse_revision(resource_version))
         else:
             await self.watch_cache.fresh()
         return self.external(self.entry(namespace, name).value)
@@ -104,13 +104,6 @@ class Resource:
             convert = self.external
         prefix, selects = self.prefix(namespace, options), self.selects(options)
         return await self._watches.open(WatchRequest(self.kind, prefix, options, selects, convert, encode))
-
-
-def _revision(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        detail = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-        raise status.bad_request(f"invalid resource version: {detail}")
-    return int(text)
 
 
 class Registry:

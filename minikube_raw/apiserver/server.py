@@ -24,7 +24,7 @@ from minikube_raw.apiserver.auth import AUTHENTICATED, TwoIdentities, User
 from minikube_raw.apiserver.discovery import Discovery, served
 from minikube_raw.apiserver.dispatch import Dispatcher
 from minikube_raw.apiserver.documents import Documents
-from minikube_raw.apiserver.http import Front
+from minikube_raw.apiserver.http import Front, protocol_log
 from minikube_raw.apiserver.nodes import NodeAuthorizer
 from minikube_raw.apiserver.openapi import OpenAPI
 from minikube_raw.apiserver.references import References
@@ -140,6 +140,7 @@ class APIServer:
         server = web.Server(
             front.handle,
             access_log=None,
+            logger=protocol_log,
             handler_cancellation=True,
             auto_decompress=False,
             max_line_size=MAX_LINE,

@@ -16,7 +16,7 @@ from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
 from minikube_raw.apiserver.dispatch import Call
-from minikube_raw.apiserver.kubelets import Kubelets, Parameters
+from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.options import Query, first, integer
 from minikube_raw.apiserver.registry import Registry
@@ -64,8 +64,7 @@ class Proxy:
             return web.Response(status=204)
         source = await self._kubelets.logs(pod, container, parameters)
         response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-cache, private"})
-        response.enable_chunked_encoding()
-        await response.prepare(http)
+        await prepare_stream(response, http)
         async with source:
             with contextlib.suppress(ConnectionError, aiohttp.ClientError):
                 async for chunk in source.content.iter_any():
@@ -85,7 +84,11 @@ class Proxy:
         spdy = wants_spdy(http)
         if not spdy and http.headers.get("Upgrade", "").lower() != "websocket":
             raise status.bad_request(_UPGRADE_REQUIRED)
-        kubelet = await self._kubelets.stream(pod, verb, container, _parameters(wanted, query))
+        try:
+            kubelet = await self._kubelets.stream(pod, verb, container, _parameters(wanted, query))
+        except Refused as refused:
+            # No Status: clients show the kubelet's own words (`unable to upgrade connection: container not found ("c")`).
+            return web.Response(status=refused.code, text=refused.text + "\n")
         async with kubelet:
             channels: Channels
             try:
@@ -97,6 +100,13 @@ class Proxy:
                 return web.Response()  # to nobody: the client has gone
             await bridge(channels, kubelet)
             return channels.response
+
+
+async def prepare_stream(response: web.StreamResponse, http: web.BaseRequest) -> None:
+    """Send the headers of an answer whose end is not known; HTTP/1.0 knows it by the connection's end alone."""
+    if http.version >= aiohttp.HttpVersion11:
+        response.enable_chunked_encoding()
+    await response.prepare(http)
 
 
 def _expected(wanted: Mapping[str, bool]) -> frozenset[int]:

@@ -14,7 +14,7 @@ from minikube_raw.apiserver.cache import KindCache, WatchCache
 from minikube_raw.apiserver.changes import Change, Entry, Watcher
 from minikube_raw.apiserver.frames import Encode, bookmark, line
 from minikube_raw.apiserver.lists import Selects
-from minikube_raw.apiserver.options import ListOptions
+from minikube_raw.apiserver.options import ListOptions, read_revision
 
 BOOKMARK_SECONDS = 60.0
 # A watch without timeoutSeconds ends after a random time, so that reconnections spread (apiserver's min-request-timeout).
@@ -47,10 +47,10 @@ class WatchServer:
         """Check the request and return its stream of lines, in batches. Raises 410, 500, 504 before anything is sent."""
         options = request.options
         text = options.resource_version
-        if text and not (text.isascii() and text.isdigit()):
-            detail = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-            raise status.StatusError(500, "", detail)
-        revision = int(text or 0)
+        try:
+            revision = read_revision(text)
+        except ValueError as error:
+            raise status.StatusError(500, "", str(error)) from None
         await self._watch_cache.wait(revision)
         if not text:
             await self._watch_cache.fresh()

@@ -97,6 +97,8 @@ async def test_a_node_sees_and_reports_its_own_pods_only(api: Api, node: Api) ->
 
     assert listed["message"].endswith("can only list/watch pods with spec.nodeName field selector")
     assert "can only update pod status for pods with spec.nodeName set to itself" in reported["message"]
+    await node.get(CORE + "pods/mine")
+    await node.get(CORE + "pods/mine/exec?command=sh&stdout=1", code=403)
     await node.get(CORE + "pods/other", code=403)
     await node.delete(CORE + "pods/other", code=403)
     await node.delete(CORE + "pods/mine", options={"gracePeriodSeconds": 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -130,6 +131,105 @@ async def test_methods_the_api_does_not_have_are_refused(served: Served, method:
         assert refused.status == 405
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /api HTTP/9.9\r\n\r\n",
+        b"GET /api HTTP/1.1\r\n\r\n",
+        b"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"\x80\x2e\x01\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_gets_a_400_and_one_line_in_the_log(
+    served: Served, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    assert (await answered(served, sent)).startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert not [record for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
+
+async def test_a_watch_over_http_1_0_ends_with_its_connection(served: Served) -> None:
+    await served.api.create(CORE + "configmaps", config_map("a"))
+    path = f"{CORE}configmaps?watch=true&resourceVersion=0&timeoutSeconds=1"
+
+    head, _, body = (await answered(served, f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.0 200 OK")
+    assert [json.loads(line)["object"]["metadata"]["name"] for line in body.splitlines()] == ["a"]
+
+
+async def answered(served: Served, sent: bytes) -> bytes:
+    """Send bytes as the administrator and return what came until the server closed."""
+    tls = context(served.pki, served.pki.admin)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.server.ports[0], ssl=tls)
+    writer.write(sent)
+    found = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return found
+
+
+# --- in another's name ---
+
+REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+@pytest.mark.parametrize(
+    ("headers", "name", "groups"),
+    [
+        ([("Impersonate-User", "jane")], "jane", ["system:authenticated"]),
+        ([("Impersonate-User", "")], "kubernetes-admin", ["system:masters", "system:authenticated"]),
+        (
+            [("Impersonate-User", "jane"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b")],
+            "jane",
+            ["a", "b", "system:authenticated"],
+        ),
+        (
+            [("Impersonate-User", "system:serviceaccount:ns:sa")],
+            "system:serviceaccount:ns:sa",
+            ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"],
+        ),
+    ],
+)
+async def test_an_administrator_may_ask_as_somebody_else(
+    served: Served, headers: list[tuple[str, str]], name: str, groups: list[str]
+) -> None:
+    async with served.client.post(served.url + REVIEWS, json={}, headers=headers) as answer:
+        assert (await answer.json())["status"]["userInfo"] == {"username": name, "groups": groups}
+
+
+FORBIDDEN = 'pods is forbidden: User "%s" cannot list resource "pods" in API group "" at the cluster scope'
+USER_LESS = 'requested &user.DefaultInfo{Name:"", UID:"%s", Groups:%s, Extra:%s} without impersonating a user name'
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "message"),
+    [
+        ({"Impersonate-User": "jane"}, 403, FORBIDDEN % "jane"),
+        ({"Impersonate-User": "system:anonymous"}, 403, FORBIDDEN % "system:anonymous"),
+        ({"Impersonate-Group": "x"}, 400, USER_LESS % ("", '[]string{"x"}', "map[string][]string(nil)")),
+        ({"Impersonate-Uid": "x"}, 400, USER_LESS % ("x", "[]string(nil)", "map[string][]string(nil)")),
+        ({"Impersonate-Extra-Foo": "bar"}, 400, USER_LESS % ("", "[]string(nil)", 'map[string][]string{"foo":[]string{"bar"}}')),
+    ],
+)  # fmt: skip
+async def test_in_anothers_name_one_may_do_what_the_other_may(
+    served: Served, headers: dict[str, str], code: int, message: str
+) -> None:
+    async with served.client.get(f"{served.url}/api/v1/pods", headers=headers) as refused:
+        assert (refused.status, (await refused.json())["message"]) == (code, message)
+
+
+async def test_only_administrators_act_in_anothers_name(served: Served) -> None:
+    pair = pki.client_files(served.pki, "jane", "jane", ())
+    connector = aiohttp.TCPConnector(ssl=context(served.pki, pair))
+    headers = {"Impersonate-User": "root", "Impersonate-Group": "system:masters"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as jane:
+        async with jane.get(f"{served.url}/api/v1/pods") as refused:
+            assert (await refused.json())["message"] == (
+                'pods is forbidden: User "jane" cannot impersonate-on:user-info:list resource "pods" in API group "" '
+                "at the cluster scope"
+            )
+
+
 # --- through a kubelet ---
 
 
@@ -146,6 +246,8 @@ async def kubelet(served: Served) -> AsyncIterator[list[web.Request]]:
 
     async def echo(request: web.Request) -> web.WebSocketResponse:
         seen.append(request)
+        if request.match_info["container"] == "waiting":
+            raise web.HTTPInternalServerError(text='container not found ("waiting")')
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
         await socket.prepare(request)
         async for message in socket:
@@ -238,3 +340,15 @@ async def test_exec_without_upgrade_or_node_is_refused(served: Served, kubelet: 
         assert (await refused.json())["message"] == "Upgrade request required"
     async with served.client.post(f"{served.url}{CORE}pods/nowhere/exec?command=a&stdout=true") as refused:
         assert (await refused.json())["message"] == "pod nowhere does not have a host assigned"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_kubelets_refusal_of_exec_is_passed_on_in_its_own_words(
+    served: Served, kubelet: list[web.Request], method: str
+) -> None:
+    url = f"{served.url}{CORE}pods/p/exec?container=waiting&command=a&stdout=true"
+    upgrade = "websocket" if method == "GET" else "SPDY/3.1"
+    headers = {"Connection": "Upgrade", "Upgrade": upgrade}
+    async with served.client.request(method, url, headers=headers) as refused:
+        assert (refused.status, refused.content_type) == (500, "text/plain")
+        assert await refused.text() == 'container not found ("waiting")\n'
