@@ -125,7 +125,7 @@ class Kubelet:
             port=options.vxlan_port,
             exclude=(options.cluster_cidr,),
         )
-        network = PodNetwork(options.node_name, overlay, self._nodes, Path(options.state_dir), self._clock)
+        network = PodNetwork(options.node_name, overlay, self._nodes, Path(options.run_dir), self._clock)
         self._runtime.network, annotations = await network.bring_up()
         tasks.create_task(network.follow_peers())
         await self._announce(annotations)
@@ -146,7 +146,7 @@ class Kubelet:
         tasks.create_task(self._pods.run())
         await self._pods.wait_synced()
         assert self._workers is not None
-        await self._workers.adopt_leftovers(self._volumes.known_pods())
+        await self._workers.adopt_leftovers({*self._volumes.known_pods(), *pods.logged(self._options.logs_dir)})
 
     async def _serve(self) -> None:
         options = self._options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,6 +45,11 @@ def log_directory_name(pod: Pod) -> str:
     """The directory of a pod's logs: namespace_name_uid, as under /var/log/pods."""
     meta = pod.metadata
     return f"{meta.namespace}_{meta.name}_{meta.uid}"
+
+
+def logged(logs_dir: Path) -> list[str]:
+    """Uids of pods that have a directory of logs."""
+    return [entry.name.rpartition("_")[2] for entry in logs_dir.iterdir()] if logs_dir.is_dir() else []
 
 
 def field_path(pod: Pod, container_name: str) -> str:

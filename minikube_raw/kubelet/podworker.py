@@ -7,9 +7,11 @@ round. It never polls; waits (back-off, grace) are timers or the runtime's answe
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -354,7 +356,8 @@ class PodWorker:
         if self._wanted:
             return False
         self._tools.statuses.forget(self.uid)
-        for directory in self._log_directories:
+        left = {str(each) for each in Path(self._tools.logs_dir).glob(f"*_{glob.escape(self.uid)}")}
+        for directory in self._log_directories | left:
             await asyncio.to_thread(shutil.rmtree, directory, True)
         return True
 

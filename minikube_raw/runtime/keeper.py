@@ -132,8 +132,9 @@ class Keeper:
         listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
-        self._send(connection, {"id": 0, **self._hello(), "steps": [wire.text(steps.take())]})
-        self.loop.run()
+        if self._send(connection, {"id": 0, **self._hello(), "steps": [wire.text(steps.take())]}):
+            self.loop.run()
+        # else whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
 
     def _create(self, connection: socket) -> None:
         made = self._made or sandbox.create_namespaces(self.request)
@@ -232,13 +233,16 @@ class Keeper:
             self.loop.forget(connection.fileno())
             connection.close()
 
-    def _send(self, connection: socket, message: Request, descriptors: Any = ()) -> None:
-        """Sends without ever waiting: a kubelet that does not read is dropped, connects again and asks."""
+    def _send(self, connection: socket, message: Request, descriptors: Any = ()) -> bool:
+        """Sends without ever waiting: a kubelet that does not read is dropped (False), connects again and asks."""
         connection.setblocking(False)
         try:
             wire.send(connection, message, descriptors)
         except OSError:
             self._drop_client(connection)
+            return False
+        else:
+            return True
         finally:
             if connection.fileno() >= 0:
                 connection.setblocking(True)

@@ -62,6 +62,9 @@ class Keepers:
 
     async def dismiss(self, sandbox: Sandbox) -> None:
         """Ends a keeper and gives up what the launcher holds for its sandbox; both may be gone already."""
+        if sandbox.peer is None:  # but a kubelet before us may have had one that nobody has heard of since
+            with suppress(OSError):
+                sandbox.peer = self._peer(sandbox, wire.connect(self._state.layout.keeper_socket(sandbox.id)))
         if sandbox.peer is not None:
             peer, sandbox.peer = sandbox.peer, None
             with suppress(RuntimeServiceError, TimeoutError):  # it has died; its sandbox is ending anyway

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+KEEPER_SOCKET = "keeper.sock"
+
 
 class Layout:
     """Paths of one node."""
@@ -14,6 +16,7 @@ class Layout:
         self.container_records = f"{state_dir}/records/containers"
         self.exit_records = f"{state_dir}/records/exits"
         self.snapshots = f"{state_dir}/containers"
+        self.mount_points = f"{state_dir}/mountpoints"
         self.sandboxes = f"{run_dir}/sandboxes"
         self.containers = f"{run_dir}/containers"
         self.netns_dir = f"{run_dir}/netns"
@@ -42,7 +45,7 @@ class Layout:
 
     def keeper_socket(self, sandbox_id: str) -> str:
         """Where a keeper listens."""
-        return f"{self.sandbox(sandbox_id)}/keeper.sock"
+        return f"{self.sandbox(sandbox_id)}/{KEEPER_SOCKET}"
 
     def netns(self, sandbox_id: str) -> str:
         """The pin of a sandbox's network namespace, which CNI plugins and `ip netns` can open."""

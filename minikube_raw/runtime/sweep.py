@@ -10,13 +10,16 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from minikube_raw.linux import namespaces
 from minikube_raw.linux.cgroups import Cgroup, manager
 
+from . import wire
 from .containers import SnapshotStore
-from .layout import Layout
+from .layout import KEEPER_SOCKET, Layout
 
+QUIT_SECONDS = 2.0
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,9 +34,10 @@ def sweep(layout: Layout, cgroup_root: str, snapshots: SnapshotStore, owned: Own
     """Removes everything else; returns what was removed, for the log. Never raises for a single thing that resists."""
     removed = [*_sweep_cgroups(f"{cgroup_root}/kubepods", owned)]
     removed += _sweep_directory(layout.netns_dir, owned.sandboxes, namespaces.unpin)
-    removed += _sweep_directory(layout.sandboxes, owned.sandboxes, _remove_tree)
+    removed += _sweep_directory(layout.sandboxes, owned.sandboxes, _remove_sandbox)
     removed += _sweep_directory(layout.containers, owned.containers, _remove_tree)
-    removed += _sweep_directory(layout.exit_records, {f"{name}.json" for name in owned.containers}, _remove_record)
+    for records in (layout.exit_records, layout.container_records):
+        removed += _sweep_directory(records, {f"{name}.json" for name in owned.containers}, _remove_record)
     for container_id in set(snapshots.list()) - owned.containers:
         snapshots.remove(container_id)
         removed.append(f"snapshot {container_id}")
@@ -49,6 +53,15 @@ def _sweep_directory(directory: str, owned: Iterable[str], remove: Callable[[str
             yield f"{directory}/{name}: not removed, {error.strerror}"
         else:
             yield f"{directory}/{name}"
+
+
+def _remove_sandbox(path: str) -> None:
+    """Ends the keeper, if there is one, and removes what it shared with us."""
+    with suppress(OSError), wire.connect(f"{path}/{KEEPER_SOCKET}") as keeper:
+        keeper.settimeout(QUIT_SECONDS)
+        wire.send(keeper, {"id": 0, "op": "quit"})
+        wire.receive(keeper)
+    _remove_tree(path)
 
 
 def _remove_tree(path: str) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -339,6 +340,64 @@ async def test_a_half_written_record_is_set_aside_and_the_rest_goes_on(node: Nod
     assert "cannot be read" in fresh.warnings[0]
     assert not broken.exists()
     assert broken.with_name(broken.name + ".unreadable").read_text() == '{"id": "fff'
+
+
+def keepers_of(node: Node, name: str) -> list[int]:
+    """Keepers of the pod default/NAME that run; a child of one that waits to become a container has the same title."""
+    assert node.launcher is not None
+    forked = Path(f"/proc/{node.launcher.pid}/task/{node.launcher.pid}/children").read_text().split()
+    title = f"keeper default/{name}".encode()
+    found = []
+    for pid in forked:
+        with suppress(OSError):  # it has just ended
+            found += [int(pid)] if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == title else []
+    return found
+
+
+async def test_a_keeper_whose_kubelet_died_before_it_answered_ends(node: Node, runtime: Runtime) -> None:
+    name = "unheard"
+    sandbox = runtime._sandboxes._record(node.pod(name))
+    os.makedirs(runtime._state.layout.sandbox(sandbox.id))
+    ours, theirs = wire.pair()
+    with wire.connect(launcher_socket(node.run)) as launcher, theirs:
+        request = {"op": "run", "sandbox": runtime._keepers._request(sandbox.record)}
+        wire.send(launcher, request, [theirs.fileno()])
+    with ours:
+        wire.receive(ours)  # the network namespace: the keeper is at work
+    await eventually(lambda: not keepers_of(node, name))
+    assert await runtime.run_pod_sandbox(sandbox.record.config) == sandbox.id
+    assert len(keepers_of(node, name)) == 1
+
+
+async def test_a_sandbox_that_a_kubelet_died_over_is_made_again_by_one_keeper(node: Node, runtime: Runtime) -> None:
+    name = "halfway"
+    config = node.pod(name)
+    sandbox = await runtime.run_pod_sandbox(config)
+    first = keepers_of(node, name)
+    known = runtime._state.sandboxes[sandbox].record
+    known.ready = False  # as if the kubelet had died before it wrote that
+    runtime._state.sandbox_records.write(sandbox, known)
+    fresh = await restart_kubelet(node, runtime)
+    await fresh.run_pod_sandbox(config)
+    await eventually(lambda: len(keepers_of(node, name)) == 1)
+    assert keepers_of(node, name) != first
+    await fresh.close()
+
+
+async def test_with_an_unreadable_sandbox_record_its_keeper_and_containers_go(node: Node, runtime: Runtime) -> None:
+    name = "unread"
+    sandbox = await runtime.run_pod_sandbox(node.pod(name))
+    created = await runtime.create_container(sandbox, container("sleep", "100"))
+    await runtime.start_container(created)
+    group = manager(runtime._state.containers[created].record.request["cgroup"])
+    (node.state / "records/sandboxes" / f"{sandbox}.json").write_text("{")
+    fresh = await restart_kubelet(node, runtime)
+    assert (await fresh.list_pod_sandboxes(), await fresh.list_containers()) == ([], [])
+    await eventually(lambda: not keepers_of(node, name))
+    await fresh.close()
+    assert not group.exists()
+    left = [str(path) for path in (*node.run.rglob("*"), *node.state.rglob("*")) if created in str(path)]
+    assert left == []
 
 
 async def test_after_a_power_cut_nothing_of_before_is_believed(

@@ -16,6 +16,7 @@ from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet import convert
 from minikube_raw.kubelet.images import ImageManager
 from minikube_raw.kubelet.objects import NoObjects
+from minikube_raw.kubelet.pods import logged
 from minikube_raw.kubelet.podworker import Tools
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -299,13 +300,15 @@ async def test_pods_deleted_while_no_kubelet_ran_are_cleaned_up(node, eventually
     config = cri.ContainerConfig(name="c", attempt=0, image="x", annotations={convert.GRACE_PERIOD: "5"})
     await node.runtime.start_container(await node.runtime.create_container("sandbox1", config))
     (tmp_path / "pods" / "u8" / "volumes").mkdir(parents=True)
+    (tmp_path / "logs" / "ns_logged_u7" / "c").mkdir(parents=True)
 
-    await node.workers.adopt_leftovers(["u8"])
+    await node.workers.adopt_leftovers(["u8", *logged(tmp_path / "logs")])
 
     await eventually(lambda: not node.workers.all())
     assert ("stop_container", "c", 5) in node.runtime.calls
     assert not node.runtime.sandboxes
     assert not (tmp_path / "pods" / "u8").exists()
+    assert not (tmp_path / "logs" / "ns_logged_u7").exists()
 
 
 async def test_the_echo_of_our_own_status_wakes_nobody(node, eventually) -> None:
