@@ -1,7 +1,7 @@
 """Brings the pod network of this node up once its podCIDR is known, and follows the other nodes as they come and go.
 
-`overlaynet` programmes the kernel, this follows Node objects and says when the network is ready. The CNI configuration is
-written beside the node's state for whoever wants to look at it.
+`overlaynet` programmes the kernel, this follows Node objects and says when the network is ready. What CNI writes down lies
+in the run directory: interfaces, addresses and namespaces end with the boot too, and no address stays taken after it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class PodNetwork:
         node_name: str,
         overlay: OverlayNetwork,
         nodes: Informer[Node],
-        state_dir: Path,
+        run_dir: Path,
         clock: Clock,
     ) -> None:
         self._node_name = node_name
         self._overlay = overlay
         self._nodes = nodes
-        self._state_dir = state_dir
+        self._run_dir = run_dir
         self._clock = clock
         self._changed = asyncio.Event()
         nodes.add_handler(lambda old, new: self._changed.set())
@@ -48,8 +48,8 @@ class PodNetwork:
         """Wait for our podCIDR and make the network; returns it and the annotations that tell others of us."""
         pod_cidr = await self._pod_cidr()
         tunnel = await self._retry(lambda: self._overlay.ensure(pod_cidr))
-        config = conflist(pod_cidr, tunnel.mtu, data_dir=str(self._state_dir / "cni" / "networks"))
-        network = make_network(config, self._state_dir)
+        config = conflist(pod_cidr, tunnel.mtu, data_dir=str(self._run_dir / "cni" / "networks"))
+        network = make_network(config, self._run_dir)
         self._changed.set()
         return network, tunnel.annotations
 
@@ -78,9 +78,9 @@ class PodNetwork:
                 await sleep(self._clock, _RETRY_SECONDS)
 
 
-def make_network(config: dict[str, Any], state_dir: Path) -> Network:
-    """A CNI network of our own plugins with its records in the node's state directory."""
-    directory = state_dir / "cni"
+def make_network(config: dict[str, Any], run_dir: Path) -> Network:
+    """A CNI network of our own plugins with its records in the node's run directory, beside its configuration."""
+    directory = run_dir / "cni"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "10-minikube-raw.conflist").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
     return Network(config, (), directory / "cache")

@@ -232,11 +232,11 @@ def _ensure_launcher(options: KubeletOptions) -> int:
 
 async def _run(options: KubeletOptions, ready: int) -> None:
     cancel_on_signals()
-    state = Path(options.state_dir)
+    run_dir = Path(options.run_dir)
     store = ImageStore(Path(options.images_dir))
     runtime = make_runtime(options, store)
     await asyncio.to_thread(masquerade.ensure_subnet, POD_CIDR, exclude=(POD_CIDR,), table=MASQUERADE_TABLE)
-    runtime.network = make_network(conflist(str(state / "cni" / "networks")), state)
+    runtime.network = make_network(conflist(str(run_dir / "cni" / "networks")), run_dir)
     await runtime.start()
     try:
         await StandaloneAgent(options, runtime, StoredImages(store)).run(ready)

@@ -132,7 +132,7 @@ class Containers:
             "privileged": config.security.privileged,
             "pid": pod.namespaces.pid.value,
             "rootfs": {
-                "lowers": [str(path) for path in snapshot.lowers],
+                "lowers": [*map(str, snapshot.lowers), layout.mount_points],
                 "upper": str(snapshot.upper),
                 "work": str(snapshot.work),
                 "mountPoint": layout.mount_point,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from . import atomic
 from .cri import DNSConfig, Mount, NamespaceMode, PodSandboxConfig
 
+_NAMES = ("hostname", "hosts", "resolv.conf")
 _LOCAL = """# Kubernetes-managed hosts file.
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -41,6 +42,19 @@ def write(directory: str, config: PodSandboxConfig, ips: Sequence[str]) -> None:
         os.chmod(f"{directory}/{name}", 0o644)
 
 
+def make_mount_points(directory: str) -> None:
+    """Makes a tree of the places that every container has something mounted on: a layer below all images of a node.
+
+    An image that lacks them would else get them made in each container's writable layer: four files and directories to
+    allocate at its start, and to delete after its end.
+    """
+    for name in ("dev", "etc", "proc", "sys"):
+        os.makedirs(f"{directory}/{name}", exist_ok=True)
+        os.chmod(f"{directory}/{name}", 0o755)  # whatever the umask is
+    for name in _NAMES:
+        atomic.write(f"{directory}/etc/{name}", b"", mode=0o644)
+
+
 def _resolv_conf(config: PodSandboxConfig) -> str:
     """Without a DNS configuration a pod gets the node's, as with dnsPolicy Default."""
     if config.dns != DNSConfig():
@@ -56,6 +70,6 @@ def mounts(directory: str, config: PodSandboxConfig, shm: str, given: Iterable[M
     """Returns a container's mounts: the pod's files and shared memory, unless something given takes their place."""
     given = list(given)
     taken = {mount.container_path for mount in given}
-    own = [Mount(f"/etc/{name}", f"{directory}/{name}") for name in ("hostname", "hosts", "resolv.conf")]
+    own = [Mount(f"/etc/{name}", f"{directory}/{name}") for name in _NAMES]
     own.append(Mount("/dev/shm", "/dev/shm" if config.namespaces.ipc is NamespaceMode.NODE else shm))
     return [*(mount for mount in own if mount.container_path not in taken), *given]

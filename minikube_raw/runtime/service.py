@@ -16,7 +16,7 @@ from minikube_raw.linux import pidfd
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.oci.snapshots import Snapshots
 
-from . import adoption, sweep
+from . import adoption, podfiles, sweep
 from .containers import Containers, Images, SnapshotStore
 from .cri import ContainerConfig, ContainerStatus, ExecResult, PodSandboxConfig, PodSandboxStatus
 from .keepers import Keepers
@@ -52,6 +52,7 @@ class Runtime:
     ) -> None:
         layout = Layout(str(state_dir), str(run_dir))
         layout.make()
+        podfiles.make_mount_points(layout.mount_points)
         if snapshots is None:
             assert isinstance(images, ImageStore)
             snapshots = Snapshots(images, Path(layout.snapshots))

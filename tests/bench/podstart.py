@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from minikube_raw.cni.libcni import Network
+from minikube_raw.linux import mounts
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.cri import ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxConfig
@@ -133,7 +134,8 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
     state, run = folder / "node", folder / "run"
     for place in (state, run):
         place.mkdir()
-    network = Network(json.loads(json.dumps(CONFLIST).replace("DATA", str(folder / "ipam"))), cache_dir=folder / "cni")
+    mounts.tmpfs(str(run))  # as a node's is
+    network = Network(json.loads(json.dumps(CONFLIST).replace("DATA", str(run / "ipam"))), cache_dir=run / "cni")
     with subprocess.Popen(launcher_argv(run)) as launcher:  # noqa: ASYNC220 (nothing else runs in this loop yet)
         while not Path(launcher_socket(run)).exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -145,6 +147,7 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
             await service.settled()
             await service.close()
             launcher.kill()
+    mounts.umount_all(str(run))
     await asyncio.to_thread(subprocess.run, ["ip", "link", "delete", "benchbr0"], check=False)
     manager(CGROUP).remove()
 
