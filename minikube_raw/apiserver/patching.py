@@ -71,7 +71,8 @@ def _unsupported() -> status.StatusError:
 
 
 def _invalid(obj: Object, text: str) -> status.StatusError:
-    shown = msgspec.json.encode(msgspec.json.encode(obj, order="sorted").decode()).decode()
+    ordered = {key: obj[key] for key in sorted(obj)}
+    shown = msgspec.json.encode(msgspec.json.encode(ordered).decode()).decode()
     return status.invalid("", "", "", [status.Cause("FieldValueInvalid", f"Invalid value: {shown}: {text}", "patch")])
 
 
