@@ -20,9 +20,9 @@ IGNORED = (
 )
 
 
-def snapshot(*, extra: tuple[str, ...] = ()) -> dict[str, set[str]]:
-    """Return what the host has now, kind by kind."""
-    return {
+def snapshot(*, without: tuple[str, ...] = ()) -> dict[str, set[str]]:
+    """Return what the host has now, kind by kind, leaving out the kinds in `without`."""
+    found = {
         "links": _lines(["ip", "-o", "link"], field=1),
         "addresses": _lines(["ip", "-br", "addr"]),
         "routes": _lines(["ip", "route", "show", "table", "all"]),
@@ -34,8 +34,9 @@ def snapshot(*, extra: tuple[str, ...] = ()) -> dict[str, set[str]]:
         "cgroups": _cgroups(),
         "processes": _processes(),
         "sysctls": {Path("/proc/sys/net/ipv4/ip_forward").read_text()},
-        "files": {path for folder in (*FOLDERS, *extra) for path in _files(folder)},
+        "files": {path for folder in FOLDERS for path in _files(folder)},
     }
+    return {kind: things for kind, things in found.items() if kind not in without}
 
 
 def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
