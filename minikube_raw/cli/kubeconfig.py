@@ -26,14 +26,25 @@ def default_path() -> Path:
 
 
 def merge(path: Path, ours: dict[str, Any]) -> None:
-    """Put the entries of `ours` into the file, replacing those of the same name, and make its context the current one."""
+    """Put the entries of `ours` into the file, replacing those of the same name, and make its context the current one.
+
+    A namespace chosen for that context (`kubectl config set-context --namespace`) stays.
+    """
     config = load(path)
-    for section in SECTIONS:
-        names = {entry["name"] for entry in ours[section]}
+    chosen = {entry.get("name"): _namespace(entry) for entry in config.get("contexts") or []}
+    contexts = [{**each, "context": each["context"] | chosen.get(each["name"], {})} for each in ours["contexts"]]
+    wanted = {section: ours[section] for section in SECTIONS} | {"contexts": contexts}
+    for section, entries in wanted.items():
+        names = {entry["name"] for entry in entries}
         others = [entry for entry in config.get(section) or [] if entry.get("name") not in names]
-        config[section] = others + ours[section]
+        config[section] = others + entries
     config["current-context"] = ours["current-context"]
     _write(path, config)
+
+
+def _namespace(entry: dict[str, Any]) -> dict[str, str]:
+    context = entry.get("context")
+    return {"namespace": context["namespace"]} if isinstance(context, dict) and context.get("namespace") else {}
 
 
 def remove(path: Path, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Cluster
+from tests.clusters import KUBECTLS, Cluster
 
 from .manifests import pod
 from .waiting import until
@@ -97,6 +97,28 @@ def test_an_unknown_client_gets_401_and_an_unauthorised_one_403(cluster: Cluster
     forbidden = cluster.kubectl("--kubeconfig=/dev/null", *server(cluster), *identity, "create", "ns", "x", check=False)
     assert "Forbidden" in forbidden.stderr
     assert f'User "system:node:{node}" cannot create resource "namespaces"' in forbidden.stderr
+
+
+@pytest.mark.parametrize("binary", KUBECTLS)
+def test_what_cannot_be_done_is_said_in_kubernetes_words(
+    cluster: Cluster, namespace: str, apply: Apply, binary: str | None
+) -> None:
+    apply(pod("done", "exit 1"))
+    until(
+        lambda: waiting(cluster, namespace, "done"), lambda state: state.get("reason") == "CrashLoopBackOff", seconds=20
+    )
+    refusals = {
+        ("exec", "done", "--", "ls"): 'error: unable to upgrade connection: container not found ("main")',
+        ("exec", "done", "-c", "nope", "--", "ls"): "container nope is not valid for pod done",
+        ("get", "pods", "--as=jane"): 'pods is forbidden: User "jane" cannot list resource "pods" in API group ""',
+        ("create", "-f", "-"): 'no matches for kind "Nothing" in version "v1"',
+        ("get", "pods", "--field-selector=a=b"): "field label not supported: a",
+    }
+    for words, says in refusals.items():
+        nothing = "apiVersion: v1\nkind: Nothing\nmetadata: {name: x}\n"
+        done = cluster.kubectl("-n", namespace, *words, stdin=nothing, check=False, binary=binary)
+        assert done.returncode == 1, words
+        assert says in done.stderr, words
 
 
 def server(cluster: Cluster) -> tuple[str, ...]:

@@ -48,6 +48,18 @@ def test_merging_keeps_other_clusters_and_replaces_our_own_entry(tmp_path: Path)
     assert config["current-context"] == "minikube-raw"
 
 
+def test_merging_keeps_the_namespace_chosen_for_our_context(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    kubeconfig.merge(path, ours())
+    config = read(path)
+    config["contexts"][0]["context"]["namespace"] = "team"
+    path.write_text(yaml.dump(config))
+    kubeconfig.merge(path, ours())
+    assert read(path)["contexts"] == [
+        {"name": "minikube-raw", "context": {"cluster": "minikube-raw", "user": "minikube-raw", "namespace": "team"}}
+    ]
+
+
 def test_removing_leaves_other_clusters_and_no_dangling_context(tmp_path: Path) -> None:
     path = tmp_path / "config"
     kubeconfig.merge(path, ours("work"))
