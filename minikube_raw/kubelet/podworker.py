@@ -193,7 +193,7 @@ class PodWorker:
                 pass
 
     async def _find(self) -> syncpod.Found:
-        sandboxes = [each for each in await self._tools.runtime.list_pod_sandboxes() if each.config.uid == self.uid]
+        sandboxes = await self._tools.runtime.list_pod_sandboxes(self.uid)
         containers: list[cri.ContainerStatus] = []
         for sandbox in sandboxes:
             containers += await self._tools.runtime.list_containers(sandbox.id)

@@ -194,9 +194,8 @@ class Server:
     async def _runs(self, pod: Pod, name: str) -> list[cri.ContainerStatus]:
         """Attempts of a container that have begun, newest first."""
         found = []
-        for sandbox in await self._runtime.list_pod_sandboxes():
-            if sandbox.config.uid == pod.metadata.uid:
-                found += await self._runtime.list_containers(sandbox.id)
+        for sandbox in await self._runtime.list_pod_sandboxes(pod.metadata.uid):
+            found += await self._runtime.list_containers(sandbox.id)
         begun = [each for each in found if each.name == name and each.state is not cri.ContainerState.CREATED]
         return sorted(begun, key=lambda each: each.attempt, reverse=True)
 

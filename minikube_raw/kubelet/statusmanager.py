@@ -1,7 +1,8 @@
-"""Sends pod statuses to the API server: at once, one request at a time per pod, always the newest, never in a worker.
+"""Sends pod statuses to the API server: one request at a time per pod, always the newest, never in a worker.
 
-While a request of a pod is under way only the latest status waits behind it; a server that is away is retried until it
-answers or the status is superseded. A pod that is gone for good is deleted here too, after its last status.
+They go at once, but for the first of a pod that is starting: most pods run before anybody could have read it. While a
+request of a pod is under way only the latest status waits behind it; a server that is away is retried until it answers or
+the status is superseded. A pod that is gone for good is deleted here too, after its last status.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from minikube_raw.client.rest import Client, PatchType
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0
+_STARTING_SECONDS = 0.25
 _MERGED_BY_IP = ("hostIPs", "podIPs")
 
 
@@ -103,6 +105,8 @@ class StatusManager:
         while True:
             await outbox.changed.wait()
             outbox.changed.clear()
+            if _is_starting(outbox):
+                await self._pause(outbox)
             try:
                 if await self._send(outbox):
                     return
@@ -114,6 +118,13 @@ class StatusManager:
                 outbox.changed.set()
                 await sleep(self._clock, delay)
                 delay = min(delay * 2, _RETRY_MAX)
+
+    async def _pause(self, outbox: _Outbox) -> None:
+        """Wait for the next status, but not for long."""
+        timer = self._clock.call_later(_STARTING_SECONDS, outbox.changed.set)
+        await outbox.changed.wait()
+        outbox.changed.clear()
+        timer.cancel()
 
     async def _send(self, outbox: _Outbox) -> bool:
         """Send what is wanted now; True when the object was deleted."""
@@ -138,3 +149,11 @@ class StatusManager:
             # It would be refused again and again, and must not keep the pod from being deleted.
             log.error("the status of pod %s was refused: %s", meta.name, error)
         outbox.sent = wanted
+
+
+def _is_starting(outbox: _Outbox) -> bool:
+    """Whether the server has nothing of ours yet, and all that could be told is that the pod is being started."""
+    wanted = outbox.wanted
+    return (
+        wanted is not None and not outbox.delete and wanted.get("phase") == "Pending" and "startTime" not in outbox.sent
+    )

@@ -260,8 +260,8 @@ class RuntimeService(Protocol):
         """Remove a container's files and records (its log stays); it must not run."""
         ...
 
-    async def list_pod_sandboxes(self) -> list[PodSandboxStatus]:
-        """All sandboxes that records or the kernel know."""
+    async def list_pod_sandboxes(self, uid: str | None = None) -> list[PodSandboxStatus]:
+        """All sandboxes that records or the kernel know, or those of one pod."""
         ...
 
     async def list_containers(self, sandbox_id: str | None = None) -> list[ContainerStatus]:

@@ -158,15 +158,20 @@ class Runtime:
         """See cri."""
         await self._containers.remove(container_id)
 
-    async def list_pod_sandboxes(self) -> list[PodSandboxStatus]:
+    async def list_pod_sandboxes(self, uid: str | None = None) -> list[PodSandboxStatus]:
         """See cri."""
-        return [sandbox.status() for sandbox in self._state.sandboxes.values()]
+        known = self._state.sandboxes.values()
+        return [sandbox.status() for sandbox in known if uid in (None, sandbox.record.config.uid)]
 
     async def list_containers(self, sandbox_id: str | None = None) -> list[ContainerStatus]:
         """See cri."""
-        known = self._state.containers.values()
-        found = [container.status() for container in known if sandbox_id in (None, container.record.sandbox_id)]
-        return sorted(found, key=lambda status: (status.name, -status.attempt))
+        if sandbox_id is None:
+            known = self._state.containers
+        else:
+            known = self._state.sandboxes[sandbox_id].containers if sandbox_id in self._state.sandboxes else {}
+        return sorted(
+            (container.status() for container in known.values()), key=lambda status: (status.name, -status.attempt)
+        )
 
     async def container_status(self, container_id: str) -> ContainerStatus | None:
         """See cri."""

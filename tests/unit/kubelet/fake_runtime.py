@@ -90,8 +90,8 @@ class FakeRuntime:
     async def remove_container(self, container_id: str) -> None:
         self.containers.pop(container_id, None)
 
-    async def list_pod_sandboxes(self) -> list[cri.PodSandboxStatus]:
-        return list(self.sandboxes.values())
+    async def list_pod_sandboxes(self, uid: str | None = None) -> list[cri.PodSandboxStatus]:
+        return [each for each in self.sandboxes.values() if uid in (None, each.config.uid)]
 
     async def list_containers(self, sandbox_id: str | None = None) -> list[cri.ContainerStatus]:
         return [each for each in self.containers.values() if sandbox_id in (None, each.sandbox_id)]
