@@ -13,6 +13,7 @@ import ipaddress
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord, clust
 from minikube_raw.runtime.launching import launcher_argv
 
 MASTER_GRACE = 10.0  # seconds: what is acknowledged is on disk already, this is for ending watches politely
+READINESS_PAUSE = 0.02  # seconds between two looks at a master that neither answers nor has ended
 CLUSTER_DOMAIN = "cluster.local"
 DNS_ADDRESS_INDEX = 10  # of the service network, as kubeadm has it
 
@@ -108,7 +110,7 @@ class Cluster:
         return Client(HTTPTransport(f"https://127.0.0.1:{self.record.api_port}", context))
 
     def _start_master(self) -> None:
-        if processes.find(self.layout.process("master")) is not None:
+        if self._master_serves():
             return
         self._say("starting the master")
         check_port_free(self.record.api_port)
@@ -126,6 +128,20 @@ class Cluster:
         config.write_bytes(msgspec.json.encode(options))
         argv = [sys.executable, "-I", "-m", "minikube_raw", "master", "run", "--config", str(config)]
         processes.spawn(argv, self.layout.logs / "master.log", self.layout.process("master"))
+
+    def _master_serves(self) -> bool:
+        """Whether the recorded master answers; one that is about to end is waited for. Raises Failure for one that does neither."""
+        deadline = time.monotonic() + MASTER_GRACE
+        while (pid := processes.find(self.layout.process("master"))) is not None:
+            if answers(self.record.api_port):
+                return True
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"the master of {self.record.name} (pid {pid}) does not answer on port {self.record.api_port}",
+                    f"its log is {self.layout.logs / 'master.log'}; `minikube-raw stop`, then `start`, replaces it",
+                )
+            time.sleep(READINESS_PAUSE)
+        return False
 
     def _start_machine(self, node: NodeRecord, credentials: pki.PKI) -> bool:
         """Power a node on unless it is; say whether it was off."""
@@ -188,6 +204,13 @@ class Cluster:
 def service_ip(record: ClusterRecord, index: int) -> str:
     """The index-th address of the service network: 1 is the API's, 10 DNS'."""
     return str(ipaddress.ip_network(record.service_cidr)[index])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on 127.0.0.1:port."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def check_port_free(port: int) -> None:

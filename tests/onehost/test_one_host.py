@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ def lone(tmp_path: Path) -> Iterator[Cluster]:
     yield lone
     lone.cli("down", "--name", "lone", check=False)
     assert host.difference(before, host.snapshot()) == {}
+
+
+def master_pid(lone: Cluster) -> int:
+    """The master as the host sees it."""
+    status = json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)
+    return next(int(p["pid"]) for p in status["processes"] if p["role"] == "master")
 
 
 UP = ("up", "--name", "lone", "--api-port", "16443", "--pod-cidr", "10.200.0.0/16")
@@ -61,6 +68,13 @@ def test_stop_and_start_bring_workloads_back(lone: Cluster) -> None:
         seconds=40,
         pause=0.2,
     )
+
+
+def test_start_right_after_the_master_was_told_to_end_starts_another(lone: Cluster) -> None:
+    lone.cli(*UP)
+    os.kill(master_pid(lone), signal.SIGTERM)
+    lone.cli("start", "--name", "lone")
+    assert lone.kubectl("get", "nodes", "-o", "name").stdout == "node/lone-1\n"
 
 
 def test_status_names_every_process_with_its_role(lone: Cluster) -> None:
