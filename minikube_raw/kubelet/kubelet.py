@@ -26,10 +26,10 @@ from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
 from minikube_raw.kubelet.podnetwork import PodNetwork
-from minikube_raw.kubelet.podworker import Tools
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.statusmanager import StatusManager
+from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.kubelet.workers import PodWorkers

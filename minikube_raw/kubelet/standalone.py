@@ -32,8 +32,8 @@ from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
 from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.podnetwork import make_network
-from minikube_raw.kubelet.podworker import Tools
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.linux import mounts, namespaces, proctitle

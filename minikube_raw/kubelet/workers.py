@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet.podworker import PodWorker, Tools
+from minikube_raw.kubelet.podworker import PodWorker
+from minikube_raw.kubelet.tools import Tools
 
 
 class PodWorkers:

@@ -17,8 +17,8 @@ from minikube_raw.kubelet import convert
 from minikube_raw.kubelet.images import ImageManager
 from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.pods import logged
-from minikube_raw.kubelet.podworker import Tools
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.runtime import cri

@@ -1,0 +1,124 @@
+"""A pod's sandbox and containers on their way up: volumes, image, create, start; and what keeps them from it.
+
+Whatever fails becomes an Event and a hold with a reason; `podworker` decides what is tried, and when again.
+"""
+
+from __future__ import annotations
+
+from minikube_raw.api.core import Container, Pod
+from minikube_raw.kubelet import convert, env, syncpod
+from minikube_raw.kubelet.backoff import Backoff
+from minikube_raw.kubelet.holds import Holds
+from minikube_raw.kubelet.images import ImageUnavailable
+from minikube_raw.kubelet.pods import container, log_directory_name
+from minikube_raw.kubelet.podstatus import Waiting
+from minikube_raw.kubelet.tools import Tools
+from minikube_raw.kubelet.volumes import MountError
+from minikube_raw.runtime import cri
+
+BACKING_OFF = "CrashLoopBackOff"
+CONFIG_RETRY_SECONDS = 10.0
+UNAVAILABLE_RETRY_SECONDS = 1.0
+
+
+class Starter:
+    """Starts what one pod's worker asks for. Nothing is raised for what a pod may run into."""
+
+    def __init__(self, uid: str, tools: Tools, holds: Holds) -> None:
+        self.restarts = Backoff()
+        self._uid = uid
+        self._tools = tools
+        self._holds = holds
+        self._mounts = Backoff(initial=0.5, maximum=120.0)
+        self._told_backoff: dict[str, float] = {}
+
+    async def run_sandbox(self, pod: Pod, action: syncpod.RunSandbox) -> None:
+        """Volumes first (a pod whose volumes are missing gets no sandbox), then the sandbox."""
+        runtime, now = self._tools.runtime, self._tools.clock.now()
+        if action.replaces:
+            message = "Pod sandbox changed, it will be killed and re-created."
+            self._tools.record(pod, "Normal", "SandboxChanged", message)
+            await runtime.stop_pod_sandbox(action.replaces)
+        if not await self.set_up_volumes(pod):
+            return
+        config = convert.sandbox_config(
+            pod, action.attempt, f"{self._tools.logs_dir}/{log_directory_name(pod)}", self._tools.node()
+        )
+        try:
+            await runtime.run_pod_sandbox(config)
+        except cri.RuntimeServiceError as error:
+            message = f"Failed to create pod sandbox: {error}"
+            self._tools.record(pod, "Warning", "FailedCreatePodSandBox", message)
+            self._holds.hold("", Waiting("ContainerCreating"), now + _retry_seconds(error))
+
+    async def set_up_volumes(self, pod: Pod) -> bool:
+        """Make the pod's volumes, or refresh them; False when one cannot be had yet."""
+        try:
+            await self._tools.preparation.volumes(pod)
+        except MountError as error:
+            now = self._tools.clock.now()
+            self._tools.record(pod, "Warning", "FailedMount", str(error))
+            self._mounts.advance("", now, now)
+            entry = self._mounts.get("")
+            self._holds.hold("", Waiting("ContainerCreating"), now + (entry.delay if entry else CONFIG_RETRY_SECONDS))
+            return False
+        return True
+
+    async def start(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> None:
+        """One container, from its image to its program."""
+        tools, now = self._tools, self._tools.clock.now()
+        wanted, sandbox = container(pod, action.name), found.ready_sandbox
+        if wanted is None or sandbox is None:
+            return
+        try:
+            prepared = await tools.preparation.container(pod, wanted, sandbox)
+            config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
+            container_id = await tools.runtime.create_container(sandbox.id, config)
+            tools.record(pod, "Normal", "Created", "Container created", wanted.name)
+            self._holds.release(wanted.name)
+            if action.after:
+                self.restarts.advance(wanted.name, action.after, now)
+            await tools.runtime.start_container(container_id)
+            tools.record(pod, "Normal", "Started", "Container started", wanted.name)
+        except ImageUnavailable as error:
+            self._holds.hold(wanted.name, error.waiting, error.retry_at)
+        except env.ConfigError as error:
+            self._fail(pod, wanted, Waiting("CreateContainerConfigError", str(error)))
+        except cri.RuntimeServiceError as error:
+            await self._start_failed(pod, wanted, action, error)
+
+    async def _start_failed(
+        self, pod: Pod, wanted: Container, action: syncpod.StartContainer, error: cri.RuntimeServiceError
+    ) -> None:
+        """What the runtime recorded as ended follows the restart policy; anything else is tried again later."""
+        last = (await self._tools.find(self._uid)).latest(wanted.name)
+        if last is not None and last.attempt == action.attempt and last.state is cri.ContainerState.EXITED:
+            self._tools.record(pod, "Warning", "Failed", f"Error: {error}", wanted.name)
+        else:
+            waiting = Waiting(error.reason or "CreateContainerError", str(error))
+            self._fail(pod, wanted, waiting, _retry_seconds(error))
+
+    def _fail(self, pod: Pod, wanted: Container, waiting: Waiting, retry_seconds: float = CONFIG_RETRY_SECONDS) -> None:
+        self._tools.record(pod, "Warning", "Failed", f"Error: {waiting.message}", wanted.name)
+        self._holds.hold(wanted.name, waiting, self._tools.clock.now() + retry_seconds)
+
+    def back_off(self, pod: Pod, wait: syncpod.Wait) -> None:
+        """A container that keeps ending has to wait; each new wait is told once."""
+        where = f"{pod.metadata.name}_{pod.metadata.namespace}({self._uid})"
+        message = f"back-off {_duration(wait.delay)} restarting failed container={wait.name} pod={where}"
+        self._holds.hold(wait.name, Waiting(BACKING_OFF, message), wait.until)
+        if self._told_backoff.get(wait.name) != wait.delay:
+            self._told_backoff[wait.name] = wait.delay
+            event = f"Back-off restarting failed container {wait.name} in pod {where}"
+            self._tools.record(pod, "Warning", "BackOff", event, wait.name)
+
+
+def _retry_seconds(error: cri.RuntimeServiceError) -> float:
+    """A process of ours that died is back within a second; anything else has a reason that lasts."""
+    return UNAVAILABLE_RETRY_SECONDS if error.reason == "RuntimeUnavailable" else CONFIG_RETRY_SECONDS
+
+
+def _duration(seconds: float) -> str:
+    """Go's time.Duration for whole seconds: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,53 @@
+"""What every pod's worker of a node works with: the runtime, preparation, a sink for statuses and one for Events, a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from minikube_raw.api.core import Pod
+from minikube_raw.client.clock import Clock
+from minikube_raw.kubelet import convert, syncpod
+from minikube_raw.kubelet.images import EventSink
+from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.runtime import cri
+
+Json = dict[str, Any]
+
+
+class StatusSink(Protocol):
+    """Where statuses go: the API server, or a list that the standalone agent shows."""
+
+    def set(self, pod: Pod, status: Json, server_has: Json) -> None:
+        """Show a status."""
+        ...
+
+    def delete(self, pod: Pod) -> None:
+        """The pod has ended as its deletion asked for: remove the object."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """The object is gone."""
+        ...
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """One of these per node, shared by its workers."""
+
+    runtime: cri.RuntimeService
+    preparation: Preparation
+    statuses: StatusSink
+    record: EventSink
+    clock: Clock
+    node: Callable[[], convert.NodeFacts]
+    logs_dir: str
+
+    async def find(self, uid: str) -> syncpod.Found:
+        """What the runtime has of a pod."""
+        sandboxes = await self.runtime.list_pod_sandboxes(uid)
+        containers: list[cri.ContainerStatus] = []
+        for sandbox in sandboxes:
+            containers += await self.runtime.list_containers(sandbox.id)
+        return syncpod.found(sandboxes, containers)
