@@ -21,6 +21,7 @@ from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import convert, dns, node, pods, server
+from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
@@ -84,7 +85,7 @@ class Kubelet:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._workers = PodWorkers(self._tools(), tasks)
+                self._workers = PodWorkers(self._tools(), tasks, ClassShares(cgroup_writer(self._options.cgroup_root)))
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)

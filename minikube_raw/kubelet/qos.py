@@ -7,7 +7,7 @@ compared with what a real kubelet wrote into cgroup files.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from minikube_raw.api import quantity
 from minikube_raw.api.core import Container, Pod
@@ -165,8 +165,3 @@ def totals(amounts: list[Mapping[str, str | int | float]], *, everywhere: bool =
     if everywhere:
         names = dict.fromkeys(name for name in names if all(name in each for each in amounts))
     return {name: str(sum((quantity.resource(each, name) for each in amounts), quantity.Quantity(0))) for name in names}
-
-
-def sum_shares(pods: Iterable[Pod]) -> int:
-    """cpu.shares of the burstable class: the sum of what its pods ask for."""
-    return cpu_shares(sum(pod_amount(pod, milli_cpu, limits=False) for pod in pods))

@@ -26,6 +26,7 @@ from aiohttp import web
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import convert, dns, localagent, node, pods, server, watching
+from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
 from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
@@ -94,7 +95,8 @@ class StandaloneAgent:
     async def run(self, ready: int = -1) -> None:
         """Work until the last pod is removed; a byte on `ready` says that the socket answers."""
         async with asyncio.TaskGroup() as tasks:
-            self._workers = PodWorkers(self._tools(), tasks, on_gone=self._changed.set)
+            shares = ClassShares(cgroup_writer(self._options.cgroup_root))
+            self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._changed.set)
             self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
             manifests = self._options.manifests_dir
             stop = self._watcher.watch(str(manifests), self._changed.set, watching.DIRECTORY)

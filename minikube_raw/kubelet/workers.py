@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from minikube_raw.api.core import Pod
+from minikube_raw.kubelet.classshares import ClassShares
 from minikube_raw.kubelet.podworker import PodWorker
 from minikube_raw.kubelet.tools import Tools
 
@@ -13,8 +14,15 @@ from minikube_raw.kubelet.tools import Tools
 class PodWorkers:
     """Workers by uid. Tasks belong to the task group given, so that they end with the kubelet."""
 
-    def __init__(self, tools: Tools, tasks: asyncio.TaskGroup, on_gone: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        tasks: asyncio.TaskGroup,
+        shares: ClassShares,
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
         self._tools = tools
+        self._shares = shares
         self._on_gone = on_gone
         self._tasks = tasks
         self._workers: dict[str, PodWorker] = {}
@@ -23,6 +31,7 @@ class PodWorkers:
         """A pod is wished for, or its wish has changed."""
         worker = self._workers.get(pod.metadata.uid)
         if worker is None:
+            self._shares.add(pod)
             self._start(PodWorker(pod.metadata.uid, self._tools, pod))
         else:
             worker.update(pod)
@@ -70,5 +79,6 @@ class PodWorkers:
             await worker.run()
         finally:
             self._workers.pop(worker.uid, None)
+            self._shares.remove(worker.uid)
             if self._on_gone is not None:
                 self._on_gone()

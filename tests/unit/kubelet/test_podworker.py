@@ -14,6 +14,7 @@ from pod_builders import NOW, pod
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet import convert
+from minikube_raw.kubelet.classshares import ClassShares
 from minikube_raw.kubelet.images import ImageManager
 from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.pods import logged
@@ -61,7 +62,8 @@ class Node:
         images = ImageManager(self.images, self._record)
         preparation = Preparation(images, volumes, NoObjects(), lambda: facts, self.clock)
         tools = Tools(self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs"))
-        self.workers = PodWorkers(tools, tasks)
+        self.shares: dict[str, int] = {}
+        self.workers = PodWorkers(tools, tasks, ClassShares(self.shares.__setitem__))
         self.runtime.on_change(self.workers.look_again)
 
     def set(self, pod: Pod, status: dict[str, Any], server_has: dict[str, Any]) -> None:
@@ -323,3 +325,16 @@ async def test_the_echo_of_our_own_status_wakes_nobody(node, eventually) -> None
 
     assert not node.workers.get("u1")._due.is_set()
     assert len(node.runtime.calls) == listed
+
+
+async def test_a_class_has_the_shares_that_its_pods_ask_for(node, eventually) -> None:
+    assert node.shares == {"kubepods/besteffort": 2}
+    for uid, requests in (("u1", {"cpu": "250m"}), ("u2", {"cpu": "500m"}), ("u3", {})):
+        containers = [{"name": "c", "image": "busybox", "resources": {"requests": requests}}]
+        node.workers.update(pod(containers=containers, metadata={"uid": uid}))
+    assert node.shares == {"kubepods/besteffort": 2, "kubepods/burstable": 768}
+
+    node.workers.remove("u2")
+    await eventually(lambda: node.shares["kubepods/burstable"] == 256)
+    node.workers.remove("u1")
+    await eventually(lambda: node.shares["kubepods/burstable"] == 2)
