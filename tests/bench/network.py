@@ -109,14 +109,16 @@ def _pod_by_hand(node: str, pod: str, n: int) -> None:
 def gigabits(server: list[str], client: list[str], address: str) -> float:
     """Throughput of one TCP connection in Gbit/s by iperf3, each side started with its prefix (`ip netns exec …`, `nsenter …`)."""
     with subprocess.Popen([*server, "iperf3", "-s", "-1", "-J"], stdout=subprocess.DEVNULL) as listening:
-        for _ in range(50):  # iperf3 says nowhere that it listens
-            done = subprocess.run(
-                [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
-            )
-            if done.returncode == 0:
-                break
-            time.sleep(0.1)
-        listening.wait(timeout=SECONDS + 10)
+        try:
+            for _ in range(50):  # iperf3 says nowhere that it listens
+                done = subprocess.run(
+                    [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
+                )
+                if done.returncode == 0:
+                    break
+                time.sleep(0.1)
+        finally:
+            listening.kill()
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
