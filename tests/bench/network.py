@@ -29,11 +29,16 @@ def namespaces(*names: str) -> Iterator[None]:
 
 
 def by_hand(prefix: str) -> None:
-    """Two nodes, each with a bridge, a pod and a VXLAN device, the way the ip manual page does it."""
+    """Two nodes on a switch, each with a bridge, a pod and a VXLAN device, the way the ip manual page does it."""
     a, b = f"{prefix}a", f"{prefix}b"
-    _run("ip", "link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b)
+    switch = f"{prefix}sw"
+    _run("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
+    _run("ip", "-n", switch, "link", "set", "br0", "up")
     for n, node in enumerate((a, b), start=1):
         peer = 3 - n
+        port = f"port{n}"
+        _run("ip", "link", "add", port, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns", node)
+        _run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
         _run("ip", "-n", node, "addr", "add", f"10.250.0.{n}/24", "dev", "eth0")
         _run("ip", "-n", node, "link", "set", "eth0", "up")
         _run(
@@ -127,7 +132,7 @@ def measure() -> list[report.Section]:
     from tests.bench.labcluster import LabCluster
 
     prefix = "hand"
-    names = [f"{prefix}{x}" for x in ("a", "b", "ap", "bp")]
+    names = [f"{prefix}{x}" for x in ("a", "b", "ap", "bp", "sw")]
     ours, theirs = [], []
     with namespaces(*names), LabCluster(nodes=2) as cluster:
         by_hand(prefix)
