@@ -124,7 +124,10 @@ def gigabits(server: list[str], client: list[str], address: str) -> float:
                 time.sleep(0.1)
         finally:
             listening.kill()
-    return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+    result = json.loads(done.stdout)
+    if "error" in result:
+        raise OSError(f"iperf3 to {address}: {result['error']}")
+    return float(result["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def measure() -> list[report.Section]:
