@@ -120,6 +120,7 @@ def gigabits(server: list[str], client: list[str], address: str) -> float:
                     [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
                 )
                 if done.returncode == 0:
+                    listening.wait(timeout=10)
                     break
                 time.sleep(0.1)
         finally:
