@@ -113,18 +113,17 @@ def _pod_by_hand(node: str, pod: str, n: int) -> None:
 
 def gigabits(server: list[str], client: list[str], address: str) -> float:
     """Throughput of one TCP connection in Gbit/s by iperf3, each side started with its prefix (`ip netns exec …`, `nsenter …`)."""
-    with subprocess.Popen([*server, "iperf3", "-s", "-1", "-J"], stdout=subprocess.DEVNULL) as listening:
+    with subprocess.Popen([*server, "iperf3", "-s"], stdout=subprocess.DEVNULL) as listening:
         try:
             for _ in range(50):  # iperf3 says nowhere that it listens
                 done = subprocess.run(
                     [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
                 )
                 if done.returncode == 0:
-                    listening.wait(timeout=10)
                     break
                 time.sleep(0.1)
         finally:
-            listening.kill()
+            listening.terminate()
     result = json.loads(done.stdout)
     if "error" in result:
         raise OSError(f"iperf3 to {address}: {result['error']}")
