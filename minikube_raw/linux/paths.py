@@ -111,4 +111,6 @@ def _make_target(rootfd: int, above: str, parent: int, name: str, mode: int, lin
         os.close(open_in_root(rootfd, f"{above}/{name}"))
     except FileNotFoundError:
         target = os.readlink(name, dir_fd=parent)
-        os.close(make_directories_in_root(rootfd, target if target[:1] == "/" else f"{above}/{target}", mode, links=links))
+        os.close(
+            make_directories_in_root(rootfd, target if target[:1] == "/" else f"{above}/{target}", mode, links=links)
+        )

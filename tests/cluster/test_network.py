@@ -11,6 +11,7 @@ import pytest
 from tests.clusters import Cluster
 
 from .manifests import pod
+from .waiting import until
 
 Apply = Callable[..., str]
 
@@ -54,6 +55,22 @@ def test_the_host_reaches_every_pod(cluster: Cluster, pods: Iterator[str]) -> No
     for name in ("a1", "a2", "b"):
         with socket.create_connection((address(cluster, namespace, name), 80), timeout=5):
             pass
+
+
+def test_what_somebody_deletes_on_a_node_is_made_again(cluster: Cluster, pods: Iterator[str]) -> None:
+    namespace = next(pods)
+    node = cluster.get("-n", namespace, "pod", "a1")["spec"]["nodeName"]
+    inside = ["nsenter", "--net", "--target", str(cluster.pid("machine", node))]
+    for command in (["ip", "link", "delete", "vxlan.1"], ["nft", "flush", "ruleset"]):
+        subprocess.run([*inside, *command], check=True)
+
+    def repaired() -> bool:
+        url = f"http://{address(cluster, namespace, 'b')}/cgi-bin/who"
+        fetch = ["exec", "a1", "--", "timeout", "1", "wget", "-qO-", url]
+        rules = subprocess.run([*inside, "nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+        return cluster.kubectl("-n", namespace, *fetch, check=False).returncode == 0 and "masquerade" in rules
+
+    until(repaired, bool, seconds=20)
 
 
 def test_a_dropping_forward_chain_on_the_host_does_not_cut_nodes_apart(cluster: Cluster, pods: Iterator[str]) -> None:

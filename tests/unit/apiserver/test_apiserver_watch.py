@@ -178,7 +178,9 @@ async def test_tables_are_watched_row_by_row(api: Api) -> None:
 async def test_frames_may_be_protobuf(api: Api) -> None:
     await api.create(MAPS, config_map("a", {"x": "y"}))
     accept = {"Accept": "application/vnd.kubernetes.protobuf"}
-    query = "watch=true&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    query = (
+        "watch=true&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    )
     request = api.request("GET", f"{MAPS}?{query}", None, accept)
 
     events, rest_ = protobuf.unframe(b"".join([frame async for frame in api.server.watch(request, api.user)]))
