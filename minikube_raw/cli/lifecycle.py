@@ -27,6 +27,7 @@ from minikube_raw.client.http import HTTPTransport, client_context
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.linux.cgroups import Limits, manager
+from minikube_raw.linux.durability import write_file
 from minikube_raw.machine import machine, processes, underlay
 from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord, clusters
 from minikube_raw.runtime.launching import launcher_argv
@@ -144,14 +145,14 @@ class Cluster:
         return False
 
     def _start_machine(self, node: NodeRecord, credentials: pki.PKI) -> bool:
-        """Power a node on unless it is; say whether it was off."""
-        if machine.find(self.layout, node) is not None:
-            return False
-        self._say(f"starting {node.name}")
+        """Power a node on unless it is; say whether it was off. Its kubelet's configuration is made whole either way."""
         options = self._kubelet_options(node, credentials)
         config = self.layout.node_state(node.name) / "kubelet.json"
         config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config.write_bytes(msgspec.json.encode(options))
+        write_file(config, msgspec.json.encode(options))
+        if machine.find(self.layout, node) is not None:
+            return False
+        self._say(f"starting {node.name}")
         services = (
             machine.Service("launcher", launcher_argv(options.run_dir, options.state_dir, options.images_dir)),
             machine.Service(

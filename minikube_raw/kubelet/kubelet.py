@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from minikube_raw.api.core import ObjectReference, Pod
+from minikube_raw.api.core import Node, ObjectReference, Pod
 from minikube_raw.api.status import StatusError
 from minikube_raw.client.clock import Clock, SystemClock, sleep
 from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
@@ -85,6 +85,7 @@ class Kubelet:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._nodes.add_handler(self._node_event)
                 self._workers = PodWorkers(self._tools(), tasks, ClassShares(cgroup_writer(self._options.cgroup_root)))
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
@@ -165,6 +166,10 @@ class Kubelet:
             await web.TCPSite(remote, options.node_ip, options.port, ssl_context=tls).start()
 
     # -- what happens ------------------------------------------------------------------------------------------------
+
+    def _node_event(self, old: Node | None, new: Node | None) -> None:
+        if new is not None and new.metadata.name == self._options.node_name:
+            self._registration.seen(new)
 
     def _pod_event(self, old: Pod | None, new: Pod | None) -> None:
         assert self._workers is not None

@@ -20,9 +20,11 @@ from minikube_raw.client.clock import Clock, sleep
 from minikube_raw.client.informer import Informer
 from minikube_raw.cni.libcni import Network
 from minikube_raw.kubelet.overlaynet import OverlayNetwork, conflist, peer_from_node
+from minikube_raw.netlink.overlay import Peer
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+REPAIR_SECONDS = 10.0
 
 
 class PodNetwork:
@@ -41,12 +43,14 @@ class PodNetwork:
         self._nodes = nodes
         self._run_dir = run_dir
         self._clock = clock
+        self._own_cidr = ""
         self._changed = asyncio.Event()
         nodes.add_handler(lambda old, new: self._changed.set())
 
     async def bring_up(self) -> tuple[Network, dict[str, str]]:
         """Wait for our podCIDR and make the network; returns it and the annotations that tell others of us."""
         pod_cidr = await self._pod_cidr()
+        self._own_cidr = pod_cidr
         tunnel = await self._retry(lambda: self._overlay.ensure(pod_cidr))
         config = conflist(pod_cidr, tunnel.mtu, data_dir=str(self._run_dir / "cni" / "networks"))
         network = make_network(config, self._run_dir)
@@ -54,12 +58,21 @@ class PodNetwork:
         return network, tunnel.annotations
 
     async def follow_peers(self) -> None:
-        """Keep routes and entries to the other nodes as the Node objects say, for ever."""
+        """Keep device, routes and entries to the other nodes as the Node objects say, for ever.
+
+        Nobody tells us when somebody else flushes or deletes them, so we look from time to time.
+        """
         while True:
+            timer = self._clock.call_later(REPAIR_SECONDS, self._changed.set)
             await self._changed.wait()
+            timer.cancel()
             self._changed.clear()
             peers = [peer_from_node(msgspec.to_builtins(node)) for node in self._nodes.cache.values()]
-            await self._retry(functools.partial(self._overlay.sync, [each for each in peers if each is not None]))
+            await self._retry(functools.partial(self._repair, [each for each in peers if each is not None]))
+
+    def _repair(self, peers: list[Peer]) -> None:
+        self._overlay.ensure(self._own_cidr)
+        self._overlay.sync(peers)
 
     async def _pod_cidr(self) -> str:
         while True:

@@ -61,6 +61,14 @@ class Registration:
         body = {"metadata": {"labels": meta["labels"], "annotations": meta["annotations"]}}
         return await self._client.patch(NODES, self.name, body, kind=PatchType.MERGE)
 
+    def seen(self, present: Node) -> None:
+        """Compare with what the server shows: a node that was out of reach is declared Unknown, and has to say that it is back."""
+        shown = {each.type: each.status for each in present.status.conditions}
+        ours = {each["type"]: each["status"] for each in self._written.get("conditions", ())}
+        if any(shown.get(kind) != status for kind, status in ours.items()):
+            self._written = {"conditions": [msgspec.to_builtins(each) for each in present.status.conditions]}
+            self._changed.set()
+
     def status_changed(self) -> None:
         """Look at the status at once, not only at the next heartbeat."""
         self._changed.set()

@@ -112,3 +112,20 @@ def test_a_power_cut_moves_a_nodes_pods_elsewhere_and_the_node_can_return(
     conditions = cluster.get("node", lost)["status"]["conditions"]
     assert next(c["status"] for c in conditions if c["type"] == "Ready") == "True"
     until(lambda: cluster.get("node", lost)["spec"].get("taints", []), lambda taints: not taints, seconds=15)
+
+
+def test_start_makes_a_damaged_configuration_of_a_kubelet_whole(cluster: Cluster, namespace: str, apply: Apply) -> None:
+    apply(pod("steady"))
+    ready(cluster, namespace, "steady")
+    node = node_of(cluster, namespace, "steady")
+    before = container(cluster, namespace, "steady")
+    (damaged,) = cluster.folder.glob(f"state/clusters/*/nodes/{node}/kubelet.json")
+    damaged.write_text('{"half": ')
+    os.kill(cluster.pid("kubelet", node), signal.SIGKILL)
+    cluster.cli("start")
+    until(
+        lambda: cluster.kubectl("-n", namespace, "exec", "steady", "--", "true", check=False).returncode,
+        lambda code: code == 0,
+        seconds=20,
+    )
+    assert container(cluster, namespace, "steady") == before

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from minikube_raw.api import scheme
+from minikube_raw.api import core, scheme
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet import node
 from minikube_raw.kubelet.registration import Registration
@@ -73,6 +74,26 @@ async def test_the_status_is_written_when_it_says_something_new_and_not_for_hear
 
     assert len(api.writes()) == writes
     assert api.get(scheme.NODE, "n1")["status"]["capacity"]["cpu"] == "1500m"
+
+
+async def test_a_node_that_was_declared_unknown_says_that_it_is_back(made, api, background, eventually) -> None:
+    made.not_ready = ""
+    await made.registration.register()
+    background(made.registration.keep_status())
+    await eventually(lambda: made.clock._timers)
+    made.clock.advance(2)
+    await eventually(lambda: ready(api).get("status") == "True")
+    writes = len(api.writes())
+    present = api.get(scheme.NODE, "n1")
+    made.registration.seen(msgspec.convert(present, core.Node))
+    for condition in present["status"]["conditions"]:
+        condition |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
+    api.put(scheme.NODE, present)
+
+    made.registration.seen(msgspec.convert(present, core.Node))
+
+    await eventually(lambda: ready(api).get("status") == "True")
+    assert len(api.writes()) == writes + 1
 
 
 async def test_the_lease_is_renewed_and_belongs_to_the_node(made, api, background, eventually) -> None:
