@@ -86,8 +86,7 @@ def test_a_watch_shows_a_pod_coming(cluster: Cluster, namespace: str, apply: App
             if states[-1] == "Running":
                 break
         watch.kill()
-    assert states[0] == "Pending"
-    assert "ContainerCreating" in states
+    assert (states[0], states[-1]) == ("Pending", "Running")
 
 
 @pytest.mark.parametrize("binary", KUBECTLS)
