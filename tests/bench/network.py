@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ from tests.bench import report
 
 SECONDS = 3
 ROUNDS = 5
+PORTS = itertools.count(5201)  # a new one each time: the last server's may still be closing
 
 
 @contextmanager
@@ -113,11 +115,14 @@ def _pod_by_hand(node: str, pod: str, n: int) -> None:
 
 def gigabits(server: list[str], client: list[str], address: str) -> float:
     """Throughput of one TCP connection in Gbit/s by iperf3, each side started with its prefix (`ip netns exec …`, `nsenter …`)."""
-    with subprocess.Popen([*server, "iperf3", "-s"], stdout=subprocess.DEVNULL) as listening:
+    port = str(next(PORTS))
+    with subprocess.Popen([*server, "iperf3", "-s", "-p", port], stdout=subprocess.DEVNULL) as listening:
         try:
             for _ in range(50):  # iperf3 says nowhere that it listens
                 done = subprocess.run(
-                    [*client, "iperf3", "-c", address, "-t", str(SECONDS), "-J"], capture_output=True, text=True
+                    [*client, "iperf3", "-c", address, "-p", port, "-t", str(SECONDS), "-J"],
+                    capture_output=True,
+                    text=True,
                 )
                 if done.returncode == 0:
                     break
