@@ -16,6 +16,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from minikube_raw.linux.socket_paths import short_name
+
 _PROTOCOLS = ("v5.channel.k8s.io",)
 _CHUNK = 32_768
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
@@ -37,11 +39,14 @@ async def _run(socket: str, where: str, command: list[str], *, stdin: bool, tty:
     query += [("input", "1")] if stdin else []
     query += [("tty", "1")] if tty else []
     try:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session,
-            session.ws_connect(f"http://agent/exec/{where}", params=query, protocols=_PROTOCOLS, max_msg_size=0) as ws,
-        ):
-            return await _talk(ws, stdin=stdin, tty=tty)
+        with short_name(socket) as name:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(name)) as session,
+                session.ws_connect(
+                    f"http://agent/exec/{where}", params=query, protocols=_PROTOCOLS, max_msg_size=0
+                ) as ws,
+            ):
+                return await _talk(ws, stdin=stdin, tty=tty)
     except aiohttp.WSServerHandshakeError as error:
         raise ExecFailed(f"no command can be run in {where}: {error.message}") from error
     except aiohttp.ClientConnectionError as error:

@@ -34,6 +34,7 @@ from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.runtime import cri
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,8 @@ class Kubelet:
         await local.setup()
         self._runners.append(local)
         options.socket.unlink(missing_ok=True)
-        await web.UnixSite(local, str(options.socket)).start()
+        with short_name(str(options.socket)) as name:
+            await web.UnixSite(local, name).start()
         options.socket.chmod(0o600)
         if options.serving_certificate:
             remote = web.AppRunner(self._server.application(check_client=True), access_log=None)

@@ -25,6 +25,7 @@ import yaml
 
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.linux.durability import write_file
+from minikube_raw.linux.socket_paths import short_name
 
 STOPPED = "minikube-raw.io/stopped"
 START_SECONDS = 20.0
@@ -115,8 +116,12 @@ def ensure_agent(options: KubeletOptions) -> None:
 
 def answers(options: KubeletOptions) -> bool:
     """Whether an agent serves its socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(options.socket)) == 0
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_name(str(options.socket)) as name:
+            probe.connect(name)
+    except OSError:
+        return False
+    return True
 
 
 def get(options: KubeletOptions, path: str) -> bytes:
@@ -148,4 +153,5 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(self._path)
+        with short_name(self._path) as name:
+            self.sock.connect(name)

@@ -39,6 +39,7 @@ from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.linux import mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
+from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.netlink import NetlinkSocket, links, masquerade
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime import wire
@@ -166,7 +167,8 @@ class StandaloneAgent:
         runner = web.AppRunner(self._server.application(check_client=False), access_log=None)
         await runner.setup()
         self._options.socket.unlink(missing_ok=True)
-        await web.UnixSite(runner, str(self._options.socket)).start()
+        with short_name(str(self._options.socket)) as name:
+            await web.UnixSite(runner, name).start()
         self._options.socket.chmod(0o600)
         return runner
 

@@ -15,6 +15,8 @@ import struct
 from array import array
 from contextlib import suppress
 
+from minikube_raw.linux.socket_paths import short_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,20 +43,18 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def listen(path: str) -> socket.socket:
     """Binds a root-only socket at `path`, replacing what a dead process left there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    name = os.path.basename(path)
     before = os.umask(0o177)
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)
-        listener.bind(f"/proc/self/fd/{directory}/{name}")  # sun_path holds 108 bytes only
+        with short_name(path) as name:
+            listener.bind(name)
         listener.listen(128)
     except OSError:
         listener.close()
         raise
     finally:
         os.umask(before)
-        os.close(directory)
     return listener
 
 
@@ -62,11 +62,8 @@ def connect(path: str) -> socket.socket:
     """Connects to the socket at `path`; raises ConnectionRefusedError or FileNotFoundError when nobody listens."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        finally:
-            os.close(directory)
+        with short_name(path) as name:
+            connection.connect(name)
     except OSError:
         connection.close()
         raise
