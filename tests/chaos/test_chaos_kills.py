@@ -1,0 +1,164 @@
+"""Kills at random, but the same ones each time (CHAOS_SEED, CHAOS_ROUNDS): what must survive, and what must not be left behind.
+
+Pods come and go on two nodes while kubelets, launchers, keepers and the master are killed with SIGKILL, one to four of a
+kind at once. Afterwards every exit code is known, every running container has neither noticed nor lost a line, and the
+nodes hold no namespace, mount, link, address, cgroup or directory of a pod that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import host
+from tests.cluster.waiting import until
+from tests.clusters import Cluster, need_root_and_loopback
+
+NAME = "chaos"
+SEED = int(os.environ.get("CHAOS_SEED", "7"))
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "20"))
+ROLES = ("kubelet", "launcher", "keeper", "keeper", "master")
+WITNESSES = [f"witness{number}" for number in range(4)]
+COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
+
+
+class Chaos:
+    """A cluster, pods that come and go on it, and a hand that kills."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.random = random.Random(SEED)
+        self.exit_codes: dict[str, int] = {}
+        self._alive: list[str] = []
+        self._made = 0
+
+    def churn(self) -> None:
+        """Make up to three pods, of which some end by themselves with a code of their own; delete one that would not."""
+        pods = []
+        for _ in range(self.random.randint(1, 3)):
+            name, code = f"x{self._made}", self.random.randrange(256)
+            self._made += 1
+            if self.random.random() < 0.6:
+                self.exit_codes[name] = code
+                pods.append(pod(name, f"sleep {self.random.random() * 2:.2f}; exit {code}", "Never"))
+            else:
+                self._alive.append(name)
+                pods.append(pod(name, "sleep 3600"))
+        self.apply(pods)
+        if len(self._alive) > 6:
+            self.kubectl("delete", "pod", self._alive.pop(0), "--wait=false")
+
+    def kill(self) -> None:
+        """Kill some processes of one kind; the host has nobody but `start` to bring a master back."""
+        role = self.random.choice(ROLES)
+        found = [process["pid"] for process in self.status()["processes"] if process["role"] == role]
+        for pid in self.random.sample(found, min(len(found), self.random.choice((1, 1, 2, 4)))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if role == "master":
+            self.cluster.cli("start", "--name", NAME)
+
+    def apply(self, pods: list[dict[str, Any]]) -> None:
+        """Create pods."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> None:
+        """Run kubectl until the API server is there to answer."""
+        until(
+            lambda: self.cluster.kubectl(*arguments, stdin=stdin, check=False),
+            lambda done: done.returncode == 0,
+            seconds=20,
+        )
+
+    def status(self) -> Any:
+        """Return `minikube-raw status`, decoded."""
+        return json.loads(self.cluster.cli("status", "--name", NAME, "-o", "json").stdout)
+
+    def pods(self) -> dict[str, Any]:
+        """Statuses of all pods by name."""
+        return {item["metadata"]["name"]: item["status"] for item in self.cluster.get("pods")["items"]}
+
+    def belongings(self) -> dict[str, set[str]]:
+        """What the nodes hold: kernel objects of the machines, namespaces of their processes, files and cgroups."""
+        status = self.status()
+        found: dict[str, set[str]] = {"cgroups": {path for path in host.snapshot()["cgroups"] if f"/{NAME}/" in path}}
+        for machine in (process for process in status["processes"] if process["role"] == "machine"):
+            pid, node = machine["pid"], machine["node"]
+            found[f"{node} links"] = set(re.findall(r"(?m)^\d+: ([^@:]+)", inside(pid, "ip", "-o", "link")))
+            found[f"{node} routes"] = {
+                line.replace("linkdown", "").strip() for line in inside(pid, "ip", "route").splitlines()
+            }
+            found[f"{node} mounts"] = {
+                line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+            }
+            run = next(self.cluster.folder.glob(f"run/clusters/*/nodes/{node}"))
+            state = next(self.cluster.folder.glob(f"state/clusters/*/nodes/{node}"))
+            found[f"{node} run"] = set(inside(pid, "find", str(run)).splitlines())
+            found[f"{node} state"] = {str(path) for path in state.rglob("*")}
+        keepers = [process["pid"] for process in status["processes"] if process["role"] == "keeper"]
+        found["keepers"] = {f"keeper {number}" for number in range(len(keepers))}
+        return found
+
+
+def pod(name: str, script: str, restart: str = "Always") -> dict[str, Any]:
+    """A busybox pod that runs a shell script."""
+    container = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}
+    spec = {"restartPolicy": restart, "terminationGracePeriodSeconds": 1, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def inside(machine: int, *command: str) -> str:
+    """Run a command in a machine's network and mount namespace and return its output."""
+    argv = ["nsenter", "--net", "--mount", "--target", str(machine), *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def chaos(tmp_path: Path) -> Iterator[Chaos]:
+    need_root_and_loopback()
+    made = Chaos(Cluster(tmp_path))
+    try:
+        made.cluster.cli("up", "--name", NAME, "--nodes", "2")
+        yield made
+    finally:
+        made.cluster.cli("down", "--name", NAME)
+
+
+def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) -> None:
+    chaos.apply([pod(f"warm{number}", "exit 0", "Never") for number in range(4)])  # makes each node's bridge
+    until(chaos.pods, lambda pods: all(each["phase"] == "Succeeded" for each in pods.values()), seconds=20)
+    chaos.kubectl("delete", "pods", "--all")
+    before = until(chaos.belongings, lambda found: len(found["keepers"]) == 2, seconds=10)  # a spare one on each node
+    chaos.apply([pod(name, COUNTER) for name in WITNESSES])
+    chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=20s")
+    witnessed = {name: chaos.pods()[name]["containerStatuses"] for name in WITNESSES}
+
+    for _ in range(ROUNDS):
+        chaos.churn()
+        chaos.kill()
+    chaos.cluster.cli("start", "--name", NAME)
+
+    until(
+        chaos.pods,
+        lambda pods: all(pods[name]["phase"] in ("Succeeded", "Failed") for name in chaos.exit_codes),
+        seconds=30,
+    )
+    pods = chaos.pods()
+    ended = {name: pods[name]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for name in chaos.exit_codes}
+    assert ended == chaos.exit_codes
+    for name in WITNESSES:
+        assert pods[name]["containerStatuses"] == witnessed[name]
+        numbers = chaos.cluster.kubectl("logs", name).stdout.split()
+        assert numbers == [str(number) for number in range(len(numbers))]
+    chaos.kubectl("delete", "pods", "--all")
+    until(lambda: host.difference(before, chaos.belongings()), lambda left: left == {}, seconds=20)
