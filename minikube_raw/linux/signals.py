@@ -7,13 +7,12 @@ pipeline in a container breaks. The standard library's signal module costs 5 ms 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int, c_void_p
+from ctypes import c_int, c_long, c_void_p
 
-from .syscalls import bind, checked
+from .syscalls import bind, bind_syscall, checked
 
 HIGHEST = 64
 SIG_SETMASK = 2
-_SIG_DFL = 0
 
 # In order from 1, as x86_64 and aarch64 number them (signal(7)).
 _NAMES = """
@@ -25,7 +24,11 @@ SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGCHLD, SIGSTOP, SIGWINCH = (
     NUMBERS[name] for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGCHLD", "SIGSTOP", "SIGWINCH")
 )
 
-_signal = bind("signal", c_int, c_void_p, restype=c_void_p)
+_rt_sigaction = bind_syscall("rt_sigaction", c_int, c_void_p, c_void_p, c_long)
+_DEFAULT_ACTION = ctypes.create_string_buffer(
+    32
+)  # struct sigaction as the kernel has it: SIG_DFL, no flags, empty mask
+_KERNEL_MASK_SIZE = 8
 _pthread_sigmask = bind("pthread_sigmask", c_int, c_void_p, c_void_p)
 _EMPTY_MASK = ctypes.create_string_buffer(128)  # sigset_t
 
@@ -49,9 +52,11 @@ def reset() -> None:
 
     Python's own table of handlers is not told: a process that lives on installs what it needs afterwards.
     """
+    action = ctypes.addressof(_DEFAULT_ACTION)
     for signal_number in range(1, HIGHEST + 1):
-        # EINVAL is expected for SIGKILL, SIGSTOP, and for 32 and 33, which glibc keeps to itself.
-        _signal(signal_number, _SIG_DFL)
+        # Past glibc, which refuses 32 and 33: whoever started us may ignore them, and musl's threads live by them.
+        # EINVAL is expected for SIGKILL and SIGSTOP.
+        _rt_sigaction(signal_number, action, None, _KERNEL_MASK_SIZE)
     unblock_all()
 
 

@@ -19,8 +19,26 @@ if TYPE_CHECKING:
 
 # Numbers that differ, by machine as uname(2) names it: asm/unistd_64.h (x86_64), asm-generic/unistd.h (aarch64).
 NUMBERS: dict[str, dict[str, int]] = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capget": 125, "capset": 126, "keyctl": 250, "seccomp": 317, "bpf": 321},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capget": 90, "capset": 91, "keyctl": 219, "seccomp": 277, "bpf": 280},
+    "x86_64": {
+        "rt_sigaction": 13,
+        "clone": 56,
+        "capget": 125,
+        "capset": 126,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "seccomp": 317,
+        "bpf": 321,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "capget": 90,
+        "capset": 91,
+        "rt_sigaction": 134,
+        "keyctl": 219,
+        "clone": 220,
+        "seccomp": 277,
+        "bpf": 280,
+    },
 }
 COMMON_NUMBERS: dict[str, int] = {
     "pidfd_send_signal": 424,
