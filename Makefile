@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PRIVATE := unshare --net --mount --propagation private
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test lint unit kernel cluster bench clean
+.PHONY: help setup up down test lint unit kernel cluster chaos bench clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ kernel:          ## tests on real kernel objects; need root
 cluster:         ## a whole cluster and a real kubectl, end to end; needs root
 	$(PRIVATE) $(PY) -m pytest tests/onehost -q
 	$(PRIVATE) $(PY) -m pytest tests/cluster tests/conformance -q
+
+chaos:           ## kills at random with a seed, half a minute (CHAOS_SEED=… CHAOS_ROUNDS=…)
+	$(PRIVATE) $(PY) -m pytest tests/chaos -q
 
 bench:           ## the benchmark tables of docs/benchmarks.md, peers in the same run
 	@scripts/setup bench
