@@ -6,9 +6,11 @@ after its owner died; so close_all_but() is the first thing that a forked proces
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from ctypes import c_uint
+from time import sleep
 
 from . import features
 from .syscalls import bind_syscall, checked
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 _HIGHEST = 0x7FFFFFFF
+_SEAL_ATTEMPTS = 500
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 _close_range = bind_syscall("close_range", c_uint, c_uint, c_uint)
@@ -82,11 +85,25 @@ def sealed_copy(path: str, name: str) -> int:
             while left > 0 and (copied := os.sendfile(memory, source.fileno(), None, left)):
                 left -= copied
         os.fchmod(memory, 0o755)
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        _seal(memory)
     except OSError:
         os.close(memory)
         raise
     return memory
+
+
+def _seal(memory: int) -> None:
+    """Adds the seals. EBUSY means that the kernel still holds a page it has just written, for a moment; no event says when."""
+    for _ in range(_SEAL_ATTEMPTS):
+        try:
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            sleep(0.002)
+        else:
+            return
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def is_sealed(fd: int) -> bool:
