@@ -17,6 +17,10 @@ import time
 from minikube_raw.linux import mounts, namespaces
 from minikube_raw.linux.cgroups import manager
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 SHUTDOWN_GRACE = 5.0  # seconds that SIGTERM gives everything on the machine before the lights go out
 RESTART_PAUSE = 1.0  # seconds between two starts of a service that ends at once
 
@@ -55,7 +59,7 @@ def _become(argv: list[str], log: str) -> None:
     os.execv(argv[0], argv)
 
 
-def power_on(config: dict) -> int:  # type: ignore[type-arg]
+def power_on(config: dict[str, Any]) -> int:
     """Enter the node's cgroup, make its namespaces and fork its PID 1; return that process' id as the host sees it."""
     group = manager(config["cgroup"])
     group.create()
@@ -67,7 +71,7 @@ def power_on(config: dict) -> int:  # type: ignore[type-arg]
     return os.fork()
 
 
-def furnish(config: dict) -> None:  # type: ignore[type-arg]
+def furnish(config: dict[str, Any]) -> None:
     """Give the machine its host name, its own /proc, and an empty run directory that dies with it."""
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
     mounts.proc("/proc")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -85,7 +84,7 @@ class LabCluster:
     def sleeping_pod(self, name: str, node: str) -> RunningPod:
         """Start a pod that sleeps on a node and return where it is."""
         seconds = str(100_000 + abs(hash(name)) % 100_000)
-        manifest = pod(name, node=node) | {}
+        manifest = pod(name, node=node)
         manifest["spec"]["containers"][0]["command"] = ["sleep", seconds]
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
         self.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=30s")
@@ -110,8 +109,3 @@ def pod(name: str, *, node: str = "", labels: dict[str, str] | None = None) -> d
     if node:
         spec["nodeName"] = node
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels or {}}, "spec": spec}
-
-
-def run(coroutine: Any) -> Any:
-    """Run a coroutine in an event loop of its own."""
-    return asyncio.run(coroutine)
