@@ -14,7 +14,6 @@ from aiohttp import web
 from minikube_raw.api import status
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
-from minikube_raw.apiserver.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
 from minikube_raw.apiserver.dispatch import Call
 from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
@@ -23,9 +22,10 @@ from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.podspec import containers
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.apiserver.routes import is_true
-from minikube_raw.apiserver.spdyexec import SpdyChannels
-from minikube_raw.apiserver.spdyupgrade import wants_spdy
-from minikube_raw.apiserver.wschannels import WebSocketChannels
+from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
+from minikube_raw.streaming.spdyexec import SpdyChannels
+from minikube_raw.streaming.spdyupgrade import wants_spdy
+from minikube_raw.streaming.wschannels import WebSocketChannels
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _LOG_FLAGS = ("follow", "timestamps", "previous", "insecureSkipTLSVerifyBackend")

@@ -10,7 +10,7 @@ import binascii
 
 from aiohttp import WSMsgType, web
 
-from minikube_raw.apiserver.channels import CLOSE, ERROR, STDOUT, Message, exit_text
+from minikube_raw.streaming.channels import CLOSE, ERROR, STDOUT, Message, exit_text
 
 # In order of preference; "" is a client that names none and gets v1.
 PROTOCOLS = (

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from minikube_raw.apiserver import spdy
+from minikube_raw.streaming import spdy
 
 log = logging.getLogger(__name__)
 

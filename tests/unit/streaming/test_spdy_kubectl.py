@@ -22,11 +22,11 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from minikube_raw.apiserver import spdysession
-from minikube_raw.apiserver.channels import CLOSE, RESIZE, STDERR, STDIN, STDOUT
 from minikube_raw.apiserver.pki import issue, make_ca
-from minikube_raw.apiserver.spdyexec import SpdyChannels
-from minikube_raw.apiserver.spdyupgrade import wants_spdy
+from minikube_raw.streaming import spdysession
+from minikube_raw.streaming.channels import CLOSE, RESIZE, STDERR, STDIN, STDOUT
+from minikube_raw.streaming.spdyexec import SpdyChannels
+from minikube_raw.streaming.spdyupgrade import wants_spdy
 
 KUBECTL = Path(__file__).parents[3] / ".cache/kubernetes-client/usr/bin/kubectl"
 SUCCESS = b'{"status":"Success"}'

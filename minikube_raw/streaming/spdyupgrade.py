@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from minikube_raw.api import status
-from minikube_raw.apiserver.spdysession import Session
+from minikube_raw.streaming.spdysession import Session
 
 SPDY = "SPDY/3.1"
 _PROTOCOL_HEADER = "X-Stream-Protocol-Version"

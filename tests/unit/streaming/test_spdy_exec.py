@@ -10,10 +10,10 @@ from multidict import CIMultiDict
 from spdy_client import Client
 
 from minikube_raw.api.status import StatusError
-from minikube_raw.apiserver import spdy, spdyexec
-from minikube_raw.apiserver.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Message
-from minikube_raw.apiserver.spdyexec import V1, V2, V3, V4, SpdyChannels
-from minikube_raw.apiserver.spdyupgrade import negotiate, wants_spdy
+from minikube_raw.streaming import spdy, spdyexec
+from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Message
+from minikube_raw.streaming.spdyexec import V1, V2, V3, V4, SpdyChannels
+from minikube_raw.streaming.spdyupgrade import negotiate, wants_spdy
 
 SUCCESS = b'{"status":"Success"}'
 FAILURE = b'{"status":"Failure","message":"command terminated with non-zero exit code"}'

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minikube_raw.apiserver import spdy
-from minikube_raw.apiserver.spdyheaders import DICTIONARY, MAX_BLOCK_BYTES, HeaderEncoder
+from minikube_raw.streaming import spdy
+from minikube_raw.streaming.spdyheaders import DICTIONARY, MAX_BLOCK_BYTES, HeaderEncoder
 
 FRAMES = [
     spdy.SynStream(1, {"streamtype": "error"}),

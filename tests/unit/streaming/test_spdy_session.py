@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from spdy_client import Client
 
-from minikube_raw.apiserver import spdy
-from minikube_raw.apiserver.spdysession import CHUNK_BYTES, UNREAD_BYTES
+from minikube_raw.streaming import spdy
+from minikube_raw.streaming.spdysession import CHUNK_BYTES, UNREAD_BYTES
 
 INITIAL_WINDOW = 64 << 10
 

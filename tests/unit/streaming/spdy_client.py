@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from minikube_raw.apiserver import spdy
-from minikube_raw.apiserver.spdysession import Session, Stream
+from minikube_raw.streaming import spdy
+from minikube_raw.streaming.spdysession import Session, Stream
 
 
 class Wire(asyncio.Transport):

@@ -11,9 +11,9 @@ import contextlib
 
 from aiohttp import web
 
-from minikube_raw.apiserver import spdy, spdyupgrade
-from minikube_raw.apiserver.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Message, exit_text
-from minikube_raw.apiserver.spdysession import Session, Stream
+from minikube_raw.streaming import spdy, spdyupgrade
+from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Message, exit_text
+from minikube_raw.streaming.spdysession import Session, Stream
 
 V4, V3, V2, V1 = "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"
 PROTOCOLS = (V4, V3, V2, V1)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from minikube_raw.apiserver.spdyheaders import HeaderDecoder, HeaderEncoder
+from minikube_raw.streaming.spdyheaders import HeaderDecoder, HeaderEncoder
 
 VERSION = 3
 MAX_CONTROL_BYTES = 16 << 10  # the draft asks for 8 KiB at least
