@@ -89,6 +89,7 @@ class Kubelet:
                 self._nodes.add_handler(self._node_event)
                 self._workers = PodWorkers(self._tools(), tasks, ClassShares(cgroup_writer(self._options.cgroup_root)))
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
+                self._runtime.on_warning(self._warn)
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._serve()
@@ -114,10 +115,7 @@ class Kubelet:
             except (OSError, StatusError) as error:
                 log.warning("the node could not be registered: %s", error)
                 await sleep(self._clock, _RETRY_SECONDS)
-        name = self._options.node_name
-        self._recorder.event(
-            ObjectReference(api_version="v1", kind="Node", name=name, uid=name), NORMAL, "Starting", "Starting kubelet."
-        )
+        self._recorder.event(self._about_node(), NORMAL, "Starting", "Starting kubelet.")
 
     async def _join_network(self, tasks: asyncio.TaskGroup) -> None:
         options = self._options
@@ -192,6 +190,13 @@ class Kubelet:
     def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
         about = reference(PODS, pod, pods.field_path(pod, container))
         self._recorder.event(about, WARNING if kind == "Warning" else NORMAL, reason, message)
+
+    def _warn(self, reason: str, message: str) -> None:
+        self._recorder.event(self._about_node(), WARNING, reason, message)
+
+    def _about_node(self) -> ObjectReference:
+        name = self._options.node_name
+        return ObjectReference(api_version="v1", kind="Node", name=name, uid=name)
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ class Container:
         self.pidfd = -1
         self.started_at = 0
         self.exit: Request | None = None
+        self.not_enforced: list[str] = []
 
     @property
     def tty(self) -> bool:
@@ -90,7 +91,9 @@ class Container:
     def start(self, volumes: list[int], answer: Answer) -> None:
         """Forks the first process; `answer` is called when its program runs or cannot. Owns `volumes`."""
         os.makedirs(self.run_dir, exist_ok=True)
-        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"], all_devices=self.request["privileged"])
+        self.not_enforced = sandbox.create_cgroup(
+            self.request["cgroup"], self.request["limits"], all_devices=self.request["privileged"]
+        )
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
         child = self.pod.take_child(self.request["cgroup"])
@@ -316,7 +319,7 @@ class Start:
         if self._error is None:
             container.running(time.time_ns())
             executed = {"pid": container.pid, "started_at": container.started_at, "executed_ns": time.monotonic_ns()}
-            self._answer({**executed, "steps": self._steps})
+            self._answer({**executed, "not_enforced": container.not_enforced, "steps": self._steps})
             return
         pidfd.reap(container.pidfd)
         container.finish(128, error=self._error["error"], reason=self._error["reason"])

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from minikube_raw.linux import mounts, pidfd, rlimits, signals
+from minikube_raw.linux import capabilities, mounts, pidfd, rlimits, signals
 from minikube_raw.linux.cgroup_mounts import hierarchies
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image, ImageError
@@ -62,6 +62,7 @@ class Containers:
 
     def __init__(self, state: NodeState, keepers: Keepers, images: Images, snapshots: SnapshotStore) -> None:
         self._state, self._keepers, self._images, self._snapshots = state, keepers, images, snapshots
+        self._may_lower_oom_score = "CAP_SYS_RESOURCE" in capabilities.names(capabilities.available())
 
     async def create(self, sandbox_id: str, config: ContainerConfig) -> str:
         """CreateContainer. One of the same name and attempt is that container."""
@@ -166,7 +167,14 @@ class Containers:
             if sandbox.trace is not None:
                 sandbox.trace.program_ran(answer["executed_ns"])
             self._state.note_started(container, answer["started_at"])
+            self._state.not_enforced(answer.get("not_enforced", ()))
+            self._check_oom_score(container)
         self._state.background(self._save_trace(sandbox))
+
+    def _check_oom_score(self, container: Container) -> None:
+        """Without CAP_SYS_RESOURCE an oom_score_adj cannot be lowered: the container has ours (runtime.init kept it)."""
+        if container.record.config.resources.oom_score_adj < 0 and not self._may_lower_oom_score:
+            self._state.not_enforced(["oom_score_adj below 0"])
 
     async def _open_volumes(self, sandbox: Sandbox, container: Container) -> list[int]:
         """Opens the container's mounts in our mount namespace, as detached copies that need no path any more."""

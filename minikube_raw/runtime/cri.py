@@ -46,16 +46,27 @@ class PortMapping(msgspec.Struct, frozen=True):
     host_ip: str = ""
 
 
+UNIFIED_KEYS = ("memory.min", "memory.high", "memory.oom.group")
+
+
 class LinuxContainerResources(msgspec.Struct, frozen=True, gc=False):
-    """Limits for one cgroup. None means: leave the kernel's default. cpu_quota is µs per cpu_period µs; memory is bytes."""
+    """Limits for one cgroup. None means: leave what is there. cpu_quota is µs per cpu_period µs (-1: none); memory is bytes.
+
+    memory_swap_limit_in_bytes is memory and swap together, by default no swap; hugepage_limits are bytes by page size
+    ("2MB"); unified are cgroup v2 files (UNIFIED_KEYS), which v1 cannot enforce.
+    """
 
     cpu_shares: int | None = None
     cpu_period: int = 100_000
     cpu_quota: int | None = None
     cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
     memory_limit_in_bytes: int | None = None
+    memory_swap_limit_in_bytes: int | None = None
     pids_limit: int | None = None
     oom_score_adj: int = 0
+    hugepage_limits: dict[str, int] = {}
+    unified: dict[str, str] = {}
 
 
 class PodSandboxConfig(msgspec.Struct, frozen=True):
@@ -183,6 +194,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     pid: int = 0  # as the node's PID namespace sees it
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    resources: LinuxContainerResources = LinuxContainerResources()  # as they were enforced last
 
 
 class ExecResult(msgspec.Struct, frozen=True):
@@ -260,6 +272,17 @@ class RuntimeService(Protocol):
         """Remove a container's files and records (its log stays); it must not run."""
         ...
 
+    async def update_container_resources(self, container_id: str, resources: LinuxContainerResources) -> None:
+        """Change the limits of a container that runs or will. What is None stays; oom_score_adj stays in any case.
+
+        RuntimeServiceError with reason UpdateContainerResourcesError when the kernel refuses, or memory in use would not fit.
+        """
+        ...
+
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: LinuxContainerResources) -> None:
+        """Change the limits of a pod's own cgroup. See runtime.resources for the order among a pod and its containers."""
+        ...
+
     async def list_pod_sandboxes(self, uid: str | None = None) -> list[PodSandboxStatus]:
         """All sandboxes that records or the kernel know, or those of one pod."""
         ...
@@ -288,4 +311,10 @@ class RuntimeService(Protocol):
 
     def on_change(self, look_again: Callable[[str], None]) -> None:
         """Call look_again(pod uid) whenever something about a pod may have changed (a container ended, a keeper died)."""
+        ...
+
+    def on_warning(self, tell: Callable[[str, str], None]) -> None:
+        """Call tell(reason, message) for what stops nobody but should be an Event of the node; each limit this host cannot
+        enforce is told once.
+        """
         ...

@@ -110,6 +110,7 @@ class Keeper:
         self._launcher: socket | None = None
         self._execs: dict[int, Exec] = {}
         self._last_exec = 0
+        self._not_enforced: list[str] = []
         self._spare_child: Child | None = None
         steps.start_recording()
 
@@ -132,7 +133,8 @@ class Keeper:
         listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
-        if self._send(connection, {"id": 0, **self._hello(), "steps": [wire.text(steps.take())]}):
+        made = {"not_enforced": self._not_enforced, "steps": [wire.text(steps.take())]}
+        if self._send(connection, {"id": 0, **self._hello(), **made}):
             self.loop.run()
         # else whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
 
@@ -145,7 +147,7 @@ class Keeper:
             self.hold(f"ns/{kind}", fd)
         wire.close(made.values())
         sandbox.configure(self.request)
-        sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        self._not_enforced = sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
         if self.request["pid"] == sandbox.POD:
             pid, pidfd = sandbox.start_pause(self.request)
             self.pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

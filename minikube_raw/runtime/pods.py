@@ -146,6 +146,7 @@ class Container:
             pid=self.identity.pid if self.running and self.identity else 0,
             labels=config.labels,
             annotations=config.annotations,
+            resources=config.resources,
         )
 
     def _state(self) -> ContainerState:

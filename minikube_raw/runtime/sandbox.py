@@ -109,13 +109,17 @@ def _is_own(name: str, kinds: dict[str, int]) -> bool:
     )
 
 
-def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> None:
-    """Makes a cgroup (and its missing parents) in every hierarchy, with limits and, unless `all_devices`, the usual devices only."""
+def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> list[str]:
+    """Makes a cgroup (and its missing parents) in every hierarchy, with limits and, unless `all_devices`, the usual devices only.
+
+    Returns the names of the limits that this host cannot enforce.
+    """
     group = manager(path)
     group.create()
-    group.set_limits(Limits(**limits))
+    not_enforced = group.set_limits(Limits(**limits))
     if not all_devices:
         group.set_devices(DEFAULT_DEVICES)
+    return not_enforced
 
 
 def fork_into(cgroup: str, flags: int) -> tuple[int, int]:

@@ -87,6 +87,7 @@ class Sandboxes:
         recorded.add("keeper", answer.get("steps", ()))
         if "error" in answer:
             raise RuntimeServiceError("CreatePodSandboxError", f"failed to create pod sandbox: {answer['error']}")
+        self._state.not_enforced(answer.get("not_enforced", ()))
         recorded.record(lambda: podfiles.write(layout.sandbox(sandbox.id), config, record.ips))
         record.ready = True
         self._state.sandbox_records.write(sandbox.id, record)

@@ -18,12 +18,20 @@ from minikube_raw.oci.snapshots import Snapshots
 
 from . import adoption, podfiles, sweep
 from .containers import Containers, Images, SnapshotStore
-from .cri import ContainerConfig, ContainerStatus, ExecResult, PodSandboxConfig, PodSandboxStatus
+from .cri import (
+    ContainerConfig,
+    ContainerStatus,
+    ExecResult,
+    LinuxContainerResources,
+    PodSandboxConfig,
+    PodSandboxStatus,
+)
 from .keepers import Keepers
 from .launching import launcher_socket
 from .layout import Layout
 from .networking import Attacher
 from .pods import Sandbox
+from .resources import Resources
 from .sandboxes import Sandboxes
 from .sessions import Session
 from .state import NodeState
@@ -61,6 +69,7 @@ class Runtime:
         self._keepers = Keepers(self._state, launcher or launcher_socket(run_dir))
         self._sandboxes = Sandboxes(self._state, self._keepers, network)
         self._containers = Containers(self._state, self._keepers, images, snapshots)
+        self._resources = Resources(self._state)
         self._streams = Streams(self._state, self._keepers)
 
     @property
@@ -119,6 +128,18 @@ class Runtime:
     async def settled(self) -> None:
         """Waits until everything that goes on in the background (network teardown, deletion, traces) is done."""
         await self._state.settled()
+
+    def on_warning(self, tell: Callable[[str, str], None]) -> None:
+        """See cri."""
+        self._state.tell = tell
+
+    async def update_container_resources(self, container_id: str, resources: LinuxContainerResources) -> None:
+        """See cri."""
+        await self._resources.update_container(container_id, resources)
+
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: LinuxContainerResources) -> None:
+        """See cri."""
+        await self._resources.update_sandbox(sandbox_id, resources)
 
     def on_change(self, look_again: Callable[[str], None]) -> None:
         """See cri."""

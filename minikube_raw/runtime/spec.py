@@ -6,7 +6,7 @@ finds here what it finds there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minikube_raw.linux import capabilities
@@ -14,6 +14,7 @@ from minikube_raw.linux.cgroup_mounts import Hierarchies
 from minikube_raw.oci.manifests import ImageConfig
 
 from .cri import (
+    UNIFIED_KEYS,
     ContainerConfig,
     LinuxContainerResources,
     Mount,
@@ -73,7 +74,7 @@ def container_spec(
         "mounts": [*_system_mounts(readonly, hierarchies), *_volume_mounts(mounts)],
         "linux": {
             "cgroupsPath": f"/{cgroup}",
-            "resources": _resources(config.resources),
+            "resources": resources_spec(config.resources),
             "maskedPaths": [] if privileged or config.security.unmasked_proc else list(MASKED_PATHS),
             "readonlyPaths": [] if privileged or config.security.unmasked_proc else list(READONLY_PATHS),
             "hostDevices": privileged,
@@ -191,20 +192,42 @@ def _volume_mounts(mounts: Sequence[Mount]) -> Iterable[Spec]:
         yield {"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options}
 
 
-def limits(resources: LinuxContainerResources) -> dict[str, int | str | None]:
-    """Returns the arguments of linux.cgroups.Limits for a CRI resources message."""
-    wanted: dict[str, int | str | None] = {
+def limits(resources: LinuxContainerResources) -> dict[str, Any]:
+    """Returns the arguments of linux.cgroups.Limits for a CRI resources message.
+
+    Raises RuntimeServiceError (CreateContainerError) for a unified key that this runtime does not know.
+    """
+    memory, both = resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes
+    wanted: dict[str, Any] = {
         "cpu_shares": resources.cpu_shares,
         "cpu_quota": resources.cpu_quota,
         "cpu_period": resources.cpu_period if resources.cpu_quota is not None else None,
         "cpuset_cpus": resources.cpuset_cpus,
-        "memory_limit": resources.memory_limit_in_bytes,
+        "cpuset_mems": resources.cpuset_mems,
+        "memory_limit": memory,
+        "swap_limit": None if both is None or memory is None else both - memory if both > 0 else -1,
         "pids_limit": resources.pids_limit,
+        "hugetlb": resources.hugepage_limits or None,
+        **_unified(resources.unified),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _resources(resources: LinuxContainerResources) -> Spec:
+def _unified(files: Mapping[str, str]) -> dict[str, Any]:
+    """The v2 files of UNIFIED_KEYS as arguments of Limits; "max" is no limit."""
+    for name in files:
+        if name not in UNIFIED_KEYS:
+            raise RuntimeServiceError("CreateContainerError", f"cgroup file {name} is not one of {UNIFIED_KEYS}")
+    amounts = {name: int(text) if text != "max" else -1 for name, text in files.items()}
+    group = amounts.get("memory.oom.group")
+    return {
+        "memory_min": amounts.get("memory.min"),
+        "memory_high": amounts.get("memory.high"),
+        "oom_group": None if group is None else bool(group),
+    }
+
+
+def resources_spec(resources: LinuxContainerResources) -> Spec:
     """The same limits in OCI's words, for `pod inspect --oci`."""
     cpu = {"shares": resources.cpu_shares, "quota": resources.cpu_quota, "period": resources.cpu_period}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ class NodeState:
         self.sandboxes: dict[str, Sandbox] = {}
         self.containers: dict[str, Container] = {}
         self.warnings: list[str] = []
+        self.tell: Callable[[str, str], None] = lambda reason, message: None
+        self._told: set[str] = set()
         self.look_again: Callable[[str], None] = lambda uid: None
         self._threads = ThreadPoolExecutor(_THREADS, "runtime")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,9 +94,19 @@ class NodeState:
             self.look_again(sandbox.record.config.uid)
 
     def warn(self, sentence: str) -> None:
-        """Logs and keeps a problem that stops nobody."""
+        """Logs, keeps and tells a problem that stops nobody."""
         log.warning("%s", sentence)
         self.warnings.append(sentence)
+        self.tell("RuntimeProblem", sentence)
+
+    def not_enforced(self, limits: Iterable[str]) -> None:
+        """Tells once for each limit that this host has no counterpart for it."""
+        for limit in limits:
+            if limit not in self._told:
+                self._told.add(limit)
+                message = f"{limit} is not enforced: this host has no counterpart for it"
+                log.warning("%s", message)
+                self.tell("LimitNotEnforced", message)
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
         """Runs what may block (disk, CNI, a cgroup that will not die) outside the loop."""

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
             ...
 
 
-_LIMITED_BY = {"cpu": "cpu_", "cpuset": "cpuset_", "memory": "memory_ swap_ oom_", "pids": "pids_"}
+_LIMITED_BY = {
+    "cpu": "cpu_",
+    "cpuset": "cpuset_",
+    "memory": "memory_ swap_ oom_",
+    "pids": "pids_",
+    "hugetlb": "hugetlb",
+}
 
 
 class _Home:
@@ -113,9 +119,12 @@ class Cgroup:
     def _enable_controllers(self) -> None:
         """On v2, hands each controller down from the root to this cgroup's parent; then only leaves may have processes.
 
-        No controller is handed down that is not needed: on hybrid hosts the unified hierarchy may offer hugetlb alone.
+        None is handed down that is not needed: on hybrid hosts the unified hierarchy may offer hugetlb alone, which is
+        not worth forbidding processes in all but its leaves.
         """
         wanted = self._hierarchies.unified_controllers.intersection(_LIMITED_BY) - self._hierarchies.v1.keys()
+        if self._hierarchies.v1:
+            wanted -= {"hugetlb"}
         directory = self._hierarchies.unified
         if not wanted or directory is None:
             return

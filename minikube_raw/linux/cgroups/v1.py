@@ -71,6 +71,15 @@ def set_pids(directory: str, limits: Limits) -> list[str]:
     return []
 
 
+def set_hugetlb(directory: str, limits: Limits) -> list[str]:
+    """hugetlb.SIZE.limit_in_bytes and, since Linux 5.7, the same for reservations; named if the kernel has no such pages."""
+    wanted = limits.hugetlb or ()
+    for size, amount in wanted:
+        files.write_if_present(f"{directory}/hugetlb.{size}.rsvd.limit_in_bytes", amount)
+    written = [files.write_if_present(f"{directory}/hugetlb.{size}.limit_in_bytes", amount) for size, amount in wanted]
+    return [] if all(written) else ["hugetlb"]
+
+
 def read_cpu(directory: str, stats: Stats) -> None:
     """cpu.stat has the throttled time, cpu.cfs_quota_us the limit; use is counted by cpuacct."""
     stats.cpu_throttled_ns = files.read_flat(f"{directory}/cpu.stat").get("throttled_time")
@@ -124,6 +133,7 @@ SETTERS: dict[str, Callable[[str, Limits], list[str]]] = {
     "cpuset": set_cpuset,
     "memory": set_memory,
     "pids": set_pids,
+    "hugetlb": set_hugetlb,
 }
 READERS: dict[str, Callable[[str, Stats], None]] = {
     "cpu": read_cpu,

@@ -80,6 +80,15 @@ def _or_max(value: int) -> str:
     return str(value) if value > 0 else "max"
 
 
+def set_hugetlb(directory: str, limits: Limits) -> list[str]:
+    """hugetlb.SIZE.max and, since Linux 5.7, the same for reservations; named if the kernel has no such pages."""
+    wanted = limits.hugetlb or ()
+    for size, amount in wanted:
+        files.write_if_present(f"{directory}/hugetlb.{size}.rsvd.max", amount)
+    written = [files.write_if_present(f"{directory}/hugetlb.{size}.max", amount) for size, amount in wanted]
+    return [] if all(written) else ["hugetlb"]
+
+
 def read_cpu(directory: str, stats: Stats) -> None:
     """cpu.stat, in µs, and cpu.max."""
     detail = files.read_flat(f"{directory}/cpu.stat")
@@ -141,5 +150,6 @@ SETTERS: dict[str, Callable[[str, Limits], list[str]]] = {
     "cpuset": set_cpuset,
     "memory": set_memory,
     "pids": set_pids,
+    "hugetlb": set_hugetlb,
 }
 READERS: dict[str, Callable[[str, Stats], None]] = {"cpu": read_cpu, "memory": read_memory, "pids": read_pids}

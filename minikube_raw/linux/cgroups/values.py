@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 CPU_PERIOD_US = 100_000
 _SHARES_PER_CPU = 1024
 
@@ -31,7 +35,8 @@ class Limits(_Values):
 
     cpu_shares is v1's scale (2 to 262,144; v2's weight follows from it); cpu_quota is µs per cpu_period µs; memory and
     swap are bytes, swap beyond memory, and 0 swap unless said otherwise wherever memory is limited; cpusets are lists
-    as in cpuset(7); memory_min, memory_high and oom_group exist on v2 only.
+    as in cpuset(7); memory_min, memory_high and oom_group exist on v2 only; hugetlb is bytes by page size as the kernel
+    names it ("2MB"), 0 being a limit of its own there.
     """
 
     __slots__ = (
@@ -40,6 +45,7 @@ class Limits(_Values):
         "cpu_shares",
         "cpuset_cpus",
         "cpuset_mems",
+        "hugetlb",
         "memory_high",
         "memory_limit",
         "memory_min",
@@ -62,6 +68,7 @@ class Limits(_Values):
         memory_high: int | None = None,
         oom_group: bool | None = None,
         pids_limit: int | None = None,
+        hugetlb: Mapping[str, int] | None = None,
     ) -> None:
         self.cpu_shares = cpu_shares
         self.cpu_quota = cpu_quota
@@ -74,6 +81,7 @@ class Limits(_Values):
         self.memory_high = memory_high
         self.oom_group = oom_group
         self.pids_limit = pids_limit
+        self.hugetlb = None if hugetlb is None else tuple(sorted(hugetlb.items()))
 
     @classmethod
     def for_node(cls, *, cpus: float | None = None, memory: int | None = None) -> Limits:

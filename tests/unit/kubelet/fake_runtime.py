@@ -108,6 +108,16 @@ class FakeRuntime:
     async def attach(self, container_id: str) -> Any:
         raise NotImplementedError
 
+    async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
+        self._called("update_container_resources", container_id)
+        self._change(container_id, resources=resources)
+
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
+        self._called("update_pod_sandbox_resources", sandbox_id)
+
+    def on_warning(self, tell: Callable[[str, str], None]) -> None:
+        self.tell = tell
+
     def on_change(self, look_again: Callable[[str], None]) -> None:
         self._look_again = look_again
 

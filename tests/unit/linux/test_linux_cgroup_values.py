@@ -18,6 +18,7 @@ V1_FILES: dict[str, Files] = {
     "cpuset": {"cpuset.cpus": "0-1", "cpuset.mems": "0"},
     "memory": {"memory.limit_in_bytes": "9223372036854771712", "memory.memsw.limit_in_bytes": "9223372036854771712"},
     "pids": {"pids.max": "max"},
+    "hugetlb": {"hugetlb.2MB.limit_in_bytes": "9223372036854771712"},
 }
 V2_FILES: Files = {
     "cpu.weight": "100",
@@ -30,7 +31,8 @@ V2_FILES: Files = {
     "memory.high": "max",
     "memory.oom.group": "0",
     "pids.max": "max",
-    "cgroup.controllers": "cpu cpuset memory pids",
+    "hugetlb.2MB.max": "max",
+    "cgroup.controllers": "cpu cpuset hugetlb memory pids",
 }
 
 
@@ -51,7 +53,8 @@ def on_v1(tmp_path: Path) -> Cgroup:
 def on_v2(tmp_path: Path) -> Cgroup:
     fill(tmp_path / "unified/pod", V2_FILES)
     return Cgroup(
-        "pod", Hierarchies({}, str(tmp_path / "unified"), frozenset(("cpu", "cpuset", "memory", "pids", "io")))
+        "pod",
+        Hierarchies({}, str(tmp_path / "unified"), frozenset(("cpu", "cpuset", "hugetlb", "memory", "pids", "io"))),
     )
 
 
@@ -105,6 +108,12 @@ CASES = [
         {},
         id="memory without limit",
     ),
+    pytest.param(
+        Limits(hugetlb={"2MB": 4 << 20}),
+        {"hugetlb.2MB.limit_in_bytes": "4194304"},
+        {"hugetlb.2MB.max": "4194304"},
+        id="huge pages",
+    ),
     pytest.param(Limits(pids_limit=10), {"pids.max": "10"}, {"pids.max": "10"}, id="pids"),
     pytest.param(Limits(cpu_quota=-1, pids_limit=0), {}, {}, id="limits lifted are the kernel's defaults"),
     pytest.param(Limits(pids_limit=-1), {}, {}, id="no pids limit"),
@@ -136,6 +145,7 @@ def test_a_limit_without_counterpart_is_named_not_swallowed(on_v1: Cgroup, on_v2
     limits = Limits(memory_min=4096, memory_high=8192, oom_group=True)
     assert on_v1.set_limits(limits) == ["memory_min", "memory_high", "oom_group"]
     assert on_v2.set_limits(limits) == []
+    assert on_v1.set_limits(Limits(hugetlb={"1GB": 0})) == on_v2.set_limits(Limits(hugetlb={"1GB": 0})) == ["hugetlb"]
     assert changed(on_v2, V2_FILES) == {"memory.min": "4096", "memory.high": "8192", "memory.oom.group": "1"}
 
 
@@ -213,7 +223,7 @@ def test_on_v2_controllers_are_handed_down_to_the_parent_and_not_by_the_leaf(tmp
     group = Cgroup("node/pod", Hierarchies({}, str(tmp_path), frozenset(("memory", "pids", "hugetlb"))))
     group.create()
     handed_down = {name: (tmp_path / name / "cgroup.subtree_control").read_text() for name in (".", "node", "node/pod")}
-    assert handed_down == {".": "+memory +pids\n", "node": "+memory +pids\n", "node/pod": ""}
+    assert handed_down == {".": "+hugetlb +memory +pids\n", "node": "+hugetlb +memory +pids\n", "node/pod": ""}
 
 
 def test_on_a_hybrid_host_nothing_is_handed_down_that_v1_limits(tmp_path: Path) -> None:
