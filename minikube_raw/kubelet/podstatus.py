@@ -14,6 +14,7 @@ import msgspec
 from minikube_raw.api.core import Container, Pod, VolumeMount
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
+from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.pods import is_sidecar
 from minikube_raw.kubelet.syncpod import Found, init_succeeded, should_restart
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus
@@ -41,9 +42,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
     terminating: bool = False
     terminated: bool = False  # containers and sandbox are gone for good
-    reason: str = ""  # of the whole pod (Evicted, DeadlineExceeded, …)
-    message: str = ""
-    failed: bool = False  # the pod was refused or ended by us
+    ending: Ending | None = None  # the pod is ended, or has ended, as a whole
 
 
 def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) -> Json:
@@ -53,12 +52,21 @@ def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     phase = _phase(pod, found, main, init, around, previous)
     status: Json = {"observedGeneration": pod.metadata.generation or None, "phase": phase}
     status["conditions"] = _conditions(pod, found, around, previous, phase, init, main)
-    status |= {"message": around.message, "reason": around.reason} if around.reason else {}
+    status |= _why(around, previous)
     status |= _addresses(pod, found, around, previous)
     status["startTime"] = previous.get("startTime") or timestamp(around.now)
     status |= {"initContainerStatuses": init} if init else {}
     status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value} | _pod_resources(pod)
     return {key: value for key, value in status.items() if value is not None}
+
+
+def _why(around: Circumstances, previous: Json) -> Json:
+    """Message and reason of a pod that was ended as a whole, shown with its last phase and never taken back."""
+    if previous.get("phase") in ("Succeeded", "Failed"):
+        return {key: previous[key] for key in ("message", "reason") if key in previous}
+    if around.ending is None or not around.terminated:
+        return {}
+    return {"message": around.ending.message, "reason": around.ending.reason}
 
 
 def refused_status(pod: Pod, reason: str, message: str, now: float) -> Json:
@@ -214,7 +222,7 @@ def _phase(pod: Pod, found: Found, main: list[Json], init: list[Json], around: C
     """PodPhase. A terminal phase is shown only once everything is stopped, and never left again."""
     if previous.get("phase") in ("Succeeded", "Failed"):
         return str(previous["phase"])
-    if around.failed:
+    if around.terminated and around.ending is not None:
         return "Failed"
     if around.terminated:
         return _terminal_phase(pod, found, main)
@@ -263,8 +271,19 @@ def _conditions(
         ("ContainersReady", *ready),
         ("PodScheduled", True, "", ""),
     ]
+    if around.ending is not None and around.terminated:
+        own += [_given(each) for each in around.ending.conditions]
     before = {each["type"]: each for each in previous.get("conditions", ())}
     return [_condition(pod, each, before, around.now) for each in own]
+
+
+def _given(condition: Json) -> tuple[str, bool, str, str]:
+    return (
+        condition["type"],
+        condition["status"] == "True",
+        condition.get("reason", ""),
+        condition.get("message", ""),
+    )
 
 
 def _condition(pod: Pod, wanted: tuple[str, bool, str, str], before: Mapping[str, Json], now: float) -> Json:
@@ -290,9 +309,10 @@ def _initialized(pod: Pod, found: Found, phase: str, around: Circumstances) -> t
 def _containers_ready(
     pod: Pod, around: Circumstances, phase: str, init: list[Json], main: list[Json]
 ) -> tuple[bool, str, str]:
-    if phase == "Succeeded" or _all_ended(pod, main) == "Succeeded":
+    coming = "Failed" if around.ending is not None else _all_ended(pod, main)
+    if "Succeeded" in (phase, coming):
         return False, "PodCompleted", ""
-    if phase == "Failed" or _all_ended(pod, main) == "Failed":
+    if "Failed" in (phase, coming):
         return False, "PodFailed", ""
     sidecars = {each.name for each in pod.spec.init_containers if is_sidecar(each)}
     counted = [each for each in init if each["name"] in sidecars] + main

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import admission, convert, podstatus, stopping, syncpod
+from minikube_raw.kubelet import admission, convert, ending, podstatus, stopping, syncpod
+from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.pods import all_containers, grace_period, is_terminal, key
 from minikube_raw.kubelet.podstatus import Circumstances
@@ -44,6 +45,7 @@ class PodWorker:
         self._changed = asyncio.Event()
         self._holds = Holds(tools.clock, self._due.set)
         self._starter = Starter(uid, tools, self._holds)
+        self._ending: Ending | None = None
         self._terminated = False
         self._end_told = False
         self._cleaned = False
@@ -58,6 +60,12 @@ class PodWorker:
         if not echo:
             self._changed.set()
             self._due.set()
+
+    def end(self, ending: Ending) -> None:
+        """Stop the whole pod and show it as Failed with a reason. The first one holds; a pod that has ended stays as it is."""
+        self._ending = self._ending or ending
+        self._changed.set()
+        self._due.set()
 
     def look_again(self) -> None:
         """Something about the pod may have changed on the node."""
@@ -93,13 +101,15 @@ class PodWorker:
             await self._end_terminal(pod)
         elif (refused := admission.refusal(pod)) is not None:
             self._refuse(pod, refused)
+        elif self._is_over(pod):
+            await self._end(pod)
         else:
             await self._drive(pod)
         return False
 
     async def _drive(self, pod: Pod) -> None:
         """Act until there is nothing to do at this moment."""
-        while not self._terminated:
+        while not self._terminated and not self._is_over(pod):
             found = await self._tools.find(self.uid)
             acting = self._decide(pod, found)
             if not acting or not self.status:
@@ -111,6 +121,22 @@ class PodWorker:
         if self._stale_volumes and not self._terminated:
             self._stale_volumes = False
             await self._starter.set_up_volumes(pod)
+        self._await_deadline(pod)
+
+    def _is_over(self, pod: Pod) -> bool:
+        """Whether somebody ended the pod as a whole, or its deadline has passed."""
+        last = ending.deadline(pod, self.status or self._server_has)
+        if self._ending is None and last is not None and self._tools.clock.now() >= last:
+            self._ending = ending.DEADLINE
+            self._tools.record(pod, "Normal", self._ending.reason, self._ending.message)
+        return self._ending is not None
+
+    def _await_deadline(self, pod: Pod) -> None:
+        last = ending.deadline(pod, self.status or self._server_has)
+        if not self._terminated and last is not None:
+            self._holds.look_again_at(last)
+            if self._is_over(pod):
+                self._due.set()
 
     def _refuse(self, pod: Pod, refused: admission.Refusal) -> None:
         """The pod fails before anything of it is made."""
@@ -142,6 +168,8 @@ class PodWorker:
     def _superseded(self) -> bool:
         """Whether the wish has changed so that another round must decide."""
         self._changed.clear()
+        if self._ending is not None:
+            return True
         return not self._wanted or (self.pod is not None and self.pod.metadata.deletion_timestamp is not None)
 
     async def _act(self, pod: Pod, action: syncpod.Action, found: syncpod.Found) -> None:
@@ -171,6 +199,7 @@ class PodWorker:
             image_names=self._tools.preparation.image_names,
             terminating=terminating,
             terminated=self._terminated,
+            ending=self._ending,
         )
         status = podstatus.pod_status(pod, found, around, self.status or self._server_has)
         if status != self.status:
@@ -186,6 +215,13 @@ class PodWorker:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
         self._report(pod, await self._tools.find(self.uid))
+
+    async def _end(self, pod: Pod) -> None:
+        """Stop everything, then show why. Nothing is removed: the containers' logs stay as long as the object."""
+        found = await self._tools.find(self.uid)
+        self._report(pod, found)
+        await self._stop_all(pod, found.running())
+        await self._finish(pod)
 
     async def _end_terminal(self, pod: Pod) -> None:
         """A pod that is Succeeded or Failed already: nothing of it runs; its containers stay for their logs."""
@@ -235,7 +271,9 @@ class PodWorker:
     def _grace(self, running: list[cri.ContainerStatus]) -> float:
         if self.pod is not None:
             gone = not self._wanted and self.pod.metadata.deletion_timestamp is not None
-            return 1 if gone else grace_period(self.pod)
+            own = 1 if gone else grace_period(self.pod)
+            shortest = self._ending.grace if self._ending is not None else None
+            return own if shortest is None else min(own, shortest)
         noted = [each.annotations.get(convert.GRACE_PERIOD, "") for each in running]
         return max((int(each) for each in noted if each.isdigit()), default=_DEFAULT_GRACE)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet.classshares import ClassShares
+from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.podworker import PodWorker
 from minikube_raw.kubelet.tools import Tools
 
@@ -41,6 +42,12 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.update(None)
+
+    def end(self, uid: str, ending: Ending) -> None:
+        """Stop a pod as a whole and show it as Failed; nothing happens when there is no such pod, or it has ended."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.end(ending)
 
     def look_again(self, uid: str) -> None:
         """Something about a pod may have changed."""

@@ -296,7 +296,7 @@ class RuntimeService(Protocol):
         ...
 
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
-        """Run a command in a container and collect its output."""
+        """Run a command in a container and collect its output; after timeout seconds (0: never) kill it and raise TimeoutError."""
         ...
 
     async def exec(

@@ -7,6 +7,7 @@ client goes, the process gets SIGPIPE, end of file or SIGHUP, as with any termin
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from minikube_raw.linux import fds, pidfd, signals
 
@@ -98,7 +99,9 @@ class Exec:
         wire.close(self.to_client)
 
     def kill(self) -> None:
-        """Sends SIGKILL to the process itself; its end is told as any other."""
+        """Sends SIGKILL to the process and what it started in its group; its end is told as any other."""
+        with suppress(ProcessLookupError):  # it is not the leader of its group yet
+            os.killpg(self.pid, signals.SIGKILL)
         pidfd.send_signal(self.pidfd, signals.SIGKILL)
 
     def _exited(self) -> None:

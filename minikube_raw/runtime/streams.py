@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 
 from . import spec, wire
 from .cri import ExecResult, RuntimeServiceError
@@ -43,14 +44,14 @@ class Streams:
         return Session(descriptors, sandbox.exec_ended(answer["exec"]), tty=tty, stdin=stdin, kill=kill)
 
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
-        """ExecSync. A command that has not ended after `timeout` seconds (0 is no limit) is killed: TimeoutError."""
+        """ExecSync. What has not ended after `timeout` seconds (0 is no limit) is killed, children included: TimeoutError."""
         session = await self.exec(container_id, command)
         try:
             async with asyncio.timeout(timeout or None):
                 stdout, stderr = await asyncio.gather(read_all(session.stdout), read_all(session.stderr))
                 return ExecResult(stdout, stderr, await session.wait())
-        except TimeoutError:
-            await session.kill()
+        except (TimeoutError, asyncio.CancelledError):
+            self._state.background(_kill(session))
             raise
         finally:
             session.close()
@@ -76,6 +77,11 @@ class Streams:
         sandbox, _ = self._state.container(container_id)
         answer, _ = await self._keepers.ask(sandbox, {"op": "reopen_log", "container": container_id})
         refuse_errors(answer)
+
+
+async def _kill(session: Session) -> None:
+    with suppress(RuntimeServiceError):  # without its keeper it goes with its container
+        await session.kill()
 
 
 async def _resolve_at_end(container: Container, ended: asyncio.Future[int]) -> None:

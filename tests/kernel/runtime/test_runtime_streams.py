@@ -97,10 +97,17 @@ def commands_in(runtime: Runtime, created: str) -> list[str]:
     return found
 
 
-async def test_exec_timeout_is_an_error_and_ends_the_command(node: Node, runtime: Runtime) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["sleep", "4321"], id="the command"),
+        pytest.param(["sh", "-c", "sleep 4321; true"], id="its children"),
+    ],
+)
+async def test_exec_timeout_is_an_error_and_ends(node: Node, runtime: Runtime, command: list[str]) -> None:
     created = await start(node, runtime, "sleep", "100")
     with pytest.raises(TimeoutError):
-        await runtime.exec_sync(created, ["sleep", "4321"], timeout=0.2)
+        await runtime.exec_sync(created, command, timeout=0.2)
     await eventually(lambda: not any("4321" in text for text in commands_in(runtime, created)))
 
 

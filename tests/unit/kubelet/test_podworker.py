@@ -11,13 +11,15 @@ import pytest
 from fake_runtime import FakeRuntime
 from pod_builders import NOW, pod
 
-from minikube_raw.api.core import Pod
+from minikube_raw.api.core import Pod, PodStatus
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet import convert
 from minikube_raw.kubelet.classshares import ClassShares
+from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.images import ImageManager
 from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.pods import logged
+from minikube_raw.kubelet.podworker import PodWorker
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -61,7 +63,9 @@ class Node:
         facts = convert.NodeFacts(name="n1", ip="10.243.0.11", memory_capacity=2**30)
         images = ImageManager(self.images, self._record)
         preparation = Preparation(images, volumes, NoObjects(), lambda: facts, self.clock)
-        tools = Tools(self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs"))
+        self.tools = tools = Tools(
+            self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs")
+        )
         self.shares: dict[str, int] = {}
         self.workers = PodWorkers(tools, tasks, ClassShares(self.shares.__setitem__))
         self.runtime.on_change(self.workers.look_again)
@@ -106,6 +110,18 @@ async def node(tmp_path: Any) -> AsyncIterator[Node]:
 def deleted(wish: Pod, grace: int = 30) -> Pod:
     gone = {"deletion_timestamp": "2023-11-14T22:14:20Z", "deletion_grace_period_seconds": grace}
     return msgspec.structs.replace(wish, metadata=msgspec.structs.replace(wish.metadata, **gone))
+
+
+DISRUPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "TerminationByKubelet",
+    "message": "The node was low on resource: memory. ",
+}
+
+
+def with_status(wish: Pod, status: dict[str, Any]) -> Pod:
+    return msgspec.structs.replace(wish, status=msgspec.convert(status, PodStatus))
 
 
 async def test_a_pod_runs_and_says_so(node, eventually) -> None:
@@ -201,6 +217,60 @@ async def test_a_forced_deletion_shortens_a_grace_period_that_runs(node, eventua
 
     await eventually(lambda: node.workers.get("u1") is None)
     assert ("stop_container", "c", 1) in node.runtime.calls
+
+
+async def test_a_pod_past_its_deadline_is_stopped_then_failed(node, eventually) -> None:
+    node.workers.update(pod(activeDeadlineSeconds=4, terminationGracePeriodSeconds=9))
+    await eventually(lambda: node.phase() == "Running")
+
+    node.clock.advance(4)
+
+    await eventually(lambda: node.phase() == "Failed")
+    stopping, ended = node.statuses[-2], node.statuses[-1]
+    assert (stopping["phase"], stopping["conditions"][2]["reason"], stopping.get("reason")) == (
+        "Running",
+        "PodFailed",
+        None,
+    )
+    assert (ended["reason"], ended["message"]) == (
+        "DeadlineExceeded",
+        "Pod was active on the node longer than the specified deadline",
+    )
+    assert node.state == "terminated"
+    assert ("stop_container", "c", 9) in node.runtime.calls
+    assert node.events[-2:] == ["DeadlineExceeded", "Killing"]
+
+
+async def test_a_deadline_given_to_a_running_pod_counts_from_its_start(node, eventually) -> None:
+    node.workers.update(pod())
+    await eventually(lambda: node.phase() == "Running")
+    node.clock.advance(10)
+
+    node.workers.update(pod(activeDeadlineSeconds=3, metadata={"generation": 2}))
+
+    await eventually(lambda: node.phase() == "Failed")
+
+
+async def test_a_pod_ended_as_a_whole_keeps_its_reason_after_a_restart_of_the_kubelet(node, eventually) -> None:
+    evicted = Ending("Evicted", "The node was low on resource: memory. ", grace=1, conditions=(DISRUPTED,))
+    wish = pod(restartPolicy="Always")
+    node.workers.update(wish)
+    await eventually(lambda: node.phase() == "Running")
+
+    node.workers.end("u1", evicted)
+    await eventually(lambda: node.phase() == "Failed")
+    ended = node.statuses[-1]
+    node.workers.end("u1", Ending("Other", "too late"))
+    again = PodWorker("u1", node.tools, with_status(wish, node.statuses[-1]))
+    assert not await again._sync()
+
+    assert ("stop_container", "c", 1) in node.runtime.calls
+    assert {each["type"]: each.get("reason") for each in node.statuses[-2]["conditions"]}["Ready"] == "PodFailed"
+    for status in (ended, again.status):
+        assert (status["phase"], status["reason"], status["message"]) == ("Failed", evicted.reason, evicted.message)
+    assert {**ended["conditions"][-1], "lastTransitionTime": 0} == {
+        **DISRUPTED, "observedGeneration": 1, "lastProbeTime": None, "lastTransitionTime": 0
+    }  # fmt: skip
 
 
 async def test_a_missing_image_is_an_error_then_a_back_off(node, eventually) -> None:
