@@ -120,6 +120,8 @@ EMBEDDED: dict[str, tuple[str, ...]] = {
         "Service": "metadata spec status",
         "ServiceAccount": "metadata",
         "ServiceStatus": "loadBalancer",
+        "TokenRequest": "metadata spec status",
+        "TokenReview": "metadata spec status",
     }.items()
 }
 

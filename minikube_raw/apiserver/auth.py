@@ -1,7 +1,8 @@
-"""Who is asking, and whether they may. Client certificates say who: CN is the user, each O a group, as in Kubernetes.
+"""Who is asking, and whether they may. Client certificates say who: CN is the user, each O a group, as in Kubernetes; so do the
+bearer tokens of service accounts (`tokenauth`).
 
-Two kinds of identity exist besides the components in this process: administrators (system:masters) may do everything,
-nodes what a node's agent needs (`nodes.py`). Everybody may ask for health and version.
+Besides the components in this process, administrators (system:masters) may do everything, nodes what a node's agent needs
+(`nodes.py`), other authenticated users discovery and questions about themselves. Everybody may ask for health and version.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ NODE_PREFIX = "system:node:"
 
 # The clusterrole system:public-info-viewer: these paths need no identity.
 PUBLIC_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version", "/version/"})
+# The clusterrole system:service-account-issuer-discovery, which every service account has.
+ISSUER_PATHS = frozenset(
+    path + slash for path in ("/.well-known/openid-configuration", "/openid/v1/jwks") for slash in ("", "/")
+)
+SERVICE_ACCOUNTS = "system:serviceaccounts"
 
 
 class User(msgspec.Struct, frozen=True):
@@ -29,6 +35,8 @@ class User(msgspec.Struct, frozen=True):
 
     name: str
     groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = {}
 
     @property
     def node_name(self) -> str:
@@ -68,13 +76,22 @@ def from_certificate(subject: Mapping[str, Any] | None) -> User | None:
     return User(names[-1], (*groups, AUTHENTICATED)) if names else None
 
 
-def authenticate(certificate: Mapping[str, Any] | None, authorization: str, path: str) -> User:
+# From a bearer token to its user; None for a token of nobody.
+Bearer = Callable[[str], User | None]
+
+
+def authenticate(certificate: Mapping[str, Any] | None, authorization: str, path: str, bearer: Bearer) -> User:
     """Return who asks. Raises 401 when nobody stands behind the request and `path` is not public, or for an unknown token."""
     user = from_certificate(certificate)
     if user is not None:
         return user
     scheme, _, token = authorization.partition(" ")
-    if (scheme.lower() == "bearer" and token.strip()) or not is_public(path):
+    if scheme.lower() == "bearer" and token.strip():
+        user = bearer(token.strip())
+        if user is None:
+            raise status.unauthorized()
+        return user
+    if not is_public(path):
         raise status.unauthorized()
     return ANONYMOUS
 
@@ -107,9 +124,11 @@ COMPONENTS = frozenset({"system:kube-scheduler", "system:kube-controller-manager
 
 
 def _is_discovery(user: User, path: str) -> bool:
-    """The clusterrole system:discovery, which every authenticated user has."""
+    """The clusterroles system:discovery, which every authenticated user has, and system:service-account-issuer-discovery."""
     if AUTHENTICATED not in user.groups:
         return False
+    if path in ISSUER_PATHS:
+        return SERVICE_ACCOUNTS in user.groups
     first = path.strip("/").split("/")[0]
     return first in ("api", "apis", "openapi")
 

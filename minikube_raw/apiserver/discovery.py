@@ -27,15 +27,18 @@ VIRTUAL: tuple[Kind, ...] = (
         definition="io.k8s.api.core.v1.Binding",
         verbs=("create",),
     ),
-    Kind(
-        group="authentication.k8s.io",
-        version="v1",
-        kind="SelfSubjectReview",
-        plural="selfsubjectreviews",
-        singular="selfsubjectreview",
-        definition="io.k8s.api.authentication.v1.SelfSubjectReview",
-        namespaced=False,
-        verbs=("create",),
+    *(
+        Kind(
+            group="authentication.k8s.io",
+            version="v1",
+            kind=kind,
+            plural=kind.lower() + "s",
+            singular=kind.lower(),
+            definition=f"io.k8s.api.authentication.v1.{kind}",
+            namespaced=False,
+            verbs=("create",),
+        )
+        for kind in ("SelfSubjectReview", "TokenReview")
     ),
     *(
         Kind(
@@ -59,7 +62,9 @@ VIRTUAL: tuple[Kind, ...] = (
 
 
 # What handlers exist for; others of the table are neither found nor listed.
-SERVED_SUBRESOURCES = frozenset({"attach", "binding", "eviction", "exec", "finalize", "log", "scale", "status"})
+SERVED_SUBRESOURCES = frozenset(
+    {"attach", "binding", "eviction", "exec", "finalize", "log", "scale", "status", "token"}
+)
 
 
 def served(kind: Kind) -> Kind:

@@ -13,16 +13,30 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from minikube_raw.api import protobuf, status
+from minikube_raw.api import protobuf, status, times
 from minikube_raw.api.patch import APPLY_PATCH
 from minikube_raw.api.scheme import Kind
-from minikube_raw.apiserver import answers, auth, bodies, frames, negotiation, objects, patching, subresources, tables
+from minikube_raw.apiserver import (
+    answers,
+    auth,
+    bodies,
+    frames,
+    negotiation,
+    nodetokens,
+    objects,
+    ownership,
+    patching,
+    subresources,
+    tables,
+    tokens,
+)
 from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import Authorizer, User
 from minikube_raw.apiserver.deletion import Deleter
 from minikube_raw.apiserver.discovery import SERVED_SUBRESOURCES
 from minikube_raw.apiserver.documents import Documents
+from minikube_raw.apiserver.issuer import Issuer
 from minikube_raw.apiserver.lists import Page
 from minikube_raw.apiserver.negotiation import Representation
 from minikube_raw.apiserver.options import delete_options, first, list_options, write_options
@@ -68,12 +82,19 @@ class Dispatcher:
     """Answers requests over the registry."""
 
     def __init__(
-        self, registry: Registry, admission: Admission, authorize: Authorizer, documents: Documents, now: Now
+        self,
+        registry: Registry,
+        admission: Admission,
+        authorize: Authorizer,
+        documents: Documents,
+        now: Now,
+        issuer: Issuer | None = None,
     ) -> None:
         self._registry = registry
         self._authorize = authorize
         self._documents = documents
-        self._reviews = Reviews(authorize)
+        self._issuer = issuer
+        self._reviews = Reviews(authorize, issuer, now)
         self._writer = Writer(admission, now)
         self._deleter = Deleter(admission, now)
         self._now = now
@@ -96,6 +117,7 @@ class Dispatcher:
             ("binding", "create"): self._bind,
             ("eviction", "create"): self._evict,
             ("finalize", "update"): self._finalize,
+            ("token", "create"): self._request_token,
         }
 
     def authorized(self, request: Request, user: User) -> RequestInfo:
@@ -347,6 +369,19 @@ class Dispatcher:
         options = delete_options(call.request.query, subresources.eviction_options(body.obj, call.info.name))
         await self._deleter.delete(call.resource, call.user, call.info, options)
         return _created(call)
+
+    async def _request_token(self, call: Call) -> Answer:
+        wanted = negotiation.negotiate(call.request.accept)
+        context, info = call.write_context(), call.info
+        body = bodies.decode(tokens.TOKEN_REQUEST, call.request, context.options.field_validation)
+        if self._issuer is None:
+            raise status.service_unavailable("this API server has no key to sign tokens with")
+        tokens.default(body.obj)
+        ownership.record_update(tokens.TOKEN_REQUEST, None, body.obj, context, times.time(self._now()))
+        if call.user.node_name:
+            await nodetokens.admit(self._registry, call.user.node_name, info.namespace, info.name, body.obj["spec"])
+        made = await self._issuer.tokens.create(info.namespace, info.name, body.obj, self._now())
+        return answers.encoded(msgspec.json.encode(made), wanted, 201, body.warnings)
 
     async def _finalize(self, call: Call) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)

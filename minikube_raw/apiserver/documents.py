@@ -1,9 +1,9 @@
-"""Paths that are not resources: health, version, discovery, OpenAPI, and the index of paths."""
+"""Paths that are not resources: health, version, discovery, OpenAPI, the issuer of tokens, and the index of paths."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from minikube_raw.api import status
 from minikube_raw.apiserver import answers, negotiation
@@ -20,12 +20,22 @@ HealthCheck = Callable[[], str]
 
 
 class Documents:
-    """Answers what is not a resource. `checks` say what is wrong with a part of the server, empty for nothing."""
+    """Answers what is not a resource.
 
-    def __init__(self, discovery: Discovery, openapi: OpenAPI, checks: dict[str, HealthCheck]) -> None:
+    `checks` say what is wrong with a part of the server, empty for nothing; `published` are answers that never change, by path.
+    """
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        openapi: OpenAPI,
+        checks: Mapping[str, HealthCheck],
+        published: Mapping[str, Answer] = {},
+    ) -> None:
         self._discovery = discovery
         self._openapi = openapi
         self._checks = checks
+        self._published = published
         self.groups = frozenset(discovery.groups)
 
     def answer(self, request: Request, info: RequestInfo) -> Answer:
@@ -46,6 +56,8 @@ class Documents:
             return self._discover
         if path.startswith(("/openapi/v2", "/openapi/v3")) and self._openapi.serves(path):
             return self._openapi.answer
+        if path in self._published:
+            return lambda request: self._published[path]
         return {"/": self._index, "/version": self._version, "/version/": self._version}.get(path)
 
     def _knows(self, path: str) -> bool:
@@ -103,4 +115,5 @@ class Documents:
         paths = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
         for group in groups:
             paths += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in self._discovery.versions(group))]
+        paths += [path for path in self._published if not path.endswith("/")]
         return answers.document({"paths": sorted(paths)})

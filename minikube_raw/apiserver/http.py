@@ -46,9 +46,10 @@ protocol_log.addFilter(_is_ours)
 class Front:
     """The handler of aiohttp's server."""
 
-    def __init__(self, dispatcher: Dispatcher, proxy: streams.Proxy) -> None:
+    def __init__(self, dispatcher: Dispatcher, proxy: streams.Proxy, bearer: auth.Bearer) -> None:
         self._dispatcher = dispatcher
         self._proxy = proxy
+        self._bearer = bearer
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request, whatever happens."""
@@ -68,7 +69,7 @@ class Front:
 
     async def _serve(self, http: web.BaseRequest, accept: str) -> web.StreamResponse:
         certificate = http.transport.get_extra_info("peercert") if http.transport is not None else None
-        user = auth.authenticate(certificate, http.headers.get("Authorization", ""), http.path)
+        user = auth.authenticate(certificate, http.headers.get("Authorization", ""), http.path, self._bearer)
         if http.method not in _METHODS:
             raise status.method_not_allowed()
         request = Request(

@@ -1,12 +1,13 @@
 """Acting as somebody else: the Impersonate-* headers (`kubectl --as`), for those who may do everything.
 
 Sources: apiserver's endpoints/filters/impersonation and the headers' description in Kubernetes' authentication guide.
-The uid and the extra fields are read to be refused without a user; nothing here is decided by them.
+The uid and the extra fields are carried along; nothing here is decided by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import unquote
 
 import msgspec
 
@@ -36,7 +37,10 @@ def acting(user: User, request: Request, headers: Iterable[tuple[str, str]]) -> 
     name = asked["user"][0]
     if MASTERS not in user.groups:
         raise _refusal(user, name, request)
-    return User(name, _groups(name, asked.get("group", [])))
+    extra = {
+        unquote(key.removeprefix(_EXTRA)): tuple(values) for key, values in asked.items() if key.startswith(_EXTRA)
+    }
+    return User(name, _groups(name, asked.get("group", [])), asked.get("uid", [""])[0], extra)
 
 
 def _groups(name: str, asked: list[str]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ _OWN_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 _READ = frozenset({"get", "list", "watch"})
 _CLUSTER_READS = frozenset({"nodes", "services", "endpoints", "endpointslices", "runtimeclasses", "csidrivers"})
 
-# (namespace, resource, name) referenced by a pod on the node? Asked for Secrets, ConfigMaps, and the pods themselves.
+# (namespace, resource, name) referenced by a pod on the node? Asked for Secrets, ConfigMaps, ServiceAccounts, and the pods themselves.
 Related = Callable[[str, str, str, str], bool]
 
 
@@ -88,6 +88,18 @@ class NodeAuthorizer:
             return Decision(False, "can only access node lease with the same name as the requesting node")
         return ALLOW
 
+    def _accounts(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
+        if info.verb == "get" and not info.subresource:
+            return self._referenced(node, info, query)
+        if info.verb != "create" or not info.name:
+            return Decision(False, "can only create tokens for individual service accounts")
+        if info.subresource != "token":
+            return Decision(False, "can only create token subresource of serviceaccount")
+        return self._when_related(node, info)
+
+    def _reviews(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
+        return Decision(info.verb == "create")
+
     def _events(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
         return Decision(info.verb in ("create", "update", "patch"))
 
@@ -97,6 +109,11 @@ _RULES: dict[tuple[str, str], Callable[..., Decision]] = {
     ("", "pods"): NodeAuthorizer._pods,
     ("", "secrets"): NodeAuthorizer._referenced,
     ("", "configmaps"): NodeAuthorizer._referenced,
+    ("", "serviceaccounts"): NodeAuthorizer._accounts,
+    # How a kubelet asks whether somebody may use its own API.
+    ("authentication.k8s.io", "tokenreviews"): NodeAuthorizer._reviews,
+    ("authorization.k8s.io", "subjectaccessreviews"): NodeAuthorizer._reviews,
+    ("authorization.k8s.io", "localsubjectaccessreviews"): NodeAuthorizer._reviews,
     ("", "events"): NodeAuthorizer._events,
     ("events.k8s.io", "events"): NodeAuthorizer._events,
     ("coordination.k8s.io", "leases"): NodeAuthorizer._leases,

@@ -1,13 +1,15 @@
 """The cluster's certificate authority and the certificates it signs: API server, kubelets, administrators, components.
 
-Everything is EC P-256 and lives as PEM files in one directory; making them twice gives the same files. This module
+Everything but the key of tokens is EC P-256 and lives as PEM files in one directory; making them twice gives the same files. This module
 imports `cryptography` (9 MB), so it belongs to the commands that set a cluster up, not to the serving process.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import ipaddress
+import json
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,8 +18,10 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from minikube_raw.apiserver import jwt
 
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
@@ -72,6 +76,11 @@ class PKI(NamedTuple):
     def kubelet_client(self) -> tuple[Path, Path]:
         """The certificate and key the API server shows to kubelets."""
         return _paths(self.directory, "apiserver-kubelet-client")
+
+    @property
+    def token_keys(self) -> tuple[Path, Path]:
+        """The private key that signs service accounts' tokens, and the public one as a JSON Web Key Set."""
+        return self.directory / "sa.key", self.directory / "sa.jwks"
 
     @property
     def admin(self) -> tuple[Path, Path]:
@@ -133,8 +142,33 @@ def load_or_create_pki(
     if not _covers(pki.server[0], names):
         _write_pair(directory, "apiserver", issue(pki.authority, "kube-apiserver", sans=names, server=True))
     client_files(pki, "apiserver-kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",))
+    _ensure_token_keys(*pki.token_keys)
     client_files(pki, "admin", "kubernetes-admin", ("system:masters",))
     return pki
+
+
+def _ensure_token_keys(key: Path, key_set: Path) -> None:
+    """Make the key of service accounts' tokens, once: RSA, since every verifier of such tokens knows RS256 (30 ms)."""
+    if not key.exists():
+        made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = serialization.PrivateFormat.PKCS8
+        _write(key, made.private_bytes(serialization.Encoding.PEM, pem, serialization.NoEncryption()), 0o600)
+    if not key_set.exists():
+        loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
+        if not isinstance(loaded, rsa.RSAPrivateKey):
+            raise ValueError(f"{key}: not an RSA key")
+        _write(key_set, _key_set(loaded.public_key()), 0o644)
+
+
+def _key_set(key: rsa.RSAPublicKey) -> bytes:
+    """Return the key as RFC 7517 has it; the key's name is the digest of its DER, as kube-apiserver names it."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    numbers = key.public_numbers()
+    n, e = (jwt.encode(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in (numbers.n, numbers.e))
+    kid = jwt.encode(hashlib.sha256(der).digest())
+    return json.dumps(
+        {"keys": [{"use": "sig", "kty": "RSA", "kid": kid, "alg": jwt.ALGORITHM, "n": n, "e": e}]}
+    ).encode()
 
 
 def client_files(pki: PKI, file_name: str, common_name: str, organisations: Sequence[str] = ()) -> tuple[Path, Path]:

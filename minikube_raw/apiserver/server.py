@@ -25,6 +25,7 @@ from minikube_raw.apiserver.discovery import Discovery, served
 from minikube_raw.apiserver.dispatch import Dispatcher
 from minikube_raw.apiserver.documents import Documents
 from minikube_raw.apiserver.http import Front, protocol_log
+from minikube_raw.apiserver.issuer import Issuer
 from minikube_raw.apiserver.nodes import NodeAuthorizer
 from minikube_raw.apiserver.openapi import OpenAPI
 from minikube_raw.apiserver.references import References
@@ -43,7 +44,7 @@ MAX_LINE = 64 << 10
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to serve. Without certificates only in-process clients are served.
+    """How to serve. Without certificates only in-process clients are served, without a token key no service accounts.
 
     `addresses` are (host, port) pairs to listen on; port 0 takes a free one, see `APIServer.ports`. `listeners` are sockets that
     somebody has bound already. `clock` gives the wall time.
@@ -54,6 +55,8 @@ class Options:
     server_certificate: tuple[Path, Path] | None = None
     client_ca: Path | None = None
     kubelet_client: tuple[Path, Path] | None = None
+    # A private key in PEM, and the public keys as a JSON Web Key Set.
+    token_keys: tuple[Path, Path] | None = None
     service_cidr: str = "10.96.0.0/12"
     advertise: str = "127.0.0.1:6443"
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -70,9 +73,11 @@ class APIServer:
         kinds = [served(strategy.kind) for strategy in STRATEGIES]
         self._ready = False
         checks = {"ping": lambda: "", "watch-cache": lambda: "" if self._ready else "not loaded yet"}
-        documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks)
+        self.issuer = Issuer(self.registry, *options.token_keys, options.clock) if options.token_keys else None
+        published = self.issuer.documents(options.advertise) if self.issuer else {}
+        documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks, published)
         admission = Admission(self.registry, options.service_cidr)
-        self._dispatcher = Dispatcher(self.registry, admission, authorize, documents, options.clock)
+        self._dispatcher = Dispatcher(self.registry, admission, authorize, documents, options.clock, self.issuer)
         self._proxy = Proxy(self.registry, self._kubelet_tls())
         self._runner: web.ServerRunner | None = None
 
@@ -136,7 +141,8 @@ class APIServer:
         if options.server_certificate is None or options.client_ca is None:
             raise ValueError("to listen, the server needs its certificate and the CA of its clients")
         context = tls.server_context(*options.server_certificate, options.client_ca)
-        front = Front(self._dispatcher, self._proxy)
+        bearer = self.issuer.bearer if self.issuer is not None else lambda token: None
+        front = Front(self._dispatcher, self._proxy, bearer)
         server = web.Server(
             front.handle,
             access_log=None,

@@ -30,6 +30,8 @@ from minikube_raw.scheduler.scheduler import Scheduler
 from minikube_raw.store.kv import StoreError
 from minikube_raw.store.sqlite import SQLiteStore
 
+log = logging.getLogger(__name__)
+
 # From ip(7): lets the API listen on the underlay before its cable is plugged in, so that both are made at the same time.
 IP_FREEBIND = 15
 # Objects are bytes: what the collector would walk more often holds next to nothing that it could free.
@@ -112,9 +114,19 @@ def serving(options: MasterOptions) -> server.Options:
         server_certificate=(folder / "apiserver.crt", folder / "apiserver.key"),
         client_ca=folder / "ca.crt",
         kubelet_client=(folder / "apiserver-kubelet-client.crt", folder / "apiserver-kubelet-client.key"),
+        token_keys=token_keys(folder),
         service_cidr=options.service_cidr,
         advertise=f"{options.addresses[-1]}:{options.port}",
     )
+
+
+def token_keys(folder: Path) -> tuple[Path, Path] | None:
+    """The files that sign and judge service accounts' tokens; a master prepared by a release without tokens has none."""
+    keys = folder / "sa.key", folder / "sa.jwks"
+    if all(path.exists() for path in keys):
+        return keys
+    log.warning("no %s: service accounts get no tokens until `minikube-raw master init` has made it", keys[0])
+    return None
 
 
 def controlling(options: MasterOptions) -> ControllerOptions:

@@ -37,6 +37,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             server_certificate=made.server,
             client_ca=made.ca,
             kubelet_client=made.kubelet_client,
+            token_keys=made.token_keys,
         )
         server = APIServer(store, options)
         await server.start()

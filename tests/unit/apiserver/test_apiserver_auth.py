@@ -28,13 +28,13 @@ def test_a_certificate_names_user_and_groups() -> None:
 @pytest.mark.parametrize("authorization", ["", "Bearer unknown", "Basic YTpi"])
 def test_a_client_without_identity_is_unauthorized(path: str, authorization: str) -> None:
     with pytest.raises(StatusError) as refusal:
-        auth.authenticate({}, authorization, path)
+        auth.authenticate({}, authorization, path, lambda token: None)
     assert (refusal.value.code, refusal.value.reason) == (401, "Unauthorized")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version", "/readyz/ping"])
 def test_health_and_version_are_for_everybody(path: str) -> None:
-    assert auth.authenticate(None, "", path) == auth.ANONYMOUS
+    assert auth.authenticate(None, "", path, lambda token: None) == auth.ANONYMOUS
 
 
 @pytest.mark.parametrize(
