@@ -5,9 +5,9 @@ linux/ and the standard library only, since keepers write exit records with it.
 
 from __future__ import annotations
 
-import json
-
 from minikube_raw.linux.durability import write_file as write
+
+from . import jsontext
 
 __all__ = ["read_json", "write", "write_json"]
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def write_json(path: str, value: object, *, sync: bool = False) -> None:
     """write() of a JSON value."""
-    write(path, json.dumps(value, separators=(",", ":")).encode(), sync=sync)
+    write(path, jsontext.dumps(value).encode(), sync=sync)
 
 
 def read_json(path: str) -> dict[str, Any] | None:
     """Returns the object in a file, or None when there is no such file. Raises ValueError when it is not a JSON object."""
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read())
+            value = jsontext.loads(file.read())
     except FileNotFoundError:
         return None
     if not isinstance(value, dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 
 from minikube_raw.linux import fds, features, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
@@ -21,11 +20,11 @@ from .loop import HUNG_UP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from socket import socket
     from typing import Any, Protocol
 
     from .child import Child
     from .loop import Loop
+    from .wire import Socket
 
     Request = dict[str, Any]
     Answer = Callable[..., None]
@@ -144,7 +143,7 @@ class Container:
         Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
         """
         path = f"{self.run_dir}/{name}"
-        with suppress(FileExistsError):
+        if not os.path.lexists(path):
             os.mkfifo(path, 0o600)
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fds.set_pipe_size(fd, size)
@@ -288,7 +287,7 @@ class Container:
 class Start:
     """A first process on its way to exec: hears its status socket until it closes."""
 
-    def __init__(self, container: Container, status: socket, answer: Answer) -> None:
+    def __init__(self, container: Container, status: Socket, answer: Answer) -> None:
         self._container, self._status, self._answer = container, status, answer
         self._steps: list[str] = []
         self._ready = False

@@ -17,7 +17,6 @@ from . import rootfs, users, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
@@ -36,13 +35,13 @@ class Job:
     __slots__ = ("cgroup", "spec", "status", "streams", "volumes")
 
     def __init__(
-        self, spec: Spec, cgroup: str, status: socket.socket, streams: Sequence[int], volumes: Sequence[int] = ()
+        self, spec: Spec, cgroup: str, status: wire.Socket, streams: Sequence[int], volumes: Sequence[int] = ()
     ) -> None:
         self.spec, self.cgroup, self.status, self.streams = spec, cgroup, status, tuple(streams)
         self.volumes = tuple(volumes)
 
 
-def run_container(status: socket.socket, cgroup: str) -> NoReturn:
+def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
     """Joins the cgroup, waits to be told which container this is, builds its world, becomes its first process. Never returns."""
 
     def work() -> NoReturn:
@@ -93,7 +92,7 @@ def _leave_keeper(kept: Sequence[int]) -> None:
     os.setsid()
 
 
-def _become(work: Callable[[], NoReturn], status: socket.socket) -> NoReturn:
+def _become(work: Callable[[], NoReturn], status: wire.Socket) -> NoReturn:
     try:
         work()
     except CannotExecute as error:
@@ -110,7 +109,7 @@ def _become(work: Callable[[], NoReturn], status: socket.socket) -> NoReturn:
         os._exit(128)
 
 
-def _report(status: socket.socket, reason: str, message: str) -> None:
+def _report(status: wire.Socket, reason: str, message: str) -> None:
     wire.send(status, {"error": message, "reason": reason, "steps": [wire.text(steps.stop_recording())]})
 
 
@@ -179,7 +178,7 @@ def _connect_streams(job: Job, uid: int) -> None:
         fds.inheritable(fd, number)
 
 
-def _open_terminal(status: socket.socket) -> int:
+def _open_terminal(status: wire.Socket) -> int:
     """Opens a terminal of the container's devpts, hands its master to the keeper and makes it ours."""
     master, slave = terminals.open_pair()
     wire.send(status, {"terminal": True}, [master])

@@ -8,7 +8,6 @@ All it ever uses was imported before the fork.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from minikube_raw.linux import fds, namespaces, process, proctitle, signals, steps
@@ -24,15 +23,16 @@ from .loop import Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from socket import socket
     from typing import Any, NoReturn
+
+    from .wire import Socket
 
     Request = dict[str, Any]
 
 _RECONNECT_SECONDS = 0.2
 
 
-def main(request: Request, connection: socket, launcher: str) -> NoReturn:
+def main(request: Request, connection: Socket, launcher: str) -> NoReturn:
     """Runs a keeper in a process just forked, with `connection` to the kubelet that asked for it. Never returns."""
 
     def work() -> None:
@@ -42,7 +42,7 @@ def main(request: Request, connection: socket, launcher: str) -> NoReturn:
     _run(work)
 
 
-def main_spare(orders: socket, launcher: str) -> NoReturn:
+def main_spare(orders: Socket, launcher: str) -> NoReturn:
     """Runs a keeper that is made ahead of time: it has its namespaces and waits on `orders` for a sandbox. Never returns."""
 
     def work() -> None:
@@ -71,11 +71,11 @@ def _run(work: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def _settle(kept: socket, title: str) -> None:
+def _settle(kept: Socket, title: str) -> None:
     """Lets go of everything that is the launcher's and becomes a process of its own."""
     fds.close_all_but([0, 1, 2, kept.fileno()])
     signals.reset()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signals.ignore(signals.SIGPIPE)
     process.set_dumpable(False)
     os.setsid()
     proctitle.set_title(title)
@@ -104,10 +104,10 @@ class Keeper:
         self._made: dict[str, int] = {}
         self._own_pidns = namespaces.open_namespace("pid_for_children")
         self._containers: dict[str, Container] = {}
-        self._clients: dict[int, socket] = {}
+        self._clients: dict[int, Socket] = {}
         self._held: dict[str, int] = {}  # what the launcher holds for us too, in case it has to be told again
         self._launcher_path = launcher
-        self._launcher: socket | None = None
+        self._launcher: Socket | None = None
         self._execs: dict[int, Exec] = {}
         self._last_exec = 0
         self._not_enforced: list[str] = []
@@ -118,7 +118,7 @@ class Keeper:
         """Makes the namespaces that nearly every pod has, before it is known which."""
         self._made = sandbox.create_namespaces(sandbox.USUAL)
 
-    def serve(self, request: Request, connection: socket) -> None:
+    def serve(self, request: Request, connection: Socket) -> None:
         """Makes (or takes over) the sandbox, answers on `connection`, and serves clients until told to quit."""
         self.request = request
         try:
@@ -138,7 +138,7 @@ class Keeper:
             self.loop.run()
         # else whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
 
-    def _create(self, connection: socket) -> None:
+    def _create(self, connection: Socket) -> None:
         made = self._made or sandbox.create_namespaces(self.request)
         if "net" in made:
             self._send(connection, {"event": "network namespace"}, [made["net"]])
@@ -221,21 +221,21 @@ class Keeper:
 
     # Clients.
 
-    def _accept(self, listener: socket) -> None:
+    def _accept(self, listener: Socket) -> None:
         connection = wire.accept(listener)
         if connection is not None:
             self._serve_client(connection)
 
-    def _serve_client(self, connection: socket) -> None:
+    def _serve_client(self, connection: Socket) -> None:
         self._clients[connection.fileno()] = connection
         self.loop.watch(connection.fileno(), lambda: self._hear(connection))
 
-    def _drop_client(self, connection: socket) -> None:
+    def _drop_client(self, connection: Socket) -> None:
         if self._clients.pop(connection.fileno(), None) is not None:
             self.loop.forget(connection.fileno())
             connection.close()
 
-    def _send(self, connection: socket, message: Request, descriptors: Any = ()) -> bool:
+    def _send(self, connection: Socket, message: Request, descriptors: Any = ()) -> bool:
         """Sends without ever waiting: a kubelet that does not read is dropped (False), connects again and asks."""
         connection.setblocking(False)
         try:
@@ -249,7 +249,7 @@ class Keeper:
             if connection.fileno() >= 0:
                 connection.setblocking(True)
 
-    def _hear(self, connection: socket) -> None:
+    def _hear(self, connection: Socket) -> None:
         try:
             message, received = wire.receive(connection)
         except (wire.Closed, OSError):
@@ -265,7 +265,7 @@ class Keeper:
         except OSError as error:
             answer({"error": _wording(error), "reason": "RuntimeError"})
 
-    def _dispatch(self, message: Request, received: list[int], answer: Any, connection: socket) -> None:
+    def _dispatch(self, message: Request, received: list[int], answer: Any, connection: Socket) -> None:
         operation = message["op"]
         if operation == "start":
             self._start(message["container"], received, answer)
@@ -320,7 +320,7 @@ class Keeper:
             container.finish(128, error=_wording(error), reason="StartError")
             answer({"error": _wording(error), "reason": "StartError"})
 
-    def _exec(self, message: Request, answer: Any, connection: socket) -> None:
+    def _exec(self, message: Request, answer: Any, connection: Socket) -> None:
         container = self._containers.get(message["container"])
         if container is None or container.exit is not None or not container.started_at:
             answer({"error": "the container is not running", "reason": "NotRunning"})

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from socket import socket
 
 import msgspec
 
@@ -137,7 +136,7 @@ class Keepers:
             theirs.close()
         return answered
 
-    async def _connect_launcher(self) -> socket:
+    async def _connect_launcher(self) -> wire.Socket:
         """Connects; a launcher that just died is being started again, so this waits for it a little."""
         deadline = time.monotonic() + LAUNCHER_TIMEOUT
         while True:
@@ -148,7 +147,7 @@ class Keepers:
                     raise
                 await asyncio.sleep(0.02)
 
-    def _peer(self, sandbox: Sandbox, connection: socket, netns: asyncio.Future[int] | None = None) -> Peer:
+    def _peer(self, sandbox: Sandbox, connection: wire.Socket, netns: asyncio.Future[int] | None = None) -> Peer:
         def on_event(message: Message, descriptors: list[int]) -> None:
             if message.get("event") == "network namespace" and netns is not None and not netns.done():
                 netns.set_result(descriptors[0])

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 
-from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits
+from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits, signals
 from minikube_raw.linux.cgroups import manager
 
 from . import keeper, sandbox, wire
@@ -21,8 +20,9 @@ from .loop import Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from socket import socket
     from typing import Any, NoReturn
+
+    from .wire import Socket
 
     Request = dict[str, Any]
 
@@ -99,9 +99,9 @@ class Launcher:
     def __init__(self, run_dir: str) -> None:
         self._socket = f"{run_dir}/launcher.sock"
         self._loop = Loop()
-        self._clients: dict[int, socket] = {}
+        self._clients: dict[int, Socket] = {}
         self._held: dict[str, dict[str, int]] = {}  # sandbox → name → descriptor
-        self._spare: socket | None = None  # orders to a keeper made ahead of time
+        self._spare: Socket | None = None  # orders to a keeper made ahead of time
         self._orphans: dict[int, int] = {}  # pid → exit code of processes whose keeper had died
 
     def serve(self) -> None:
@@ -117,8 +117,7 @@ class Launcher:
 
     def _watch_children(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signals.wake_on(signals.SIGCHLD, writer)
 
         def reap() -> None:
             os.read(reader, 4096)
@@ -139,13 +138,13 @@ class Launcher:
             if len(self._orphans) > _MOST_ORPHANS:
                 del self._orphans[next(iter(self._orphans))]
 
-    def _accept(self, listener: socket) -> None:
+    def _accept(self, listener: Socket) -> None:
         connection = wire.accept(listener)
         if connection is not None:
             self._clients[connection.fileno()] = connection
             self._loop.watch(connection.fileno(), lambda: self._hear(connection))
 
-    def _hear(self, connection: socket) -> None:
+    def _hear(self, connection: Socket) -> None:
         try:
             message, received = wire.receive(connection)
             self._dispatch(message, received, connection)
@@ -154,7 +153,7 @@ class Launcher:
             self._clients.pop(connection.fileno(), None)
             connection.close()
 
-    def _dispatch(self, message: Request, received: list[int], connection: socket) -> None:
+    def _dispatch(self, message: Request, received: list[int], connection: Socket) -> None:
         operation = message["op"]
         if operation == "run":
             self._run(message["sandbox"], received[0])
@@ -183,7 +182,7 @@ class Launcher:
                 wire.send(asked, {"id": 0, "error": f"cannot fork a keeper: {error.strerror}"})
             return
         if pid == 0:
-            signal.set_wakeup_fd(-1)
+            signals.stop_waking()
             keeper.main(request, wire.adopt(connection), self._socket)
         wire.close([connection, keeper_pidfd])
 
@@ -211,7 +210,7 @@ class Launcher:
             wire.close([orders.detach(), theirs.detach()])
             return
         if pid == 0:
-            signal.set_wakeup_fd(-1)
+            signals.stop_waking()
             keeper.main_spare(theirs, self._socket)
         wire.close([theirs.detach(), keeper_pidfd])
         self._spare = orders
@@ -229,7 +228,7 @@ class Launcher:
         if not names:
             self._held.pop(sandbox_id, None)
 
-    def _give(self, sandbox_id: str, connection: socket) -> None:
+    def _give(self, sandbox_id: str, connection: Socket) -> None:
         names = list(self._held.get(sandbox_id, {}).items())
         while True:
             part, names = names[: wire.MOST_DESCRIPTORS], names[wire.MOST_DESCRIPTORS :]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ class Peer:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: wire.Socket,
         on_event: Callable[[Message, list[int]], None],
         on_close: Callable[[], None],
     ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 
 from minikube_raw.linux import fds, mounts, namespaces, process, signals, steps
 from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
@@ -152,8 +151,8 @@ def _pause(mount_point: str) -> NoReturn:
         mounts.tmpfs(mount_point, mode=0o555)
         mounts.switch_root(mount_point)
         signals.reset()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signals.ignore(signals.SIGCHLD)
         while True:
-            signal.pause()
+            signals.wait()
     finally:
         os._exit(1)

@@ -7,15 +7,17 @@ are only ever added, and VERSION tells an old keeper from a new one.
 
 from __future__ import annotations
 
+import _socket
 import errno
-import json
 import os
-import socket
 import struct
-from array import array
-from contextlib import suppress
 
-from minikube_raw.linux.socket_paths import short_name
+from minikube_raw.linux import unix_sockets
+from minikube_raw.linux.unix_sockets import Socket, adopt, pair
+
+from . import jsontext
+
+__all__ = ["Closed", "Socket", "accept", "adopt", "close", "connect", "hang_up", "listen", "pair", "receive", "send"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,27 +30,21 @@ VERSION = 1
 MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _LARGEST_INLINE = 100_000  # below the kernel's default socket buffer of 212,992 bytes
 _BODY_IN_MEMFD = b'{"body":"memfd"}'
-_ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * 4 + 4)
+_ANCILLARY = _socket.CMSG_SPACE(MOST_DESCRIPTORS * 4 + 4)
 
 
 class Closed(ConnectionError):
     """The other side has closed the connection."""
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Makes two connected sockets, as a process hands one of them to a child or to the launcher."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def listen(path: str) -> socket.socket:
+def listen(path: str) -> Socket:
     """Binds a root-only socket at `path`, replacing what a dead process left there."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = unix_sockets.packets()
     before = os.umask(0o177)
     try:
-        with suppress(FileNotFoundError):
+        if os.path.lexists(path):
             os.unlink(path)
-        with short_name(path) as name:
-            listener.bind(name)
+        unix_sockets.bind(listener, path)
         listener.listen(128)
     except OSError:
         listener.close()
@@ -58,29 +54,27 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
-def connect(path: str) -> socket.socket:
+def connect(path: str) -> Socket:
     """Connects to the socket at `path`; raises ConnectionRefusedError or FileNotFoundError when nobody listens."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = unix_sockets.packets()
     try:
-        with short_name(path) as name:
-            connection.connect(name)
+        unix_sockets.connect(connection, path)
     except OSError:
         connection.close()
         raise
     return connection
 
 
-def accept(listener: socket.socket) -> socket.socket | None:
+def accept(listener: Socket) -> Socket | None:
     """Accepts a connection of root's; anybody else's is closed and None returned."""
-    connection, _ = listener.accept()
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    if struct.unpack("3i", credentials)[1] != 0:
+    connection = listener.accept()
+    if connection.peer_uid() != 0:
         connection.close()
         return None
     return connection
 
 
-def send(connection: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+def send(connection: Socket, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Sends one packet. Raises BlockingIOError when a non-blocking peer does not read, OSError when it is gone."""
     if len(descriptors) > MOST_DESCRIPTORS:
         raise OSError(errno.E2BIG, f"{len(descriptors)} descriptors do not fit a packet of {MOST_DESCRIPTORS}")
@@ -90,8 +84,9 @@ def send(connection: socket.socket, message: Message, descriptors: Sequence[int]
         if len(body) > _LARGEST_INLINE:
             memory = _in_memory(body)
             body = _BODY_IN_MEMFD
-        carried = array("i", [*descriptors, memory] if memory >= 0 else descriptors)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, carried)] if carried else []
+        carried = [*descriptors, memory] if memory >= 0 else descriptors
+        packed = struct.pack(f"{len(carried)}i", *carried)
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if carried else []
         connection.sendmsg([body], ancillary)
     finally:
         close([memory])
@@ -105,42 +100,43 @@ def _in_memory(body: bytes) -> int:
     return memory
 
 
-def receive(connection: socket.socket) -> tuple[Message, list[int]]:
+def receive(connection: Socket) -> tuple[Message, list[int]]:
     """Receives one packet and the descriptors beside it (the caller owns them). Raises Closed at the end of the connection."""
     try:
-        body, ancillary, _flags, _ = connection.recvmsg(_LARGEST_INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        body, ancillary, _flags, _ = connection.recvmsg(_LARGEST_INLINE + 1, _ANCILLARY, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         raise Closed from None
     if not body:
         raise Closed
-    descriptors = array("i")
+    received: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % 4])
-    received = list(descriptors)
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            received += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
     if body == _BODY_IN_MEMFD:
         memory = received.pop()
         body = os.pread(memory, os.fstat(memory).st_size, 0)
         os.close(memory)
-    message: Message = json.loads(body)
+    message: Message = jsontext.loads(body)
     return message, received
 
 
 def text(value: object) -> str:
     """Returns a value as JSON text, which travels as one string that nobody on its way takes apart (a child's steps)."""
-    return json.dumps(value, separators=(",", ":"))
+    return jsontext.dumps(value)
 
 
 def close(descriptors: Iterable[int]) -> None:
     """Closes descriptors; those that are -1 or closed already are fine."""
     for descriptor in descriptors:
-        with suppress(OSError):
+        try:
             os.close(descriptor)
+        except OSError:
+            pass
 
 
 def stream_pair() -> tuple[int, int]:
     """Makes two connected, non-blocking stream sockets as descriptors: a terminal's two directions in one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = pair(stream=True)
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours.detach(), theirs.detach()
@@ -149,14 +145,8 @@ def stream_pair() -> tuple[int, int]:
 def hang_up(descriptor: int) -> None:
     """Closes a pipe or a socket; a socket's peer sees the end even while copies of the descriptor are open."""
     try:
-        end = socket.socket(fileno=os.dup(descriptor))
-        end.shutdown(socket.SHUT_RDWR)
-        end.close()
+        with adopt(os.dup(descriptor)) as end:
+            end.shutdown(unix_sockets.SHUT_RDWR)
     except OSError:
         pass  # a pipe, or the peer has gone
     os.close(descriptor)
-
-
-def adopt(descriptor: int) -> socket.socket:
-    """Makes a socket of a received descriptor, which it owns from now on."""
-    return socket.socket(fileno=descriptor)

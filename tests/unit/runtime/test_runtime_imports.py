@@ -14,6 +14,16 @@ HEAVY = {
     "inspect",
     "traceback",
     "tokenize",
+    # What each of these costs a keeper is in linux/unix_sockets.py, linux/signals.py and runtime/jsontext.py.
+    "collections",
+    "contextlib",
+    "enum",
+    "functools",
+    "json",
+    "re",
+    "selectors",
+    "signal",
+    "socket",
 }
 
 
