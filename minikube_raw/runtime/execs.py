@@ -7,7 +7,6 @@ client goes, the process gets SIGPIPE, end of file or SIGHUP, as with any termin
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from minikube_raw.linux import fds, pidfd, signals
 
@@ -100,8 +99,10 @@ class Exec:
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and what it started in its group; its end is told as any other."""
-        with suppress(ProcessLookupError):  # it is not the leader of its group yet
+        try:
             os.killpg(self.pid, signals.SIGKILL)
+        except ProcessLookupError:
+            pass  # it is not the leader of its group yet
         pidfd.send_signal(self.pidfd, signals.SIGKILL)
 
     def _exited(self) -> None:
