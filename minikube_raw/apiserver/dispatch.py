@@ -50,7 +50,7 @@ from minikube_raw.client.transport import Request
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 # What kubectl asks before it says that nobody knows a kind (openapi3 validation, `failed to check CRD` otherwise).
 _DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions", "list")
-_STREAMS = frozenset({"log", "exec", "attach"})
+_STREAMS = frozenset({"log", "exec", "attach", "portforward"})
 # Objects of a list written in protobuf (0.1 ms each) before the loop may serve others.
 _PROTOBUF_PIECE = 50
 

@@ -1,6 +1,6 @@
 """Calls from the API server to kubelets: where a node's kubelet is, and requests to it over the cluster's TLS.
 
-Logs come as a body, exec and attach as a WebSocket with Kubernetes' channels: the one form spoken on this side.
+Logs come as a body, exec and attach as a WebSocket with Kubernetes' channels, port-forward in the protocol of its client.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from minikube_raw.api import status
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.strategy import Object
+from minikube_raw.streaming import upgrading
 
 DEFAULT_PORT = 10250
 _PREFERRED = ("InternalIP", "Hostname", "ExternalIP")
 _CONNECT_SECONDS = 10.0
 _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-_HEARTBEAT_SECONDS = 30.0
 Parameters = Sequence[tuple[str, str]]
 
 
@@ -61,16 +61,33 @@ class Kubelets:
         self, pod: Object, verb: str, container: str, parameters: Parameters
     ) -> aiohttp.ClientWebSocketResponse:
         """Open exec or attach. Raises Refused in the kubelet's words, 503 or 500 when it cannot be reached."""
-        url = self._url(pod, verb, container)
+        return await self._connect(self._url(pod, verb, container), parameters, _PROTOCOLS)
+
+    async def _connect(
+        self, url: str, parameters: Parameters, protocols: Sequence[str]
+    ) -> aiohttp.ClientWebSocketResponse:
         try:
-            return await self._client().ws_connect(
-                url,
-                params=list(parameters),
-                protocols=_PROTOCOLS,
-                max_msg_size=0,
-                heartbeat=_HEARTBEAT_SECONDS,
-            )
+            # No heartbeat: while a slow client makes us stop reading, the kubelet's pong waits behind its output.
+            return await self._client().ws_connect(url, params=list(parameters), protocols=protocols, max_msg_size=0)
         except aiohttp.ClientError as error:
+            raise _unreachable(url, error) from None
+
+    async def port_forward(
+        self, pod: Object, protocols: Sequence[str], parameters: Parameters
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open port-forward over WebSocket for the ports in `parameters`. Raises as `stream` does."""
+        return await self._connect(self._url(pod, "portForward"), parameters, protocols)
+
+    async def upgrade(self, pod: Object, verb: str, headers: Mapping[str, str]) -> upgrading.Upgraded:
+        """Open a connection that speaks what `headers` ask for. Raises as `stream` does."""
+        url = self._url(pod, verb)
+        if self._context is None:
+            raise _no_certificate()
+        try:
+            return await upgrading.upgrade(url, headers, self._context)
+        except upgrading.NotUpgraded as refused:
+            raise Refused(refused.code, refused.text) from None
+        except OSError as error:  # TimeoutError too
             raise _unreachable(url, error) from None
 
     async def close(self) -> None:
@@ -81,7 +98,7 @@ class Kubelets:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             if self._context is None:
-                raise status.service_unavailable("this API server has no certificate for kubelets")
+                raise _no_certificate()
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
             connector = aiohttp.TCPConnector(ssl=self._context, limit=0)
             self._session = aiohttp.ClientSession(
@@ -89,10 +106,10 @@ class Kubelets:
             )
         return self._session
 
-    def _url(self, pod: Object, verb: str, container: str) -> str:
+    def _url(self, pod: Object, verb: str, *container: str) -> str:
         metadata, node = pod["metadata"], pod["spec"]["nodeName"]
         host, port = self._address(node)
-        return f"https://{host}:{port}/{verb}/{metadata['namespace']}/{metadata['name']}/{container}"
+        return "/".join((f"https://{host}:{port}/{verb}", metadata["namespace"], metadata["name"], *container))
 
     def _address(self, name: str) -> tuple[str, int]:
         node = decode(self._nodes.entry("", name).stored).get("status", {})
@@ -103,6 +120,10 @@ class Kubelets:
             raise status.StatusError(500, "", f"no preferred addresses found; known addresses: {known}")
         port = (node.get("daemonEndpoints") or {}).get("kubeletEndpoint", {}).get("Port") or DEFAULT_PORT
         return f"[{host}]" if ":" in host else host, port
+
+
+def _no_certificate() -> status.StatusError:
+    return status.service_unavailable("this API server has no certificate for kubelets")
 
 
 def _unreachable(url: str, error: Exception) -> status.StatusError:

@@ -1,4 +1,7 @@
-"""pods/log, pods/exec and pods/attach: the client's side checked and spoken in whatever it speaks, the kubelet's in one form."""
+"""pods/log, pods/exec and pods/attach: the client's side checked and spoken in whatever it speaks, the kubelet's in one form.
+
+Port-forwarding is handed on to `portforward`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from aiohttp import web
 from minikube_raw.api import status
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import portforward
 from minikube_raw.apiserver.dispatch import Call
 from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
@@ -22,15 +26,12 @@ from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.podspec import containers
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.apiserver.routes import is_true
+from minikube_raw.streaming import accepting
 from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
-from minikube_raw.streaming.spdyexec import SpdyChannels
-from minikube_raw.streaming.spdyupgrade import wants_spdy
-from minikube_raw.streaming.wschannels import WebSocketChannels
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _LOG_FLAGS = ("follow", "timestamps", "previous", "insecureSkipTLSVerifyBackend")
 _LOG_NUMBERS = {"tailLines": 0, "sinceSeconds": 1, "limitBytes": 1}
-_UPGRADE_REQUIRED = "Upgrade request required"
 
 
 class Proxy:
@@ -52,6 +53,8 @@ class Proxy:
         pod = decode(entry.stored)
         if subresource == "log":
             return await self._log(http, pod, query)
+        if subresource == "portforward":
+            return await portforward.serve(self._kubelets, http, pod, query)
         return await self._interactive(http, pod, subresource, query)
 
     # --- logs ---
@@ -79,23 +82,15 @@ class Proxy:
         if not pod["spec"].get("nodeName"):
             raise status.bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
         wanted = {name: is_true(query.get(name, ())) for name in ("stdin", "stdout", "stderr", "tty")}
-        if not (wanted["stdin"] or wanted["stdout"] or wanted["stderr"]):
-            raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
-        spdy = wants_spdy(http)
-        if not spdy and http.headers.get("Upgrade", "").lower() != "websocket":
-            raise status.bad_request(_UPGRADE_REQUIRED)
+        accepting.check(http, wanted)
         try:
             kubelet = await self._kubelets.stream(pod, verb, container, _parameters(wanted, query))
         except Refused as refused:
             # No Status: clients show the kubelet's own words (`unable to upgrade connection: container not found ("c")`).
             return web.Response(status=refused.code, text=refused.text + "\n")
         async with kubelet:
-            channels: Channels
             try:
-                if spdy:
-                    channels = await SpdyChannels.accept(http, _expected(wanted))
-                else:
-                    channels = await WebSocketChannels.accept(http)
+                channels = await accepting.accept(http, wanted)
             except ConnectionError:
                 return web.Response()  # to nobody: the client has gone
             await bridge(channels, kubelet)
@@ -107,13 +102,6 @@ async def prepare_stream(response: web.StreamResponse, http: web.BaseRequest) ->
     if http.version >= aiohttp.HttpVersion11:
         response.enable_chunked_encoding()
     await response.prepare(http)
-
-
-def _expected(wanted: Mapping[str, bool]) -> frozenset[int]:
-    """Return the channels a SPDY client opens for what it asked."""
-    numbers = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "tty": RESIZE}
-    asked = {numbers[name] for name, on in wanted.items() if on}
-    return frozenset(asked - {STDERR} if wanted["tty"] else asked)
 
 
 def _parameters(wanted: Mapping[str, bool], query: Query) -> Parameters:

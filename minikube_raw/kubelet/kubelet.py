@@ -20,7 +20,7 @@ from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
-from minikube_raw.kubelet import convert, dns, node, pods, server
+from minikube_raw.kubelet import convert, dns, node, nodeview, pods, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.objects import WatchedObjects
@@ -200,10 +200,10 @@ class Kubelet:
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 
-    def pods(self) -> list[server.PodView]:
+    def pods(self) -> list[nodeview.PodView]:
         """Every pod with the status shown last."""
         workers = self._workers.all() if self._workers is not None else ()
-        return [server.PodView(each.pod, each.status) for each in workers if each.pod is not None]
+        return [nodeview.PodView(each.pod, each.status) for each in workers if each.pod is not None]
 
     def log_directory(self, pod: Pod) -> Path:
         """Where a pod's logs lie."""

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
-from minikube_raw.kubelet import convert, dns, localagent, node, pods, server, watching
+from minikube_raw.kubelet import convert, dns, localagent, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
@@ -130,10 +130,10 @@ class StandaloneAgent:
                     self._options.socket.unlink(missing_ok=True)
                     return
 
-    def pods(self) -> list[server.PodView]:
+    def pods(self) -> list[nodeview.PodView]:
         """Every pod with its status."""
         workers = self._workers.all() if self._workers is not None else ()
-        return [server.PodView(each.pod, each.status) for each in workers if each.pod is not None]
+        return [nodeview.PodView(each.pod, each.status) for each in workers if each.pod is not None]
 
     def log_directory(self, pod: Pod) -> Path:
         """Where a pod's logs lie."""

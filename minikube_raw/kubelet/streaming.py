@@ -1,7 +1,6 @@
-"""exec and attach over WebSocket: Kubernetes' channel protocols v5.channel.k8s.io and v4.channel.k8s.io.
+"""exec and attach between a client's channels and a session's descriptors; output is read only as fast as the client takes it.
 
-The first byte of each binary message names a channel; output is read only as fast as the client takes it. This is the one
-form in which the API server talks to a kubelet, whatever its own clients speak.
+Which protocol carries the channels is `minikube_raw.streaming`'s; the API server always comes with v5.channel.k8s.io.
 """
 
 from __future__ import annotations
@@ -9,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 
 import msgspec
-from aiohttp import WSMsgType, web
 
 from minikube_raw.runtime.cri import ExecSession
+from minikube_raw.streaming.channels import CLOSE, RESIZE, STDERR, STDIN, STDOUT, Channels
 
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 _CHUNK = 32 * 1024
 _DRAIN_SECONDS = 1.0
 
@@ -53,31 +51,21 @@ def _failure(reason: str, message: str, details: object, **more: object) -> byte
     return msgspec.json.encode(status | more)
 
 
-async def send_status(socket: web.WebSocketResponse, status: bytes) -> None:
-    """Say how it ended and close."""
-    with contextlib.suppress(ConnectionError):
-        await socket.send_bytes(bytes([ERROR]) + status)
-        await socket.close()
-
-
-async def stream(socket: web.WebSocketResponse, session: ExecSession) -> None:
+async def stream(channels: Channels, session: ExecSession) -> None:
     """Carry a session's streams until its process has ended or the client has left; then close both."""
-    await socket.send_bytes(bytes([STDOUT]))  # an empty message tells the client that the streams are up
     outputs = {STDOUT: session.stdout, STDERR: session.stderr}
-    pumps = [asyncio.create_task(_pump(socket, channel, fd)) for channel, fd in outputs.items() if fd is not None]
-    client = asyncio.create_task(_receive(socket, session))
+    pumps = [_Pump(channels, channel, fd) for channel, fd in outputs.items() if fd is not None]
+    client = asyncio.create_task(_receive(channels, session))
     process = asyncio.create_task(session.wait())
-    tasks = [*pumps, client, process]
+    tasks = [*(pump.task for pump in pumps), client, process]
     try:
         await asyncio.wait((client, process), return_when=asyncio.FIRST_COMPLETED)
         if process.done():
-            if pumps:
-                # A grandchild may hold the output open for ever; what the process wrote is there within a moment.
-                await asyncio.wait(pumps, timeout=_DRAIN_SECONDS)
-            # Two readers of one socket wait for each other: the closing handshake is close()'s alone.
+            await _drain(pumps)
+            # Two readers of one socket wait for each other: the closing handshake is finish()'s alone.
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
-            await send_status(socket, exit_status(process.result()))
+            await channels.finish(exit_status(process.result()))
     finally:
         for task in tasks:
             task.cancel()
@@ -87,10 +75,26 @@ async def stream(socket: web.WebSocketResponse, session: ExecSession) -> None:
             session.close()  # also when aiohttp cancels us meanwhile, because the client has left
 
 
-async def _pump(socket: web.WebSocketResponse, channel: int, fd: int) -> None:
-    prefix = bytes([channel])
-    while data := await read_some(fd):
-        await socket.send_bytes(prefix + data)
+class _Pump:
+    """Copies one output to the client; `sending` says that it waits for the client, not for output."""
+
+    def __init__(self, channels: Channels, channel: int, fd: int) -> None:
+        self.sending = False
+        self.task = asyncio.create_task(self._run(channels, channel, fd))
+
+    async def _run(self, channels: Channels, channel: int, fd: int) -> None:
+        while data := await read_some(fd):
+            self.sending = True
+            await channels.send(channel, data)
+            self.sending = False
+
+
+async def _drain(pumps: Sequence[_Pump]) -> None:
+    """Wait until what the process wrote is sent, however slow the client; a grandchild may hold the output open for ever."""
+    while pending := [pump.task for pump in pumps if not pump.task.done()]:
+        await asyncio.wait(pending, timeout=_DRAIN_SECONDS)
+        if not any(pump.sending and not pump.task.done() for pump in pumps):
+            return
 
 
 async def read_some(fd: int) -> bytes:
@@ -128,13 +132,11 @@ async def _ready(fd: int, *, writable: bool) -> None:
         os.close(own)
 
 
-async def _receive(socket: web.WebSocketResponse, session: ExecSession) -> None:
+async def _receive(channels: Channels, session: ExecSession) -> None:
     """Take stdin and terminal sizes until the client leaves."""
     stdin_open = session.stdin is not None
-    async for message in socket:
-        if message.type is not WSMsgType.BINARY or not message.data:
-            continue
-        channel, data = message.data[0], message.data[1:]
+    while (message := await channels.receive()) is not None:
+        channel, data = message
         if channel == STDIN and stdin_open and session.stdin is not None:
             stdin_open = await _feed(session.stdin, data)
         elif channel == RESIZE:

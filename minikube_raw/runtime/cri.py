@@ -7,6 +7,7 @@ without redesign. Only what the runtime acts on is here; nothing in this file to
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -307,6 +308,10 @@ class RuntimeService(Protocol):
 
     async def attach(self, container_id: str) -> ExecSession:
         """Join the streams of a container's first process."""
+        ...
+
+    async def port_forward(self, sandbox_id: str, port: int) -> socket.socket:
+        """Connect to a port of the sandbox's loopback; the socket is non-blocking. Raises RuntimeServiceError."""
         ...
 
     def on_change(self, look_again: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +215,7 @@ class Runtime:
     async def attach(self, container_id: str) -> Session:
         """See cri."""
         return await self._streams.attach(container_id)
+
+    async def port_forward(self, sandbox_id: str, port: int) -> socket.socket:
+        """See cri."""
+        return await self._streams.port_forward(sandbox_id, port)

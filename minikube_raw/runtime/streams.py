@@ -1,12 +1,13 @@
-"""exec, exec_sync and attach on the kubelet's side: sessions over descriptors that come from keepers."""
+"""exec, exec_sync, attach and port_forward on the kubelet's side: descriptors that come from keepers, and sockets in pods."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import suppress
 
-from . import spec, wire
+from . import dialling, spec, wire
 from .cri import ExecResult, RuntimeServiceError
 from .keepers import Keepers
 from .peers import refuse_errors
@@ -71,6 +72,13 @@ class Streams:
         terminal = bool(answer["terminal"])
         stdin = bool(answer["stdin"])
         return Session(descriptors, ended, tty=terminal, stdin=stdin, resize=resize if terminal else None)
+
+    async def port_forward(self, sandbox_id: str, port: int) -> socket.socket:
+        """PortForward, for one connection."""
+        sandbox = self._state.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            raise RuntimeServiceError("NotFound", f'failed to find sandbox "{sandbox_id}" in store: not found')
+        return await dialling.dial(sandbox_id, sandbox.record.netns, port)
 
     async def reopen_log(self, container_id: str) -> None:
         """ReopenContainerLog: the kubelet has renamed the file, output goes to a new one."""

@@ -11,7 +11,7 @@ import contextlib
 
 from aiohttp import web
 
-from minikube_raw.streaming import spdy, spdyupgrade
+from minikube_raw.streaming import hijack, spdy, spdyupgrade
 from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Message, exit_text
 from minikube_raw.streaming.spdysession import Session, Stream
 
@@ -52,7 +52,7 @@ class SpdyChannels:
     @property
     def response(self) -> web.StreamResponse:
         """What the handler returns."""
-        return spdyupgrade.Switched()
+        return hijack.Switched()
 
     async def receive(self) -> Message | None:
         """Return the client's next message."""

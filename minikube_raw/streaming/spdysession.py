@@ -38,6 +38,7 @@ class Stream:
         self._sent_all = opened.unidirectional
         self._broken = False
         self._unwanted = False
+        self._reader: asyncio.Future[None] | None = None  # who waits in read()
 
     def reply(self) -> None:
         """Accept: Go's clients wait for this before they open the next stream or send data."""
@@ -46,7 +47,9 @@ class Stream:
     async def read(self) -> bytes:
         """Return what has come, 32 KiB at most, or b"" after the client's end. Raises ConnectionResetError."""
         while not self.readable:
-            await self._session.next_change()
+            # Not the session's change: with a hundred streams each piece of data would wake a hundred readers.
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         return self.take()
 
     @property
@@ -109,6 +112,7 @@ class Stream:
             self._unread += data
             self._session.arrived(len(data))
         self._received_all = fin
+        self._wake()
         self._session.forget_if_over(self)
         return True
 
@@ -117,7 +121,12 @@ class Stream:
         self._broken = True
         self._session.taken(len(self._unread))
         self._unread.clear()
+        self._wake()
         self._session.forget_if_over(self)
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class Session(asyncio.Protocol):

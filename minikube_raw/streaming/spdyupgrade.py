@@ -1,8 +1,4 @@
-"""From an HTTP request to a SPDY session: `Upgrade: SPDY/3.1`, which aiohttp does not know.
-
-The handler writes the 101 itself and gives the connection another protocol; aiohttp hears only when it is lost. Bytes that a
-client sends before it has the 101 are lost with aiohttp's parser: RFC 9110, section 7.8, forbids them, and no client does it.
-"""
+"""From an HTTP request to a SPDY session: `Upgrade: SPDY/3.1`, and which of its subprotocols both sides speak."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from minikube_raw.api import status
+from minikube_raw.streaming import hijack
 from minikube_raw.streaming.spdysession import Session
 
 SPDY = "SPDY/3.1"
-_PROTOCOL_HEADER = "X-Stream-Protocol-Version"
+PROTOCOL_HEADER = "X-Stream-Protocol-Version"
 
 
 def wants_spdy(http: web.BaseRequest) -> bool:
@@ -30,7 +26,7 @@ def negotiate(http: web.BaseRequest, supported: Sequence[str]) -> str:
 
     Raises StatusError 403 without a common one (apimachinery's httpstream.Handshake).
     """
-    values = http.headers.getall(_PROTOCOL_HEADER, [])
+    values = http.headers.getall(PROTOCOL_HEADER, [])
     offered = [name.strip() for value in values for name in value.split(",") if name.strip()]
     if not offered:
         return ""
@@ -47,33 +43,9 @@ def _go_list(names: Sequence[str]) -> str:
 
 def switch(http: web.BaseRequest, protocol: str, *, max_streams: int) -> Session:
     """Answer 101 and return the session that has the connection from now on. Raises ConnectionResetError without one."""
-    transport = http.transport
-    if transport is None:
-        raise ConnectionResetError("the client has gone")
     session = _UpgradedSession(http.protocol, max_streams=max_streams)
-    lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {SPDY}"]
-    if protocol:
-        lines.append(f"{_PROTOCOL_HEADER}: {protocol}")
-    # Whatever the handler returns or raises, nothing more may be said in HTTP on this connection.
-    http.protocol.close()
-    transport.write("\r\n".join([*lines, "", ""]).encode())
-    transport.set_protocol(session)
-    session.connection_made(transport)
+    hijack.take_over(http, hijack.switching_protocols(SPDY, {PROTOCOL_HEADER: protocol} if protocol else {}), session)
     return session
-
-
-class Switched(web.StreamResponse):
-    """What a handler returns after `switch`: aiohttp writes nothing and closes the connection."""
-
-    def __init__(self) -> None:
-        super().__init__(status=101)
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Do nothing: the head was written by `switch`."""
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the session has ended."""
 
 
 class _UpgradedSession(Session):

@@ -10,7 +10,7 @@ import binascii
 
 from aiohttp import WSMsgType, web
 
-from minikube_raw.streaming.channels import CLOSE, ERROR, STDOUT, Message, exit_text
+from minikube_raw.streaming.channels import CLOSE, ERROR, STDERR, STDOUT, Message, exit_text
 
 # In order of preference; "" is a client that names none and gets v1.
 PROTOCOLS = (
@@ -20,26 +20,27 @@ PROTOCOLS = (
     "channel.k8s.io",
     "base64.channel.k8s.io",
 )
-_HEARTBEAT_SECONDS = 30.0
 
 
 class WebSocketChannels:
     """channels.Channels over an accepted WebSocket."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, asked: frozenset[int]) -> None:
         self._socket = socket
+        self._outputs = asked & {STDOUT, STDERR} | {ERROR}
         protocol = socket.ws_protocol or ""
         self._base64 = "base64" in protocol
         self._json_status = protocol.startswith(("v4.", "v5."))
         self._closes = protocol.startswith("v5.")
 
     @classmethod
-    async def accept(cls, http: web.BaseRequest) -> WebSocketChannels:
-        """Answer the upgrade and tell the client that the channels are up."""
-        socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=0, heartbeat=_HEARTBEAT_SECONDS)
+    async def accept(cls, http: web.BaseRequest, asked: frozenset[int]) -> WebSocketChannels:
+        """Answer the upgrade and tell the client that the channels are up. Output on others than `asked` is dropped."""
+        # No heartbeat: a client that is slow to take its output answers late, and is not dead.
+        socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=0)
         await socket.prepare(http)
-        made = cls(socket)
-        await made.send(STDOUT, b"")
+        made = cls(socket, asked)
+        await made.send(min(made._outputs), b"")
         return made
 
     @property
@@ -71,6 +72,8 @@ class WebSocketChannels:
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send bytes on a channel."""
+        if channel not in self._outputs:
+            return
         if self._base64:
             await self._socket.send_str(f"{channel}{base64.b64encode(data).decode()}")
         else:

@@ -14,7 +14,8 @@ from fake_runtime import FakeRuntime
 from pod_builders import pod
 
 from minikube_raw.client.clock import ManualClock
-from minikube_raw.kubelet.server import PodView, Server
+from minikube_raw.kubelet.nodeview import PodView
+from minikube_raw.kubelet.server import Server
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
 
@@ -151,7 +152,7 @@ async def test_a_command_that_cannot_be_run_is_an_internal_error_on_the_error_ch
     await start(runtime)
     runtime.session = cri.RuntimeServiceError("ExecError", "executable file not found in $PATH")
     async with connect(http) as socket:
-        (frame,) = await frames(socket)
+        _, frame = await frames(socket)
 
     assert msgspec.json.decode(frame[1:])["message"].endswith("executable file not found in $PATH")
 
