@@ -41,7 +41,7 @@ class ClassShares:
     def add(self, pod: Pod) -> None:
         """A pod is about to run here."""
         if qos.qos_class(pod) is qos.QOSClass.BURSTABLE:
-            self._asked[pod.metadata.uid] = qos.pod_amount(pod, qos.milli_cpu, limits=False)
+            self._asked[pod.metadata.uid] = qos.pod_request(pod, qos.milli_cpu)
             self._update()
 
     def remove(self, uid: str) -> None:

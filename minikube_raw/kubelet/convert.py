@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from minikube_raw.api.core import Container, Pod, SecurityContext
-from minikube_raw.kubelet import dns, downward, env, qos
+from minikube_raw.kubelet import dns, downward, env, oomscore, qos
 from minikube_raw.kubelet.pods import grace_period
 from minikube_raw.runtime import cri
 
@@ -36,6 +36,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     memory_capacity: int = 0
     pod_pids_limit: int | None = None
     allocatable: Mapping[str, str] = {}
+    kernel: qos.Kernel = qos.Kernel()
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -90,7 +91,9 @@ def container_config(
         stdin_once=container.stdin_once,
         tty=container.tty,
         stop_signal=container.lifecycle.stop_signal if container.lifecycle is not None else "",
-        resources=qos.container_resources(pod, container, node.memory_capacity),
+        resources=qos.container_resources(
+            pod, container, oomscore.adjustment(pod, container, node.memory_capacity), node.kernel
+        ),
         security=security_context(pod, container.security_context or SecurityContext()),
     )
 

@@ -1,4 +1,4 @@
-"""From requests and limits to the kernel's terms: QoS class, cgroup parents, shares, quotas, oom_score_adj.
+"""From requests and limits to the kernel's terms: QoS class, cgroup parents, shares, quotas. See oomscore for oom_score_adj.
 
 Pure. The formulas are the kubelet's (pkg/kubelet/cm/helpers_linux.go, pkg/kubelet/qos/policy.go); the values were
 compared with what a real kubelet wrote into cgroup files.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+
+import msgspec
 
 from minikube_raw.api import quantity
 from minikube_raw.api.core import Container, Pod
@@ -19,8 +21,8 @@ MAX_SHARES = 262_144
 SHARES_PER_CPU = 1024
 PERIOD_US = 100_000
 MIN_QUOTA_US = 1_000
-GUARANTEED_OOM_SCORE = -997
-BEST_EFFORT_OOM_SCORE = 1000
+MEMORY_THROTTLING_FACTOR = 0.9  # of the way from request to limit, where memory.high begins to slow a container down
+PAGE = 4096
 
 Amounts = Mapping[str, str | int | float]
 
@@ -80,50 +82,91 @@ def cpu_quota(millis: int) -> int | None:
     return max(millis * PERIOD_US // 1000, MIN_QUOTA_US) if millis else None
 
 
-def oom_score_adj(pod: Pod, container: Container, capacity: int) -> int:
-    """How willingly the kernel kills a container; `capacity` is the node's memory in bytes."""
-    klass = qos_class(pod)
-    if klass is QOSClass.GUARANTEED:
-        return GUARANTEED_OOM_SCORE
-    if klass is QOSClass.BEST_EFFORT:
-        return BEST_EFFORT_OOM_SCORE
-    score = 1000 - (1000 * memory_bytes(requests_of(container))) // max(capacity, 1)
-    low, high = 1000 + GUARANTEED_OOM_SCORE, BEST_EFFORT_OOM_SCORE - 1
-    return min(max(score, low), high)
+class Kernel(msgspec.Struct, frozen=True):
+    """What the node's kernel and options decide for every container."""
+
+    oom_group: bool = False  # v2: a container that runs out of memory ends as a whole
+    memory_qos: bool = False  # v2: requests are protected, and use is slowed down before the limit kills
+    hugepage_sizes: tuple[str, ...] = ()  # sizes the node has pages of, as resources name them: "2Mi"
 
 
-def container_resources(pod: Pod, container: Container, capacity: int) -> LinuxContainerResources:
-    """The limits of one container's cgroup."""
-    limits = container.resources.limits
+PLAIN = Kernel()
+
+
+def container_resources(
+    pod: Pod, container: Container, oom_score_adj: int, kernel: Kernel = PLAIN
+) -> LinuxContainerResources:
+    """The limits of one container's cgroup; what it does not limit itself is limited by the pod's own limits.
+
+    Such a limit also is its request, as far as shares go: so a container that says nothing has the pod's limit as shares.
+    """
+    limits = container_limits(pod, container)
+    requests = {**limits, **container.resources.requests}
     return LinuxContainerResources(
-        cpu_shares=cpu_shares(milli_cpu(requests_of(container))),
+        cpu_shares=cpu_shares(milli_cpu(requests)),
         cpu_period=PERIOD_US,
         cpu_quota=cpu_quota(milli_cpu(limits)),
         memory_limit_in_bytes=memory_bytes(limits) or None,
-        oom_score_adj=oom_score_adj(pod, container, capacity),
+        oom_score_adj=oom_score_adj,
+        hugepage_limits={_kernel_size(size): _huge_bytes(limits, size) for size in kernel.hugepage_sizes},
+        unified=_unified(memory_bytes(container.resources.requests), memory_bytes(limits), kernel),
     )
 
 
+def container_limits(pod: Pod, container: Container) -> dict[str, str | int | float]:
+    """A container's own limits over those of its pod (spec.resources)."""
+    own = {name: amount for name, amount in container.resources.limits.items() if quantity.parse(amount)}
+    return {**(pod.spec.resources.limits if pod.spec.resources is not None else {}), **own}
+
+
+def _unified(request: int, limit: int, kernel: Kernel) -> dict[str, str]:
+    """Files of cgroup v2 (KEP-2570: memory.min, memory.high)."""
+    files = {"memory.oom.group": "1"} if kernel.oom_group else {}
+    if kernel.memory_qos and request:
+        files["memory.min"] = str(request)
+    if kernel.memory_qos and limit > request:
+        high = int(request + MEMORY_THROTTLING_FACTOR * (limit - request)) // PAGE * PAGE
+        files["memory.high"] = str(high)
+    return files
+
+
+def _kernel_size(size: str) -> str:
+    """The kernel's name for a page size: 2Mi is 2MB in hugetlb's files."""
+    return size.replace("i", "B")
+
+
+def _huge_bytes(limits: Amounts, size: str) -> int:
+    return quantity.resource(limits, f"hugepages-{size}").value()
+
+
 def pod_resources(pod: Pod, pids_limit: int | None = None) -> LinuxContainerResources:
-    """The limits of the pod's own cgroup: sums, where every container has a limit."""
-    cpu, memory = pod_amount(pod, milli_cpu, limits=False), pod_limit(pod, memory_bytes)
+    """The limits of the pod's own cgroup: sums, where every container has a limit, and the runtime's overhead."""
     return LinuxContainerResources(
-        cpu_shares=cpu_shares(cpu),
+        cpu_shares=cpu_shares(pod_request(pod, milli_cpu)),
         cpu_period=PERIOD_US,
         cpu_quota=cpu_quota(pod_limit(pod, milli_cpu) or 0),
-        memory_limit_in_bytes=memory,
+        memory_limit_in_bytes=pod_limit(pod, memory_bytes),
         pids_limit=pids_limit,
     )
 
 
+def pod_request(pod: Pod, amount: Callable[[Amounts], int]) -> int:
+    """What the pod asks of the node: for itself (spec.resources) or through its containers, with its overhead."""
+    own = pod.spec.resources
+    asked = pod_amount(pod, amount, limits=False)
+    if own is not None:
+        asked = amount(own.requests) or asked or amount(own.limits)
+    return asked + amount(pod.spec.overhead)
+
+
 def pod_limit(pod: Pod, amount: Callable[[Amounts], int]) -> int | None:
-    """The sum of limits, or None when a container has none (then the pod has none)."""
-    level = amount(pod.spec.resources.limits) if pod.spec.resources is not None else 0
-    if level:
-        return level
-    if not all(amount(each.resources.limits) for each in all_containers(pod)):
-        return None
-    return pod_amount(pod, amount, limits=True) or None
+    """The sum of limits and the overhead, or None when a container has none (then the pod has none)."""
+    limit = amount(pod.spec.resources.limits) if pod.spec.resources is not None else 0
+    if not limit:
+        if not all(amount(each.resources.limits) for each in all_containers(pod)):
+            return None
+        limit = pod_amount(pod, amount, limits=True)
+    return limit + amount(pod.spec.overhead) if limit else None
 
 
 def pod_amount(pod: Pod, amount: Callable[[Amounts], int], *, limits: bool) -> int:

@@ -20,31 +20,10 @@ NODE = convert.NodeFacts(
     allocatable={"cpu": "2", "memory": "8Gi"},
 )
 GUARANTEED = {"limits": {"cpu": "100m", "memory": "32Mi"}}
-BURSTABLE = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
 
 
 def with_resources(*resources: dict) -> object:
     return pod(containers=[{"name": f"c{n}", "image": "i", "resources": each} for n, each in enumerate(resources)])
-
-
-@pytest.mark.parametrize(
-    ("wish", "parent", "limits", "oom"),
-    [
-        pytest.param(with_resources({}), "kubepods/besteffort/podu1", (2, None, None), 1000, id="best effort"),
-        pytest.param(
-            with_resources(GUARANTEED), "kubepods/podu1", (102, 10_000, 33_554_432), -997, id="guaranteed by limits alone"
-        ),
-        pytest.param(
-            with_resources(BURSTABLE), "kubepods/burstable/podu1", (51, 20_000, 67_108_864), 999, id="burstable"
-        ),
-    ],
-)  # fmt: skip
-def test_qos_decides_cgroup_shares_and_who_is_killed_first(wish, parent, limits, oom) -> None:
-    got = qos.container_resources(wish, wish.spec.containers[0], NODE.memory_capacity)
-
-    assert qos.cgroup_parent(wish) == parent
-    assert (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes) == limits
-    assert got.oom_score_adj == oom
 
 
 def test_a_pod_is_limited_only_if_each_container_is() -> None:

@@ -1,0 +1,103 @@
+"""Cgroup values and oom_score_adj as a kubelet 1.36 wrote them on a node with 2 CPUs and 24684092Ki of memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pod_builders import pod
+
+from minikube_raw.kubelet import oomscore, qos
+from minikube_raw.kubelet.classshares import ClassShares
+
+CAPACITY = 24_684_092 * 1024
+NONE = None
+SMALL = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+FIXED = {"limits": {"cpu": "100m", "memory": "32Mi"}}
+POD_LEVEL = {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+OVERHEAD = {"cpu": "50m", "memory": "16Mi"}
+# name, container's resources, what else the spec has, class, then (shares, quota, memory) of pod and container, oom_score_adj
+RECORDED = [
+    pytest.param({}, {}, "besteffort/", (2, NONE, NONE), (2, NONE, NONE), 1000, id="best effort"),
+    pytest.param(
+        SMALL, {}, "burstable/", (51, 20_000, 67_108_864), (51, 20_000, 67_108_864), 999, id="burstable with limits"
+    ),
+    pytest.param(
+        {"requests": {"memory": "1Gi"}}, {}, "burstable/", (2, NONE, NONE), (2, NONE, NONE), 958, id="memory request alone"
+    ),
+    pytest.param(
+        FIXED, {}, "", (102, 10_000, 33_554_432), (102, 10_000, 33_554_432), -997, id="guaranteed by limits alone"
+    ),
+    pytest.param(
+        {}, {"resources": POD_LEVEL}, "burstable/", (102, 20_000, 67_108_864), (204, 20_000, 67_108_864), 999,
+        id="limits of the pod as a whole",
+    ),
+    pytest.param(
+        FIXED, {"overhead": OVERHEAD}, "", (153, 15_000, 50_331_648), (102, 10_000, 33_554_432), -997, id="overhead"
+    ),
+]  # fmt: skip
+
+
+def values(resources: Any) -> tuple[Any, ...]:
+    return resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes
+
+
+@pytest.mark.parametrize(("resources", "spec", "parent", "of_pod", "of_container", "oom"), RECORDED)
+def test_cgroup_values_are_the_kubelets(resources, spec, parent, of_pod, of_container, oom) -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": resources}], **spec)
+    container = wish.spec.containers[0]
+    assert qos.cgroup_parent(wish) == f"kubepods/{parent}podu1"
+    assert values(qos.pod_resources(wish)) == of_pod
+    score = oomscore.adjustment(wish, container, CAPACITY)
+    assert values(qos.container_resources(wish, container, score)) == of_container
+    assert score == oom
+
+
+def test_a_sidecar_is_killed_no_sooner_than_the_main_container() -> None:
+    wish = pod(
+        init=({"name": "side", "image": "i", "restartPolicy": "Always", "resources": {"requests": {"memory": "1Mi"}}},),
+        containers=[{"name": "c", "image": "i", "resources": {"requests": {"memory": "1Gi"}}}],
+    )
+    scores = {
+        each.name: oomscore.adjustment(wish, each, CAPACITY)
+        for each in (*wish.spec.init_containers, *wish.spec.containers)
+    }
+    assert scores == {"side": 958, "c": 958}
+
+
+def test_a_node_critical_pod_goes_last_whatever_it_asks_for() -> None:
+    wish = pod(priorityClassName="system-node-critical")
+    assert oomscore.adjustment(wish, wish.spec.containers[0], CAPACITY) == -997
+
+
+def test_what_a_pod_asks_beyond_its_containers_counts_for_each_of_them() -> None:
+    wish = pod("a", "b", resources={"requests": {"memory": "2Gi"}})
+    assert oomscore.adjustment(wish, wish.spec.containers[0], CAPACITY) == 958
+
+
+def test_the_burstable_class_has_the_shares_of_all_its_pods_with_overhead() -> None:
+    written: dict[str, int] = {}
+    shares = ClassShares(written.__setitem__)
+    shares.add(pod(containers=[{"name": "c", "image": "i", "resources": SMALL}], overhead=OVERHEAD))
+    assert written == {"kubepods/besteffort": 2, "kubepods/burstable": 102}
+    shares.remove("u1")
+    assert written["kubepods/burstable"] == 2
+
+
+def test_on_v2_memory_qos_protects_the_request_and_slows_down_before_the_limit() -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": SMALL}])
+    kernel = qos.Kernel(oom_group=True, memory_qos=True)
+    got = qos.container_resources(wish, wish.spec.containers[0], 0, kernel)
+    assert got.unified == {
+        "memory.oom.group": "1",
+        "memory.min": str(16 << 20),
+        "memory.high": str(int((16 + 0.9 * 48) * (1 << 20)) // 4096 * 4096),
+    }
+
+
+def test_huge_pages_that_are_not_asked_for_are_not_to_be_had_where_the_node_has_some() -> None:
+    wish = pod(
+        containers=[{"name": "c", "image": "i", "resources": {"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}}}]
+    )
+    got = qos.container_resources(wish, wish.spec.containers[0], 0, qos.Kernel(hugepage_sizes=("2Mi", "1Gi")))
+    assert got.hugepage_limits == {"2MB": 4 << 20, "1GB": 0}
