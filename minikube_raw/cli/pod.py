@@ -19,7 +19,7 @@ import msgspec
 import yaml
 
 from minikube_raw.api.times import parse as parse_time
-from minikube_raw.cli import podexec
+from minikube_raw.cli import podbundle, podexec
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.main import Options
 from minikube_raw.cli.output import Table, print_as
@@ -67,10 +67,20 @@ def list_(options: Options, output: str) -> None:
 @click.argument("name")
 @namespace_option
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml")
+@click.option("-c", "--container", default="", help="With --oci: which container; the first one unless given.")
+@click.option("--oci", type=click.Path(path_type=Path), help="Write a container's OCI bundle into this new directory.")
 @click.pass_obj
-def inspect(options: Options, name: str, namespace: str, output: str) -> None:
-    """Print a pod with its status."""
-    print_as(output, _pod(_agent(options), namespace, name), lambda data: ())
+def inspect(options: Options, name: str, namespace: str, output: str, container: str, oci: Path | None) -> None:
+    """Print a pod with its status, or write the OCI bundle of one of its containers, as runc would run it."""
+    agent = _agent(options)
+    found = _pod(agent, namespace, name)
+    if oci is None:
+        print_as(output, found, lambda data: ())
+        return
+    need_root("writing a root file system")
+    podbundle.write(agent, found, container, oci)
+    enter = f"nsenter --target {localagent.agent_pid(agent)} --mount --net"
+    click.echo(f"wrote {oci}; while the pod runs: {enter} runc run --bundle {oci.absolute()} NAME")
 
 
 @pod.command()

@@ -13,6 +13,7 @@ import http.client
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import uuid
@@ -122,6 +123,18 @@ def answers(options: KubeletOptions) -> bool:
     except OSError:
         return False
     return True
+
+
+def agent_pid(options: KubeletOptions) -> int:
+    """The process that serves the socket, in whose namespaces the node's mounts and links are. Raises AgentError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_name(str(options.socket)) as name:
+            probe.connect(name)
+            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError as error:
+        raise AgentError(f"no agent answers on {options.socket}: {error.strerror or error}") from error
+    pid: int = struct.unpack("3i", peer)[0]
+    return pid
 
 
 def get(options: KubeletOptions, path: str) -> bytes:

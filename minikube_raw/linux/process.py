@@ -10,7 +10,7 @@ import _socket
 import fcntl
 import os
 import struct
-from ctypes import c_char_p, c_int, c_size_t, c_ulong
+from ctypes import c_char_p, c_int, c_size_t, c_uint, c_ulong
 
 from . import steps
 from .syscalls import bind, bind_syscall, checked
@@ -22,6 +22,9 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_SETPERM = 5
+# What runc gives a container's keyring: its possessor everything, others of its user to view, read, search and link it.
+SESSION_KEYRING_PERMISSIONS = 0x3F1B0000
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -30,6 +33,7 @@ _IFF_UP = 1
 _prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _prctl_name = bind("prctl", c_int, c_char_p, c_ulong, c_ulong, c_ulong)
 _keyctl = bind_syscall("keyctl", c_int, c_char_p)
+_keyctl_setperm = bind_syscall("keyctl", c_int, c_int, c_uint)
 _sethostname = bind("sethostname", c_char_p, c_size_t)
 
 
@@ -64,10 +68,16 @@ def set_parent_death_signal(signal: int) -> None:
 
 
 def join_new_session_keyring(name: str | None = None) -> bool:
-    """Leaves the inherited session keyring for a new one (a named one can be found again); False if that is refused."""
+    """Leaves the inherited session keyring for a new one; False if that is refused.
+
+    One with a name is the same for all that join it, and may be searched by other processes of its user.
+    """
     encoded = None if name is None else os.fsencode(name)
     try:
-        checked("keyctl", f"JOIN_SESSION_KEYRING {name}", _keyctl, KEYCTL_JOIN_SESSION_KEYRING, encoded)
+        ring = checked("keyctl", f"JOIN_SESSION_KEYRING {name}", _keyctl, KEYCTL_JOIN_SESSION_KEYRING, encoded)
+        if name is not None:
+            permissions = SESSION_KEYRING_PERMISSIONS
+            checked("keyctl", f"SETPERM {ring} {permissions:x}", _keyctl_setperm, KEYCTL_SETPERM, ring, permissions)
     except OSError:
         return False  # EDQUOT, ENOSYS or a filter's EPERM: the old keyring is kept, as runc does with --no-new-keyring
     return True

@@ -46,7 +46,7 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
 
     def work() -> NoReturn:
         _leave_keeper([status.fileno()])
-        process.join_new_session_keyring()
+        join_keyring(cgroup)
         join_cgroup(cgroup)
         message, received = wire.receive(status)
         spec, places = message["spec"], message["rootfs"]
@@ -56,8 +56,9 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         _set_limits(spec["process"])
         devices = rootfs.host_devices() if spec["linux"].get("hostDevices") else []
         root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
+        user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
         rootfs.populate(root, spec, job.volumes, devices)
-        _exec(job, root)
+        _exec(job, root, user)
 
     _become(work, status)
 
@@ -67,14 +68,20 @@ def run_exec(job: Job, container_pidfd: int) -> NoReturn:
 
     def work() -> NoReturn:
         _leave_keeper([job.status.fileno(), *job.streams, container_pidfd])
-        process.join_new_session_keyring()
+        join_keyring(job.cgroup)
         _set_limits(job.spec["process"])
         manager(job.cgroup).attach(0)
         namespaces.setns(container_pidfd, namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
         os.close(container_pidfd)
-        _exec(job, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _exec(job, root, _find_user(root, job.spec["process"]["user"]))
 
     _become(work, job.status)
+
+
+def join_keyring(cgroup: str) -> None:
+    """Joins the session keyring of the container with this cgroup, made by whoever comes first and named as runc names it."""
+    process.join_new_session_keyring(f"_ses.{cgroup.rpartition('/')[2]}")
 
 
 def join_cgroup(path: str) -> None:
@@ -132,11 +139,10 @@ def _set_limits(wanted: Spec) -> None:
     process.set_oom_score_adj(wanted.get("oomScoreAdj", 0))
 
 
-def _exec(job: Job, root: int) -> NoReturn:
+def _exec(job: Job, root: int, user: users.User) -> NoReturn:
     wanted = job.spec["process"]
-    user = _find_user(root, wanted["user"])
     environment = _environment(wanted["env"], user.home)
-    _connect_streams(job, user.uid)
+    _connect_streams(job, root, user.uid)
     _change_directory(root, wanted["cwd"])
     rootfs.finish(job.spec)
     os.close(root)
@@ -165,10 +171,12 @@ def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
     return environment
 
 
-def _connect_streams(job: Job, uid: int) -> None:
+def _connect_streams(job: Job, root: int, uid: int) -> None:
     """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
     if job.spec["process"].get("terminal"):
         streams = [_open_terminal(job.status)] * 3
+        if job.spec["root"]:  # a first process's; one that is exec'd finds /dev/console as it is
+            rootfs.make_console(root, streams[0])
     else:
         streams = [fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in job.streams]
     for fd in set(streams):

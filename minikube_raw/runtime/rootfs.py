@@ -71,6 +71,17 @@ def populate(root: int, spec: Spec, volumes: Sequence[int], devices: Sequence[tu
     _cover(spec["linux"])
 
 
+def make_console(root: int, terminal: int) -> None:
+    """Shows the container's terminal as /dev/console too, by descriptors: neither name can be swapped (CVE-2025-52565)."""
+    place = _place(root, "/dev/console", is_directory=False)
+    console = mounts.open_tree("", recursive=False, dirfd=terminal)
+    try:
+        mounts.move_mount(console, "", place)
+    finally:
+        os.close(console)
+        os.close(place)
+
+
 def finish(spec: Spec) -> None:
     """Makes the root read-only if asked; the last change to the file system."""
     if spec["root"].get("readonly"):
@@ -108,6 +119,7 @@ def _mount_cgroups(destination: str, flags: int, controllers: Sequence[tuple[str
         for alias in options.split(","):
             if alias != name and "," in options:
                 files.make_symlink(f"{destination}/{alias}", name)
+    os.chmod(destination, 0o555)
 
 
 def _make_devices(extra: Sequence[tuple[str, int, int]]) -> None:
@@ -118,8 +130,15 @@ def _make_devices(extra: Sequence[tuple[str, int, int]]) -> None:
     standard = {name for name, _, _ in _DEVICES}
     for name, mode, number in extra:
         if name not in standard:
-            os.makedirs(os.path.dirname(f"/dev/{name}"), 0o755, exist_ok=True)
+            _make_parents(name)
             os.mknod(f"/dev/{name}", mode, number)
+
+
+def _make_parents(name: str) -> None:
+    """Makes the directories that a device below /dev lies in; os.makedirs would give the upper ones the mode of the umask."""
+    for end, letter in enumerate(name):
+        if letter == "/":
+            files.make_directory(f"/dev/{name[:end]}")
 
 
 def host_devices() -> list[tuple[str, int, int]]:
@@ -181,6 +200,9 @@ def _place(root: int, destination: str, is_directory: bool) -> int:
 
 def _cover(linux: Spec) -> None:
     """Hides and write-protects parts of /proc and /sys; what this kernel does not have is passed over."""
+    for path in linux.get("readonlyPaths", ()):
+        if os.path.lexists(path):
+            mounts.bind(path, path, readonly=True)
     for path in linux.get("maskedPaths", ()):
         try:
             is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
@@ -190,6 +212,3 @@ def _cover(linux: Spec) -> None:
             mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY | mounts.MS_RELATIME)
         else:
             mounts.bind("/dev/null", path, recursive=False)
-    for path in linux.get("readonlyPaths", ()):
-        if os.path.lexists(path):
-            mounts.bind(path, path, readonly=True)

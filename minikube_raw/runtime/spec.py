@@ -229,9 +229,11 @@ def _unified(files: Mapping[str, str]) -> dict[str, Any]:
 
 def resources_spec(resources: LinuxContainerResources) -> Spec:
     """The same limits in OCI's words, for `pod inspect --oci`."""
+    memory = resources.memory_limit_in_bytes
     cpu = {"shares": resources.cpu_shares, "quota": resources.cpu_quota, "period": resources.cpu_period}
     return {
         "cpu": {name: value for name, value in cpu.items() if value is not None},
-        "memory": {} if resources.memory_limit_in_bytes is None else {"limit": resources.memory_limit_in_bytes},
+        # OCI's swap is memory and swap together: none beyond the limit.
+        "memory": {} if memory is None else {"limit": memory, "swap": memory},
         "pids": {} if resources.pids_limit is None else {"limit": resources.pids_limit},
     }
