@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from minikube_raw.api import status
-from minikube_raw.apiserver import answers, auth, impersonation, streams
+from minikube_raw.apiserver import answers, auth, impersonation, podlog, streams
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import User
 from minikube_raw.apiserver.dispatch import Dispatcher
@@ -106,7 +106,7 @@ class Front:
     ) -> web.StreamResponse:
         watch = await self._dispatcher.watch(request, user, info)
         response = web.StreamResponse(headers={"Content-Type": watch.content_type, "Cache-Control": _NO_STORE})
-        await streams.prepare_stream(response, http)
+        await podlog.prepare_stream(response, http)
         try:
             async for batch in watch.batches:
                 await response.write(b"".join(batch))

@@ -1,37 +1,30 @@
-"""pods/log, pods/exec and pods/attach: the client's side checked and spoken in whatever it speaks, the kubelet's in one form.
+"""pods/exec and pods/attach: the client's side checked and spoken in whatever it speaks, the kubelet's in one form.
 
-Port-forwarding is handed on to `portforward`.
+Logs are `podlog`'s, port-forwarding is `portforward`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
 from minikube_raw.api import status
-from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import fielderrors as field
-from minikube_raw.apiserver import portforward
+from minikube_raw.apiserver import podlog, portforward
 from minikube_raw.apiserver.dispatch import Call
 from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
-from minikube_raw.apiserver.options import Query, first, integer
+from minikube_raw.apiserver.options import Query, first
+from minikube_raw.apiserver.podlog import choose_container
 from minikube_raw.apiserver.registry import Registry
-from minikube_raw.apiserver.resources.podspec import containers
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.apiserver.routes import is_true
 from minikube_raw.streaming import accepting
 from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
-
-_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-_LOG_FLAGS = ("follow", "timestamps", "previous", "insecureSkipTLSVerifyBackend")
-_LOG_NUMBERS = {"tailLines": 0, "sinceSeconds": 1, "limitBytes": 1}
 
 
 class Proxy:
@@ -52,33 +45,13 @@ class Proxy:
         entry = await call.resource.fresh_entry(call.info.namespace, call.info.name)
         pod = decode(entry.stored)
         if subresource == "log":
-            return await self._log(http, pod, query)
+            return await podlog.serve(self._kubelets, http, pod, query)
         if subresource == "portforward":
             return await portforward.serve(self._kubelets, http, pod, query)
         return await self._interactive(http, pod, subresource, query)
 
-    # --- logs ---
-
-    async def _log(self, http: web.BaseRequest, pod: Object, query: Query) -> web.StreamResponse:
-        parameters = _log_parameters(pod["metadata"]["name"], query)
-        container = _container(pod, first(query, "container"), "choose one of")
-        if not pod["spec"].get("nodeName"):
-            # Nothing to be read yet, and nothing wrong: an empty log (registry/core/pod, LogLocation).
-            return web.Response(status=204)
-        source = await self._kubelets.logs(pod, container, parameters)
-        response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-cache, private"})
-        await prepare_stream(response, http)
-        async with source:
-            with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-                async for chunk in source.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-        return response
-
-    # --- exec and attach ---
-
     async def _interactive(self, http: web.BaseRequest, pod: Object, verb: str, query: Query) -> web.StreamResponse:
-        container = _container(pod, first(query, "container"), "choose one of")
+        container = choose_container(pod, first(query, "container"), "choose one of")
         if not pod["spec"].get("nodeName"):
             raise status.bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
         wanted = {name: is_true(query.get(name, ())) for name in ("stdin", "stdout", "stderr", "tty")}
@@ -95,13 +68,6 @@ class Proxy:
                 return web.Response()  # to nobody: the client has gone
             await bridge(channels, kubelet)
             return channels.response
-
-
-async def prepare_stream(response: web.StreamResponse, http: web.BaseRequest) -> None:
-    """Send the headers of an answer whose end is not known; HTTP/1.0 knows it by the connection's end alone."""
-    if http.version >= aiohttp.HttpVersion11:
-        response.enable_chunked_encoding()
-    await response.prepare(http)
 
 
 def _parameters(wanted: Mapping[str, bool], query: Query) -> Parameters:
@@ -145,47 +111,3 @@ async def _to_client(client: Channels, kubelet: aiohttp.ClientWebSocketResponse)
             await client.send(channel, data)
     lost = status.internal_error("the connection to the kubelet was lost")
     return msgspec.json.encode(lost.to_dict())
-
-
-def _container(pod: Object, wanted: str, hint: str) -> str:
-    """Return the container to talk to. Raises 400."""
-    spec, name = pod["spec"], pod["metadata"]["name"]
-    if wanted:
-        if wanted not in {container["name"] for container in containers(spec)}:
-            raise status.bad_request(f"container {wanted} is not valid for pod {name}")
-        return wanted
-    default = (pod["metadata"].get("annotations") or {}).get(_DEFAULT_CONTAINER)
-    main = [container["name"] for container in spec["containers"]]
-    if default in main:
-        return str(default)
-    if len(main) == 1:
-        return str(main[0])
-    init = [container["name"] for container in spec.get("initContainers") or ()]
-    text = f"a container name must be specified for pod {name}, {hint}: [{' '.join(main)}]"
-    if init:
-        text += f" or one of the init containers: [{' '.join(init)}]"
-    raise status.bad_request(text)
-
-
-def _log_parameters(pod: str, query: Query) -> Parameters:
-    """Return the kubelet's parameters for a log. Raises 400, 422."""
-    causes = list(_judge_log(query))
-    if causes:
-        raise status.invalid("", "PodLogOptions", pod, causes)
-    found = [(name, "true") for name in _LOG_FLAGS[:3] if is_true(query.get(name, ()))]
-    found += [(name, str(number)) for name in _LOG_NUMBERS if (number := integer(query, name)) is not None]
-    if first(query, "sinceTime"):
-        found.append(("sinceTime", first(query, "sinceTime")))
-    return found
-
-
-def _judge_log(query: Query) -> Iterator[Cause]:
-    for name, least in _LOG_NUMBERS.items():
-        number = integer(query, name)
-        if number is not None and number < least:
-            text = "must be greater than 0" if least else "must be greater than or equal to 0"
-            yield field.invalid(name, number, text)
-    if first(query, "sinceTime") and first(query, "sinceSeconds"):
-        yield field.forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified")
-    if first(query, "stream") and first(query, "stream") != "All" and "tailLines" in query:
-        yield field.forbidden("stream", "may not be specified")

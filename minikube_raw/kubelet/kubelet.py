@@ -23,6 +23,7 @@ from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import convert, dns, node, nodeview, pods, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource
+from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
@@ -94,6 +95,7 @@ class Kubelet:
                     tasks.create_task(loop)
                 await self._serve()
                 await self._register()
+                tasks.create_task(self._log_rotation().run())
                 tasks.create_task(self._registration.keep_lease())
                 tasks.create_task(self._registration.keep_status())
                 await self._join_network(tasks)
@@ -220,6 +222,10 @@ class Kubelet:
             node=lambda: self._facts,
             logs_dir=str(self._options.logs_dir),
         )
+
+    def _log_rotation(self) -> LogRotation:
+        policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
+        return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
     def _read_facts(self) -> convert.NodeFacts:
         options = self._options

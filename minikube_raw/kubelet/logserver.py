@@ -12,6 +12,7 @@ from aiohttp import web
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import podlogs
+from minikube_raw.kubelet.logfiles import Reading
 from minikube_raw.kubelet.nodeview import Node, PodView
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
@@ -37,21 +38,21 @@ class LogServer:
             raise _bad_request(str(error)) from error
         run = await self._run_to_read(view, name, previous=options.previous)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        if not os.path.exists(run.path):
-            return web.Response(text="")
         await response.prepare(request)
         await self._send_log(response, run, options)
         return response
 
     async def _send_log(self, response: web.StreamResponse, run: _Run, options: podlogs.LogOptions) -> None:
-        follower = _Follower(self._runtime, run.container_id)
+        follower = _Follower(self._runtime, run)
         stop = None
-        if options.follow:
-            stop = self._watcher.watch(os.path.dirname(run.path), follower.changed.set)
-            self._followers.add(follower)
-            await follower.look()
+        self._followers.add(follower)
         try:
-            async for chunk in podlogs.read(run.path, options, follower.has_ended, follower.next_change):
+            if options.follow:
+                stop = self._watcher.watch(os.path.dirname(run.path), follower.changed.set)
+                await follower.look()
+            if options.tail_lines is not None:
+                await asyncio.to_thread(follower.reading.skip_to_tail, options.tail_lines)
+            async for chunk in podlogs.read(follower.reading, options, follower):
                 await response.write(chunk)
             await response.write_eof()
         except ConnectionError:
@@ -60,6 +61,13 @@ class LogServer:
             self._followers.discard(follower)
             if stop is not None:
                 stop()
+
+    def rotated(self, path: str, name: str) -> None:
+        """A log was just renamed to `name` and will go on in a new file: whoever reads it goes on there."""
+        for follower in self._followers:
+            if follower.reading.path == path:
+                follower.reading.rotated_to(name)
+                follower.changed.set()
 
     async def pods_changed(self) -> None:
         """Some container may have ended: whoever follows its log has to know."""
@@ -104,10 +112,11 @@ class _Run(msgspec.Struct, frozen=True):
 class _Follower:
     """Somebody who reads a log while it grows."""
 
-    def __init__(self, runtime: cri.RuntimeService, container_id: str) -> None:
+    def __init__(self, runtime: cri.RuntimeService, run: _Run) -> None:
         self.changed = asyncio.Event()
+        self.reading = Reading(run.path)
+        self._container_id = run.container_id
         self._runtime = runtime
-        self._container_id = container_id
         self._ended = True
 
     def has_ended(self) -> bool:

@@ -34,6 +34,8 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 10250
     max_pods: int = 110
     pod_pids_limit: int = 4096
+    container_log_max_size: int = 10 << 20  # bytes; a larger log is rotated
+    container_log_max_files: int = 5  # of one container's log, the current one among them; at least 2
     labels: dict[str, str] = {}
 
     @property

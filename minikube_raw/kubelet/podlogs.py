@@ -1,26 +1,26 @@
 """Reads container logs as `kubectl logs` asks for them: tail, since, timestamps, a limit of bytes, following.
 
-Files are in CRI's format (`runtime.logs` writes them). Following waits for the directory to change, never polls, and ends
-once the container has ended and everything is read; a slow reader holds up nobody but itself.
+Files are in CRI's format (`runtime.logs` writes them) and are read over all of a rotated log. Following waits for the directory to
+change, never polls, and ends once the container has ended and everything is read; a slow reader holds up nobody but itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from minikube_raw.api import times
 from minikube_raw.client.clock import micro_timestamp
+from minikube_raw.kubelet.logfiles import CHUNK, Reading, is_compressed, replaced
 
-_CHUNK = 1 << 18
+STREAMS = ("All", "Stderr", "Stdout")
 
 
 class LogOptions(msgspec.Struct, frozen=True):
-    """core/v1.PodLogOptions; since is RFC 3339 or empty."""
+    """core/v1.PodLogOptions; since is RFC 3339 or empty, stream is Stdout, Stderr or empty."""
 
     follow: bool = False
     previous: bool = False
@@ -28,6 +28,7 @@ class LogOptions(msgspec.Struct, frozen=True):
     tail_lines: int | None = None
     limit_bytes: int | None = None
     since: str = ""
+    stream: str = ""
 
 
 def parse_options(query: Mapping[str, str], now: float) -> LogOptions:
@@ -40,7 +41,11 @@ def parse_options(query: Mapping[str, str], now: float) -> LogOptions:
         since_time = times.micro_time(times.parse(since_time))
     if seconds is not None:
         since_time = micro_timestamp(now - seconds)
+    stream = query.get("stream", "")
+    if stream not in ("", *STREAMS):
+        raise ValueError(f'stream: Unsupported value: "{stream}": supported values: "All", "Stderr", "Stdout"')
     return LogOptions(
+        stream="" if stream == "All" else stream,
         follow=_truth(query, "follow"),
         previous=_truth(query, "previous"),
         timestamps=_truth(query, "timestamps"),
@@ -63,12 +68,22 @@ def _number(query: Mapping[str, str], name: str, *, least: int) -> int | None:
     return int(text)
 
 
-async def read(
-    path: str, options: LogOptions, ended: Callable[[], bool], changed: Callable[[], asyncio.Event]
-) -> AsyncIterator[bytes]:
-    """Yield what a client gets of a log file, in chunks. `changed()` gives an event set at the next change."""
+class Follower(Protocol):
+    """Tells a reader that follows when there may be more, and when there will be none."""
+
+    def has_ended(self) -> bool:
+        """Whether nothing will be written any more."""
+        ...
+
+    def next_change(self) -> asyncio.Event:
+        """An event that is set at the next change."""
+        ...
+
+
+async def read(reading: Reading, options: LogOptions, follower: Follower) -> AsyncIterator[bytes]:
+    """Yield what a client gets of a log, in chunks."""
     left = options.limit_bytes
-    async for chunk in _chunks(path, options, ended, changed):
+    async for chunk in _chunks(reading, options, follower):
         if left is not None:
             chunk = chunk[:left]
             left -= len(chunk)
@@ -78,73 +93,52 @@ async def read(
             return
 
 
-async def _chunks(
-    path: str, options: LogOptions, ended: Callable[[], bool], changed: Callable[[], asyncio.Event]
-) -> AsyncIterator[bytes]:
-    renderer = Renderer(options.timestamps, options.since)
-    file = await asyncio.to_thread(_open_at_tail, path, options.tail_lines)
-    try:
-        while True:
-            event, over = changed(), ended()  # asked before reading: what changes while we read is not missed
-            while chunk := file.read(_CHUNK):
+async def _chunks(reading: Reading, options: LogOptions, follower: Follower) -> AsyncIterator[bytes]:
+    renderer = Renderer(options)
+    while not reading.is_current:
+        event, over = follower.next_change(), follower.has_ended()
+        opened = reading.next()
+        if opened is None:
+            if not options.follow or over:
+                return
+            await event.wait()  # between a rotation and the new file
+            continue
+        file, start = opened
+        try:
+            async for chunk in _records(file, start, reading, options, follower):
                 yield renderer.render(chunk)
                 await asyncio.sleep(0)
-            replaced = _replaced(path, file)
-            if replaced is not None:
-                file.close()
-                file = replaced
-            elif not options.follow or over:
-                return
-            else:
-                await event.wait()
-    finally:
-        file.close()
+        finally:
+            reading.leave(file)
 
 
-def _open_at_tail(path: str, lines: int | None) -> BinaryIO:
-    file = open(path, "rb", buffering=0)  # noqa: SIM115 -- the follower closes it, when it ends or the file is rotated
-    if lines is not None:
-        file.seek(tail_offset(file, lines))
-    return file
-
-
-def _replaced(path: str, file: BinaryIO) -> BinaryIO | None:
-    """The new file when the log was rotated under us."""
-    try:
-        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
-            return open(path, "rb", buffering=0)
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def tail_offset(file: BinaryIO, lines: int) -> int:
-    """Where the last `lines` lines of a file begin."""
-    end = position = file.seek(0, os.SEEK_END)
-    if lines == 0:
-        return end
-    wanted = lines + 1  # the last line's own new line counts, too
-    while position > 0:
-        start = max(0, position - _CHUNK)
-        file.seek(start)
-        block = file.read(position - start)
-        count = block.count(b"\n")
-        if count >= wanted:
-            index = len(block)
-            for _ in range(wanted):
-                index = block.rindex(b"\n", 0, index)
-            return start + index + 1
-        wanted -= count
-        position = start
-    return 0
+async def _records(
+    file: BinaryIO, start: int, reading: Reading, options: LogOptions, follower: Follower
+) -> AsyncIterator[bytes]:
+    """Yield one file to its end; of the current one, when following, until it is rotated or the container has ended."""
+    compressed = is_compressed(file)
+    if start:
+        await asyncio.to_thread(file.seek, start)
+    while True:
+        # Asked before reading: what changes while we read is not missed.
+        event, over, put_away = follower.next_change(), follower.has_ended(), reading.is_put_away
+        if reading.is_current and replaced(reading.path, file):  # by somebody who tells nobody
+            reading.rotated_to("")
+            put_away = True
+        while chunk := await asyncio.to_thread(file.read, CHUNK) if compressed else file.read(CHUNK):
+            yield chunk
+        if put_away or not options.follow or over:
+            return
+        await event.wait()
 
 
 class Renderer:
     """Turns records into what a client sees; keeps an unfinished record between chunks."""
 
-    def __init__(self, timestamps: bool, since: str) -> None:
-        self._timestamps = timestamps
-        self._since = since.encode()
+    def __init__(self, options: LogOptions) -> None:
+        self._timestamps = options.timestamps
+        self._since = options.since.encode()
+        self._stream = options.stream.lower().encode()
         self._rest = b""
         self._in_line = False
 
@@ -158,7 +152,9 @@ class Renderer:
             parts = record.split(b" ", 3)
             if len(parts) != 4:
                 continue  # a record that a crash cut off
-            stamp, _stream, tag, text = parts
+            stamp, stream, tag, text = parts
+            if self._stream and stream != self._stream:
+                continue
             if self._since and _comparable(stamp) < _comparable(self._since):
                 continue
             if self._timestamps and not self._in_line:

@@ -68,6 +68,10 @@ class Server:
         """Some container may have ended: whoever follows its log has to know."""
         await self._log_server.pods_changed()
 
+    def log_rotated(self, path: str, name: str) -> None:
+        """A log was just renamed: whoever reads it has to know."""
+        self._log_server.rotated(path, name)
+
     # -- exec and attach ---------------------------------------------------------------------------------------------
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:

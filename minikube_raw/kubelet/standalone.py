@@ -29,6 +29,7 @@ from minikube_raw.kubelet import convert, dns, localagent, node, nodeview, pods,
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
+from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
 from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.options import KubeletOptions
@@ -104,12 +105,14 @@ class StandaloneAgent:
             self._read_manifests()
             await self._workers.adopt_leftovers(self._volumes.known_pods())
             runner = await self._serve()
+            rotation = tasks.create_task(self._log_rotation().run())
             if ready >= 0:
                 os.write(ready, b"1")
                 os.close(ready)
             try:
                 await self._until_empty()
             finally:
+                rotation.cancel()
                 stop()
                 self._watcher.close()
                 await runner.cleanup()
@@ -162,6 +165,10 @@ class StandaloneAgent:
 
     def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
         log.info("%s %s %s %s %s", pods.key(pod), container, kind, reason, message)
+
+    def _log_rotation(self) -> LogRotation:
+        policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
+        return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
     async def _serve(self) -> web.AppRunner:
         runner = web.AppRunner(self._server.application(check_client=False), access_log=None)

@@ -296,6 +296,10 @@ class RuntimeService(Protocol):
         """One container, or None."""
         ...
 
+    async def reopen_container_log(self, container_id: str) -> None:
+        """Write output to a new log file of the same path: the old one was renamed. Raises RuntimeServiceError."""
+        ...
+
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
         """Run a command in a container and collect its output; after timeout seconds (0: never) kill it and raise TimeoutError."""
         ...

@@ -99,6 +99,12 @@ class FakeRuntime:
     async def container_status(self, container_id: str) -> cri.ContainerStatus | None:
         return self.containers.get(container_id)
 
+    async def reopen_container_log(self, container_id: str) -> None:
+        self._called("reopen_container_log", container_id)
+
+    async def port_forward(self, sandbox_id: str, port: int) -> Any:
+        raise NotImplementedError
+
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> cri.ExecResult:
         return cri.ExecResult(b"", b"", 0)
 
