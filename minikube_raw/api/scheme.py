@@ -168,6 +168,43 @@ SERVICE_ACCOUNT = Kind(
     storage_version_hash="pbx9ZvyFpBE=",
     subresources=(Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1"),),
 )
+PERSISTENT_VOLUME = Kind(
+    group="",
+    version="v1",
+    kind="PersistentVolume",
+    plural="persistentvolumes",
+    singular="persistentvolume",
+    definition=_CORE + "PersistentVolume",
+    namespaced=False,
+    short_names=("pv",),
+    storage="persistentvolumes",
+    storage_version_hash="HN/zwEC+JgM=",
+    subresources=(_status("PersistentVolume"),),
+)
+PERSISTENT_VOLUME_CLAIM = Kind(
+    group="",
+    version="v1",
+    kind="PersistentVolumeClaim",
+    plural="persistentvolumeclaims",
+    singular="persistentvolumeclaim",
+    definition=_CORE + "PersistentVolumeClaim",
+    short_names=("pvc",),
+    storage="persistentvolumeclaims",
+    storage_version_hash="QWTyNDq0dC4=",
+    subresources=(_status("PersistentVolumeClaim"),),
+)
+STORAGE_CLASS = Kind(
+    group="storage.k8s.io",
+    version="v1",
+    kind="StorageClass",
+    plural="storageclasses",
+    singular="storageclass",
+    definition="io.k8s.api.storage.v1.StorageClass",
+    namespaced=False,
+    short_names=("sc",),
+    storage="storageclasses",
+    storage_version_hash="K+m6uJwbjGY=",
+)
 EVENT = Kind(
     group="",
     version="v1",
@@ -232,6 +269,8 @@ KINDS: tuple[Kind, ...] = (
     EVENT,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    PERSISTENT_VOLUME,
     POD,
     SECRET,
     SERVICE_ACCOUNT,
@@ -240,6 +279,7 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     LEASE,
     EVENTS_EVENT,
+    STORAGE_CLASS,
 )
 
 _BY_KIND = {(row.group, row.version, row.kind): row for row in KINDS}

@@ -11,6 +11,7 @@ from minikube_raw.apiserver import nodes
 from minikube_raw.apiserver.auth import User
 from minikube_raw.apiserver.cache import KindCache
 from minikube_raw.apiserver.changes import Change
+from minikube_raw.apiserver.defaultclass import DefaultStorageClass
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.services import Allocator
@@ -26,6 +27,7 @@ class Admission:
         self._services = registry.core("services")
         self._watch_cache = registry.watch_cache
         self._allocator = Allocator(service_cidr)
+        self._default_class = DefaultStorageClass(registry)
         registry.watch_cache.listen(self._record)
 
     def _record(self, cache: KindCache, change: Change) -> None:
@@ -51,6 +53,11 @@ class Admission:
             )
             details = status.Details(name=name, group=kind.group, kind=kind.plural, causes=[cause])
             raise status.StatusError(error.code, error.reason, error.message, details)
+
+    async def complete(self, kind: Kind, obj: Object) -> None:
+        """Fill in what a new object leaves to other objects."""
+        if kind is scheme.PERSISTENT_VOLUME_CLAIM:
+            self._default_class.admit(obj)
 
     def user(self, user: User, info: RequestInfo, new: Object | None, old: Object | None) -> None:
         """NodeRestriction: keep a node's agent to its own node and pods (403)."""

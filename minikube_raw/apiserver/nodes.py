@@ -35,7 +35,7 @@ _OWN_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 _READ = frozenset({"get", "list", "watch"})
 _CLUSTER_READS = frozenset({"nodes", "services", "endpoints", "endpointslices", "runtimeclasses", "csidrivers"})
 
-# (namespace, resource, name) referenced by a pod on the node? Asked for Secrets, ConfigMaps, ServiceAccounts, and the pods themselves.
+# (namespace, resource, name) referenced by a pod on the node? Asked for Secrets, ConfigMaps, ServiceAccounts, volumes, and pods.
 Related = Callable[[str, str, str, str], bool]
 
 
@@ -88,6 +88,13 @@ class NodeAuthorizer:
             return Decision(False, "can only access node lease with the same name as the requesting node")
         return ALLOW
 
+    def _volumes(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
+        if info.verb != "get":
+            return Decision(False, "can only get individual resources of this type")
+        if info.subresource:
+            return Decision(False, "cannot get subresource")
+        return self._when_related(node, info)
+
     def _accounts(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
         if info.verb == "get" and not info.subresource:
             return self._referenced(node, info, query)
@@ -109,6 +116,8 @@ _RULES: dict[tuple[str, str], Callable[..., Decision]] = {
     ("", "pods"): NodeAuthorizer._pods,
     ("", "secrets"): NodeAuthorizer._referenced,
     ("", "configmaps"): NodeAuthorizer._referenced,
+    ("", "persistentvolumeclaims"): NodeAuthorizer._volumes,
+    ("", "persistentvolumes"): NodeAuthorizer._volumes,
     ("", "serviceaccounts"): NodeAuthorizer._accounts,
     # How a kubelet asks whether somebody may use its own API.
     ("authentication.k8s.io", "tokenreviews"): NodeAuthorizer._reviews,

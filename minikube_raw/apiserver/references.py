@@ -15,10 +15,11 @@ _Reference = tuple[str, str]  # plural, name
 
 
 class References:
-    """The pods by node, and per pod the Secrets, ConfigMaps and ServiceAccount it names."""
+    """The pods by node, and per pod the Secrets, ConfigMaps, claims and ServiceAccount it names."""
 
     def __init__(self, registry: Registry) -> None:
         self._pods = registry.core("pods")
+        self._volumes = registry.core("persistentvolumes")
         self._by_node: dict[str, dict[str, Entry]] = {}
         registry.watch_cache.listen(self._record)
 
@@ -27,9 +28,19 @@ class References:
         pods = self._by_node.get(node, {})
         if resource == "pods":
             return self._pods.key(namespace, name) in pods
+        if resource == "persistentvolumes":
+            return self._claimed(node, name)
         # Decoded when asked: a kubelet asks once per object and pod, while pods change all the time.
         mine = (entry for entry in pods.values() if entry.namespace == namespace)
-        return any((resource, name) in _references(decode(entry.stored)["spec"]) for entry in mine)
+        return any((resource, name) in _references(entry.name, decode(entry.stored)["spec"]) for entry in mine)
+
+    def _claimed(self, node: str, name: str) -> bool:
+        """Whether the claim that has the volume is one of the node's pods'."""
+        entry = self._volumes.cache.entries.get(self._volumes.key("", name))
+        claim = (decode(entry.stored)["spec"].get("claimRef") or {}) if entry is not None else {}
+        return bool(claim) and self.related(
+            node, "persistentvolumeclaims", claim.get("namespace", ""), claim.get("name", "")
+        )
 
     def _record(self, cache: KindCache, change: Change) -> None:
         if cache is not self._pods.cache:
@@ -44,11 +55,13 @@ class References:
                 held.pop(entry.key, None)
 
 
-def _references(spec: dict[str, Any]) -> set[_Reference]:
+def _references(pod: str, spec: dict[str, Any]) -> set[_Reference]:
     found = {("serviceaccounts", spec.get("serviceAccountName", ""))}
     found |= {("secrets", secret.get("name", "")) for secret in spec.get("imagePullSecrets") or ()}
     for volume in spec.get("volumes") or ():
         found.update(_of_volume(volume))
+        if volume.get("ephemeral"):
+            found.add(("persistentvolumeclaims", f"{pod}-{volume['name']}"))
     for container in containers(spec):
         found.update(_of_environment(container))
     return found
@@ -59,6 +72,8 @@ def _of_volume(volume: dict[str, Any]) -> Iterator[_Reference]:
         yield "secrets", volume["secret"].get("secretName", "")
     if volume.get("configMap"):
         yield "configmaps", volume["configMap"].get("name", "")
+    if volume.get("persistentVolumeClaim"):
+        yield "persistentvolumeclaims", volume["persistentVolumeClaim"].get("claimName", "")
     for source in (volume.get("projected") or {}).get("sources") or ():
         for kind, plural in (("secret", "secrets"), ("configMap", "configmaps")):
             if source.get(kind):

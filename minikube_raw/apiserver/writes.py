@@ -80,6 +80,7 @@ class Writer:
         strategy.default(obj)  # again: some defaults follow the name, which may just have been generated
         ownership.record_update(resource.kind, None, obj, context, moment)
         strategy.admit(obj)
+        await self._admission.complete(resource.kind, obj)
         strategy.prepare_for_create(obj)
         self._admission.user(context.user, context.info, obj, None)
         causes = [*objects.validate_metadata(strategy, obj), *strategy.validate(obj), *strategy.validate_create(obj)]

@@ -34,7 +34,7 @@ def default_spec(spec: Object) -> None:
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
     _mirror_service_account(spec)
-    _canonical(spec.get("overhead"))
+    canonical_amounts(spec.get("overhead"))
 
 
 def _mirror_service_account(spec: Object) -> None:
@@ -64,7 +64,7 @@ def default_container(container: Object) -> None:
     """Set what a container leaves open."""
     container.setdefault("resources", {})
     for amounts in ("limits", "requests"):
-        _canonical(container["resources"].get(amounts), milli=True)
+        canonical_amounts(container["resources"].get(amounts), milli=True)
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     container.setdefault("imagePullPolicy", _pull_policy(container.get("image", "")))
@@ -115,10 +115,7 @@ def default_volume(volume: Object) -> None:
     """Set what a volume leaves open; a volume without a source is an emptyDir."""
     if len(volume) == 1 and "name" in volume:
         volume["emptyDir"] = {}
-    for source, values in _VOLUME_DEFAULTS.items():
-        if volume.get(source) is not None:
-            for name, value in values.items():
-                volume[source].setdefault(name, value)
+    default_source(volume)
     empty = volume.get("emptyDir") or {}
     if "sizeLimit" in empty:
         empty["sizeLimit"] = canonical(empty["sizeLimit"])
@@ -133,6 +130,14 @@ def default_volume(volume: Object) -> None:
     if claim is not None:
         claim.setdefault("metadata", {})
         claim["spec"].setdefault("volumeMode", "Filesystem")
+
+
+def default_source(volume: Object) -> None:
+    """Set what the source of a volume leaves open; PersistentVolumes hold theirs in the same way."""
+    for source, values in _VOLUME_DEFAULTS.items():
+        if volume.get(source) is not None:
+            for name, value in values.items():
+                volume[source].setdefault(name, value)
 
 
 _VOLUME_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -176,7 +181,8 @@ def canonical(amount: Any, *, milli: bool = False) -> Any:
     return str(parsed.rounded_to_milli() if milli else parsed)
 
 
-def _canonical(amounts: Object | None, *, milli: bool = False) -> None:
+def canonical_amounts(amounts: Object | None, *, milli: bool = False) -> None:
+    """Write the amounts of a resource list canonically."""
     for name, amount in (amounts or {}).items():
         if amounts is not None:
             amounts[name] = canonical(amount, milli=milli)

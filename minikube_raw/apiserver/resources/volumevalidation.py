@@ -27,12 +27,13 @@ def volumes(items: list[Object], path: str, found: dict[str, Object]) -> Iterato
             yield field.duplicate(f"{at}.name", name)
         else:
             yield from names.causes(f"{at}.name", name, names.dns_label(name))
-        yield from _source(volume, at)
+        yield from one_source({kind: source for kind, source in volume.items() if kind != "name"}, at)
         found[name] = volume
 
 
-def _source(volume: Object, path: str) -> Iterator[Cause]:
-    given = [kind for kind, source in volume.items() if kind != "name" and source is not None]
+def one_source(sources: Object, path: str) -> Iterator[Cause]:
+    """Judge the sources of a volume, of which there must be one."""
+    given = [kind for kind, source in sources.items() if source is not None]
     # Kubernetes looks at the sources in its own order: the ones it knows first count.
     given.sort(key=lambda kind: list(_RULES).index(kind) if kind in _RULES else len(_RULES))
     for kind in given[1:]:
@@ -40,7 +41,7 @@ def _source(volume: Object, path: str) -> Iterator[Cause]:
     if not given:
         yield field.required(path, "must specify a volume type")
     elif given[0] in _RULES:
-        yield from _RULES[given[0]](volume[given[0]], f"{path}.{given[0]}")
+        yield from _RULES[given[0]](sources[given[0]], f"{path}.{given[0]}")
 
 
 def _empty_dir(source: Object, path: str) -> Iterator[Cause]:
@@ -173,6 +174,14 @@ def _nfs(source: Object, path: str) -> Iterator[Cause]:
         yield field.invalid(f"{path}.path", value, "must be an absolute path")
 
 
+def _local(source: Object, path: str) -> Iterator[Cause]:
+    value = source.get("path") or ""
+    if not value:
+        yield field.required(f"{path}.path")
+    elif ".." in value.split("/"):
+        yield field.invalid(f"{path}.path", value, "must not contain '..'")
+
+
 def _csi(source: Object, path: str) -> Iterator[Cause]:
     driver = source.get("driver") or ""
     if not driver:
@@ -190,6 +199,7 @@ _RULES: dict[str, Callable[[Object, str], Iterator[Cause]]] = {
     "configMap": _config_map,
     "downwardAPI": _downward_api,
     "projected": _projected,
+    "local": _local,
     "csi": _csi,
 }
 

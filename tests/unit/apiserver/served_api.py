@@ -91,3 +91,20 @@ def workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "main", "image": "busybox"}]}}
     wish = {"selector": {"matchLabels": {"app": name}}, "template": template, **spec}
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": wish}
+
+
+def claim(name: str, size: str = "1Gi", **spec: Any) -> dict[str, Any]:
+    wish = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}, **spec}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": wish}
+
+
+def volume(name: str, size: str = "1Gi", **spec: Any) -> dict[str, Any]:
+    source = {"hostPath": {"path": "/x"}} if not spec.keys() & {"local", "nfs"} else {}
+    wish = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": size}, **source, **spec}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": wish}
+
+
+def storage_class(name: str, provisioner: str, *, default: bool = False, **fields: Any) -> dict[str, Any]:
+    annotations = {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}} if default else {}
+    head = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass"}
+    return {**head, "metadata": {"name": name, **annotations}, "provisioner": provisioner, **fields}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from served_api import APPS, CORE, Api, config_map, pod, workload
+from served_api import APPS, CORE, Api, claim, config_map, pod, storage_class, volume, workload
 
 from minikube_raw.apiserver.server import APIServer, Options
 from minikube_raw.store.sqlite import SQLiteStore
@@ -33,6 +33,9 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]
     await api.create(CORE + "configmaps", config_map("big"))
     await api.create(CORE + "pods", pod("imm"))
     await api.create(APPS + "deployments", workload("Deployment", "imm"))
+    await api.create("/api/v1/persistentvolumes", volume("imm"))
+    await api.create(CORE + "persistentvolumeclaims", claim("imm"))
+    await api.create("/apis/storage.k8s.io/v1/storageclasses", storage_class("imm", "a.b/c"))
     yield api
     await server.stop()
     await store.close()
@@ -70,6 +73,8 @@ def comparable(obj: dict[str, Any]) -> dict[str, Any]:
         obj["metadata"]["name"] = "gen"
     if obj["kind"] == "Service" and obj["spec"].get("clusterIP", "None") != "None":
         obj["spec"] |= {"clusterIP": "IP", "clusterIPs": ["IP"]}
+    if "lastPhaseTransitionTime" in obj.get("status", {}):
+        obj["status"]["lastPhaseTransitionTime"] = "T"
     for condition in obj.get("status", {}).get("conditions", ()):
         condition["lastTransitionTime"] = "T"
     return obj
