@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from minikube_raw.api.meta import View
+from minikube_raw.api.meta import ObjectMeta, View
 
 
 class KeyToPath(View, frozen=True, gc=False):
@@ -131,6 +133,19 @@ class PersistentVolumeClaimVolumeSource(View, frozen=True, gc=False):
     read_only: bool = False
 
 
+class PersistentVolumeClaimTemplate(View, frozen=True, gc=False):
+    """The claim that is made for a pod: its metadata's labels and annotations, and its spec as it came."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: dict[str, Any] = {}
+
+
+class EphemeralVolumeSource(View, frozen=True, gc=False):
+    """A volume that is claimed for the pod and goes with it; the claim is called POD-VOLUME."""
+
+    volume_claim_template: PersistentVolumeClaimTemplate = PersistentVolumeClaimTemplate()
+
+
 class Volume(View, frozen=True, gc=False):
     """core/v1.Volume; one source is set, or none of those known here."""
 
@@ -142,6 +157,13 @@ class Volume(View, frozen=True, gc=False):
     downward_api: DownwardAPIVolumeSource | None = msgspec.field(default=None, name="downwardAPI")
     projected: ProjectedVolumeSource | None = None
     persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
+    ephemeral: EphemeralVolumeSource | None = None
+
+    def claim_name(self, pod: str) -> str:
+        """Return the name of the claim behind the volume in a pod of that name, empty for none."""
+        if self.persistent_volume_claim is not None:
+            return self.persistent_volume_claim.claim_name
+        return f"{pod}-{self.name}" if self.ephemeral is not None else ""
 
 
 class VolumeMount(View, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minikube_raw.api import apps, coordination, core, scheme
+from minikube_raw.api import apps, coordination, core, scheme, storage
 from minikube_raw.api.meta import PartialObject
 from minikube_raw.api.scheme import Kind
 from minikube_raw.client.rest import Resource
@@ -17,11 +17,27 @@ REPLICA_SETS = Resource(scheme.REPLICA_SET, apps.ReplicaSet)
 DEPLOYMENTS = Resource(scheme.DEPLOYMENT, apps.Deployment)
 LEASES = Resource(scheme.LEASE, coordination.Lease)
 SERVICE_ACCOUNTS = Resource(scheme.SERVICE_ACCOUNT, PartialObject)
+PERSISTENT_VOLUMES = Resource(scheme.PERSISTENT_VOLUME, storage.PersistentVolume)
+PERSISTENT_VOLUME_CLAIMS = Resource(scheme.PERSISTENT_VOLUME_CLAIM, storage.PersistentVolumeClaim)
+STORAGE_CLASSES = Resource(scheme.STORAGE_CLASS, storage.StorageClass)
 EVENTS = Resource(scheme.EVENT, PartialObject)
 
 _TYPED: dict[str, Resource[Any]] = {
     resource.kind.resource: resource
-    for resource in (PODS, NODES, NAMESPACES, SERVICES, REPLICA_SETS, DEPLOYMENTS, LEASES, SERVICE_ACCOUNTS, EVENTS)
+    for resource in (
+        PODS,
+        NODES,
+        NAMESPACES,
+        SERVICES,
+        REPLICA_SETS,
+        DEPLOYMENTS,
+        LEASES,
+        SERVICE_ACCOUNTS,
+        PERSISTENT_VOLUMES,
+        PERSISTENT_VOLUME_CLAIMS,
+        STORAGE_CLASSES,
+        EVENTS,
+    )
 }
 
 

@@ -19,6 +19,7 @@ from minikube_raw.controllers.podgc import PodGCController
 from minikube_raw.controllers.replicaset import ReplicaSetController
 from minikube_raw.controllers.serviceaccounts import NamespaceContentsController
 from minikube_raw.controllers.tainteviction import TaintEvictionController
+from minikube_raw.controllers.volumeprotection import VolumeProtectionController
 
 CONTROLLERS = (
     DeploymentController,
@@ -30,6 +31,7 @@ CONTROLLERS = (
     NamespaceContentsController,
     GarbageCollector,
     PodGCController,
+    VolumeProtectionController,
 )
 
 

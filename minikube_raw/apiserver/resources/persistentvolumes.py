@@ -12,6 +12,7 @@ from typing import Any
 
 from minikube_raw.api import name_rules, quantity, scheme, times
 from minikube_raw.api.status import Cause
+from minikube_raw.api.storage import BETA_CLASS, PV_PROTECTION, PVC_PROTECTION
 from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.resources import podspec, scheduling, volumevalidation
@@ -25,8 +26,6 @@ from minikube_raw.apiserver.resources.strategy import (
     keep_status,
 )
 
-PV_PROTECTION, PVC_PROTECTION = "kubernetes.io/pv-protection", "kubernetes.io/pvc-protection"
-BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 _RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
 _VOLUME_MODES = ("Block", "Filesystem")

@@ -8,12 +8,11 @@ from typing import Any
 
 from minikube_raw.api import name_rules, scheme
 from minikube_raw.api.status import Cause
+from minikube_raw.api.storage import BETA_DEFAULT_CLASS, DEFAULT_CLASS
 from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.resources.strategy import AGE_COLUMN, NAME_COLUMN, Column, Object, Strategy
 
-DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-BETA_DEFAULT_CLASS = "storageclass.beta.kubernetes.io/is-default-class"
 _RECLAIM_POLICIES = ("Delete", "Retain")
 _BINDING_MODES = ("Immediate", "WaitForFirstConsumer")
 _MAX_PARAMETERS, _MAX_PARAMETER_BYTES = 512, 256 << 10
