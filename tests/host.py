@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 FOLDERS = ("/run", "/var/lib/minikube-raw", "/var/run", "/etc/cni", "/opt/cni", "/root", "/var/log")
-TITLES = ("master :", "kubelet ", "launcher ", "keeper ")  # what our processes call themselves
+TITLES = ("master :", "kubelet ", "launcher ", "keeper ", "pause")  # what our processes call themselves
 # Written by others at any time, or by tools the tests call themselves.
 IGNORED = (
     "/root/.cache",

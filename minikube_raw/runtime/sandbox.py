@@ -132,14 +132,19 @@ def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
 
 
 def start_pause(request: Request) -> tuple[int, int]:
-    """Starts the first process of a PID namespace that the pod's containers share; returns (pid, pidfd)."""
-    pid, pidfd = namespaces.clone_child(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
+    """Starts the first process of a PID namespace that the pod's containers share; returns (pid, pidfd).
+
+    It lives in a cgroup below the pod's, so that it ends with the pod even when nobody is left who knows of it.
+    """
+    cgroup = f"{request['cgroup']}/pause"
+    create_cgroup(cgroup, {}, all_devices=False)
+    pid, pidfd = fork_into(cgroup, namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
     if pid == 0:
-        _pause(request["mountPoint"])
+        _pause(cgroup, request["mountPoint"])
     return pid, pidfd
 
 
-def _pause(mount_point: str) -> NoReturn:
+def _pause(cgroup: str, mount_point: str) -> NoReturn:
     """Does nothing for ever, in an empty file system, since containers can see this process.
 
     Ignoring SIGCHLD makes the kernel reap the pod's orphans by itself (wait(2)), so PID 1 needs no loop.
@@ -147,6 +152,7 @@ def _pause(mount_point: str) -> NoReturn:
     try:
         fds.close_all_but([])
         os.setsid()
+        manager(cgroup).attach(0)
         process.set_name("pause")
         mounts.tmpfs(mount_point, mode=0o555)
         mounts.switch_root(mount_point)

@@ -264,6 +264,15 @@ async def test_a_shared_process_namespace_has_a_pause_process_that_gives_nothing
     assert said.splitlines()[-2:] == ["0", "0"]
 
 
+async def test_the_pause_process_ends_with_its_pod(node: Node, runtime: Runtime) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=SHARED_PID))
+    (pause,) = manager(f"{runtime._state.sandboxes[sandbox].record.cgroup}/pause").procs()
+
+    await runtime.remove_pod_sandbox(sandbox)
+
+    assert not Path(f"/proc/{pause}").exists()
+
+
 async def test_a_pod_on_the_nodes_network_has_the_nodes_network_and_name(node: Node, runtime: Runtime) -> None:
     host = NamespaceOption(network=NamespaceMode.NODE, pid=NamespaceMode.NODE, ipc=NamespaceMode.NODE)
     sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=host))
