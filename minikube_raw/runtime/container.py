@@ -13,7 +13,7 @@ from minikube_raw.linux import fds, features, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
 from . import atomic, sandbox, wire
-from .copying import PIPE_SIZE, STAGING_SIZE, Input, Output
+from .copying import DISK_SECONDS, PIPE_SIZE, STAGING_SIZE, Input, Output
 from .logs import LogFile
 from .loop import HUNG_UP
 
@@ -220,8 +220,7 @@ class Container:
         if self.request["pid"] != "CONTAINER":
             group.kill_all()  # without a PID namespace of its own the rest would live on
         for output in self.outputs.values():
-            while output.copy():
-                pass
+            output.drain()
         oom_kills = group.oom_kills()
         self.exit = {
             "exit_code": code,
@@ -232,21 +231,43 @@ class Container:
             "reason": reason,
             "message": error,
         }
-        atomic.write_json(self.request["exitPath"], self.exit, sync=True)
-        self._close()
-        self.pod.ended(self)
-
-    def _close(self) -> None:
-        for output in self.outputs.values():
-            output.close()
+        self._record_exit()
         for source in self.inputs:
             source.close()
-        self.outputs.clear()
         self.inputs.clear()
-        self.log.close()
+        self._close_outputs()
         wire.close([self.stdin, self.terminal, self.pidfd])
         self.stdin = self.terminal = self.pidfd = -1
+        self.pod.ended(self)
+
+    def _record_exit(self) -> None:
+        """Writes the exit record; when the disk is full those who are connected hear of the end first, and it is written later."""
+        try:
+            atomic.write_json(self.request["exitPath"], self.exit, sync=True)
+        except OSError:
+            self.pod.loop.call_later(DISK_SECONDS, self._record_exit)
+
+    def _close_outputs(self) -> None:
+        """Closes what is in the log as a whole; what a full disk has not taken yet is kept, with our copies, and tried again."""
+        for name, output in list(self.outputs.items()):
+            if output.drain():
+                output.close()
+                del self.outputs[name]
+        if self.outputs:
+            self.pod.loop.call_later(DISK_SECONDS, self._close_outputs)
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.log.close()
         self.pod.release(self.id)
+
+    def forget(self) -> None:
+        """The container is being removed: what its log has not taken by now it will not take."""
+        for output in self.outputs.values():
+            output.close()
+        self.outputs.clear()
+        self._let_go()
 
     def attach(self) -> list[int]:
         """Returns descriptors for a client: a socket with a terminal, else pipes (stdin if there is one, stdout, stderr)."""

@@ -13,6 +13,7 @@ import struct
 from minikube_raw.linux import pipes
 
 from . import wire
+from .logs import MAX_LINE
 from .loop import READABLE, WRITABLE
 
 TYPE_CHECKING = False
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 PIPE_SIZE = 1 << 20
 STAGING_SIZE = 1 << 18
 _CHUNK = 1 << 16
-_DISK_SECONDS = 1.0
+DISK_SECONDS = 1.0
+REST_SECONDS = 0.05  # how long an unfinished line may wait for its rest
 _NOT_IN_LOG = 2**63 - 1
 
 
@@ -38,6 +40,10 @@ class Output:
         self._source, self._staging = source, staging
         self._offset = os.open(offset_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.taps: list[int] = []
+        self._tapped = 0  # bytes of what is staged that attached clients have already
+        self._refused = False  # the disk did not take what is staged
+        self._held = 0  # counts the times that an unfinished line was held back
+        self._waits_for_rest = False
         if pipes.waiting(staging):
             self._log.cut(struct.unpack("q", os.pread(self._offset, 8, 0))[0])
             self._note(self._log.size)
@@ -50,46 +56,85 @@ class Output:
         try:
             moved = pipes.move(self._source, self._staging, STAGING_SIZE)
         except BlockingIOError:
-            return bool(pipes.waiting(self._staging)) and self._log_staged()
+            return self._log_rest()
         except OSError:  # EIO: a terminal whose last user has gone
             moved = 0
         if moved:
-            return self._log_staged()
+            return self._log_staged(hold=True)
         self._pod.loop.forget(self._source)
-        return False
+        return self._log_rest()
+
+    def _log_rest(self) -> bool:
+        """Logs what was held back; False when there is nothing."""
+        return bool(pipes.waiting(self._staging)) and self._log_staged()
+
+    def drain(self) -> bool:
+        """Copies all there is; False when the disk did not take it."""
+        while self.copy():
+            pass
+        return not self._refused
 
     def _note(self, offset: int) -> None:
         """Notes where in the log what is (or will be) staged begins: the next keeper cuts there if it finds something staged."""
         os.pwrite(self._offset, struct.pack("q", offset), 0)
 
-    def _log_staged(self) -> bool:
+    def _log_staged(self, *, hold: bool = False) -> bool:
+        """Moves what is staged into the log, with `hold` all but an unfinished line, whose rest may come in a moment."""
         chunk = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
-        if not self._log.write(self._name, chunk):
-            self._note(_NOT_IN_LOG)  # the other stream may write there meanwhile
+        self._tap(chunk)
+        held = (len(chunk) - chunk.rfind(b"\n") - 1) % MAX_LINE if hold else 0
+        if held:
+            self._wait_for_rest()
+            chunk = chunk[:-held]
+        self._refused = not self._log.write(self._name, chunk)
+        if self._refused:
             self._pod.loop.forget(self._source)
-            self._pod.loop.call_later(_DISK_SECONDS, self._resume)
-            return False
-        os.read(self._staging, len(chunk))
-        for tap in list(self.taps):
-            self._tap(tap, chunk)
-        return True
+            self._pod.loop.call_later(DISK_SECONDS, self._resume)
+        elif chunk:
+            os.read(self._staging, len(chunk))
+            self._tapped -= len(chunk)
+        if self._refused or held:
+            self._note(_NOT_IN_LOG)  # the other stream may write there meanwhile
+        return not self._refused
+
+    def _wait_for_rest(self) -> None:
+        """Logs an unfinished line as a piece when its rest does not come soon: a prompt has to be seen."""
+        self._held += 1
+        if not self._waits_for_rest:
+            self._waits_for_rest = True
+            held = self._held
+            self._pod.loop.call_later(REST_SECONDS, lambda: self._stop_waiting(held))
+
+    def _stop_waiting(self, held: int) -> None:
+        self._waits_for_rest = False
+        if self._source < 0 or self._refused or not pipes.waiting(self._staging):
+            return
+        if held != self._held:  # another line by now
+            self._held -= 1
+            self._wait_for_rest()
+        else:
+            self._note(self._log.size)
+            self._log_staged()
 
     def _resume(self) -> None:
         """Tries the disk again; reading goes on once it has taken what is staged."""
-        if self._source < 0:
+        if self._source < 0 or not self._refused:
             return
         self._note(self._log.size)
         if self._log_staged():
             self._pod.loop.watch(self._source, self.copy)
 
-    def _tap(self, tap: int, chunk: bytes) -> None:
-        """Gives a copy to an attached client; one that does not keep up is cut off rather than waited for."""
-        try:
-            if os.write(tap, chunk) == len(chunk):
-                return
-        except OSError:
-            pass
-        self.untap(tap)
+    def _tap(self, staged: bytes) -> None:
+        """Gives attached clients what they have not seen; one that does not keep up is cut off rather than waited for."""
+        new = staged[self._tapped :] if self.taps else b""
+        self._tapped = len(staged)
+        for tap in list(self.taps) if new else ():
+            try:
+                complete = os.write(tap, new) == len(new)
+            except OSError:
+                complete = False
+            if not complete:
+                self.untap(tap)
 
     def untap(self, tap: int) -> None:
         """Ends an attachment."""

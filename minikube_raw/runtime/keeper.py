@@ -278,7 +278,9 @@ class Keeper:
         elif operation == "hello":
             answer(self._hello())
         elif operation == "forget":
-            self._containers.pop(message["container"], None)
+            container = self._containers.pop(message["container"], None)
+            if container is not None and container.exit is not None:
+                container.forget()
             answer({})
         elif operation == "quit":
             answer({})

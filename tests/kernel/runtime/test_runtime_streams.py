@@ -194,17 +194,43 @@ async def test_an_attached_client_that_does_not_read_never_makes_the_container_w
     session.close()
 
 
-async def test_dev_stdout_can_be_opened_again_by_another_user(node: Node, runtime: Runtime) -> None:
+@pytest.mark.parametrize("user", [0, 1000])
+async def test_dev_stdout_can_be_opened_again_by_any_user(node: Node, runtime: Runtime, user: int) -> None:
     script = "echo one > /dev/stdout; echo two > /proc/self/fd/1; echo three > /dev/stderr"
-    created = await start(node, runtime, "sh", "-c", script, security=SecurityContext(run_as_user=1000))
+    created = await start(node, runtime, "sh", "-c", script, security=SecurityContext(run_as_user=user))
     status = await ended(runtime, created)
     assert (node.output(status), node.output(status, "stderr")) == ("one\ntwo\n", "three\n")
 
 
-async def test_two_hundred_thousand_lines_arrive_in_order(node: Node, runtime: Runtime) -> None:
+async def test_two_hundred_thousand_lines_arrive_in_order_and_whole(node: Node, runtime: Runtime) -> None:
     created = await start(node, runtime, "seq", "1", "200000")
     status = await ended(runtime, created, 60)
     assert node.output(status).split() == [str(number) for number in range(1, 200_001)]
+    assert " P " not in node.log(status), "no line was cut where a read or a write ended"
+
+
+async def test_a_prompt_without_a_new_line_is_seen_while_the_program_waits(node: Node, runtime: Runtime) -> None:
+    created = await start(node, runtime, "sh", "-c", "printf 'name? '; read name; echo $name", stdin=True)
+    status = await runtime.container_status(created)
+    assert status is not None
+    await eventually(lambda: node.log(status).endswith(" stdout P name? \n"))
+    session = await runtime.attach(created)
+    write(session, b"Ada\n")
+    await read_until(session.stdout, b"Ada\n")
+    session.close()
+    assert node.output(await ended(runtime, created)) == "name? Ada\n"
+
+
+async def test_output_without_any_new_line_is_cut_into_pieces_and_held_nowhere(node: Node, runtime: Runtime) -> None:
+    created = await start(node, runtime, "sh", "-c", "head -c 50000000 /dev/zero; sleep 0.1")
+    sandbox = next(iter(runtime._state.sandboxes.values()))
+    assert sandbox.peer is not None
+    hello, _ = await sandbox.peer.request({"op": "hello"}, timeout=5)
+    status = await ended(runtime, created, 60)
+    assert sum(len(line) - 40 for line in Path(status.log_path).read_bytes().splitlines()) == 50_000_000
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{hello['pid']}/status").read_text())
+    assert peak is not None
+    assert int(peak[1]) < 40_000
 
 
 async def test_a_log_that_was_renamed_goes_on_in_a_new_file(node: Node, runtime: Runtime) -> None:
