@@ -5,13 +5,13 @@ A command family lives in a module of its own; `minikube-raw pod list` must not 
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
 import click
 
 from minikube_raw.cli.errors import from_os_error
+from minikube_raw.cli.lazygroup import LazyGroup
 
 # command → (module, attribute, help line)
 COMMANDS = {
@@ -40,28 +40,7 @@ class Options:
         self.debug = debug
 
 
-class LazyGroup(click.Group):
-    """A group that lists its commands from the table and imports one when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table, which is the order in which people need them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"minikube_raw.cli.{module}"), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list from the table, without importing any of it."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--state-dir",
     envvar="MINIKUBE_RAW_STATE_DIR",

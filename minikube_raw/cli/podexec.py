@@ -1,4 +1,4 @@
-"""The client's side of exec: our terminal and streams over Kubernetes' v5 channel protocol to an agent's unix socket."""
+"""The client's side of exec and attach: our terminal and streams over Kubernetes' v5 channel protocol to an agent's unix socket."""
 
 from __future__ import annotations
 
@@ -27,28 +27,40 @@ class ExecFailed(Exception):
     """The command was not run."""
 
 
-def run(socket: str, where: str, command: list[str], *, stdin: bool, tty: bool) -> int:
-    """Run a command in namespace/pod/container; return its exit code. Raises ExecFailed."""
-    tty = tty and sys.stdin.isatty()
-    with _raw_terminal(tty):
-        return asyncio.run(_run(socket, where, command, stdin=stdin, tty=tty))
+class Call(msgspec.Struct, frozen=True):
+    """What is asked of the agent: /exec or /attach of a container, and which streams."""
+
+    path: str
+    command: tuple[str, ...] = ()
+    stdin: bool = False
+    tty: bool = False
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The call as a query string's pairs."""
+        asked = [("input", self.stdin), ("tty", self.tty), ("output", True), ("error", not self.tty)]
+        return [("command", word) for word in self.command] + [(name, "1") for name, wanted in asked if wanted]
 
 
-async def _run(socket: str, where: str, command: list[str], *, stdin: bool, tty: bool) -> int:
-    query = [("command", word) for word in command] + [("output", "1"), ("error", "1")]
-    query += [("input", "1")] if stdin else []
-    query += [("tty", "1")] if tty else []
+def run(socket: str, call: Call) -> int:
+    """Carry the streams until the process ends; return its exit code. Raises ExecFailed."""
+    call = msgspec.structs.replace(call, tty=call.tty and sys.stdin.isatty())
+    with _raw_terminal(call.tty and call.stdin):
+        return asyncio.run(_run(socket, call))
+
+
+async def _run(socket: str, call: Call) -> int:
     try:
         with short_name(socket) as name:
             async with (
                 aiohttp.ClientSession(connector=aiohttp.UnixConnector(name)) as session,
                 session.ws_connect(
-                    f"http://agent/exec/{where}", params=query, protocols=_PROTOCOLS, max_msg_size=0
+                    f"http://agent{call.path}", params=call.query, protocols=_PROTOCOLS, max_msg_size=0
                 ) as ws,
             ):
-                return await _talk(ws, stdin=stdin, tty=tty)
+                return await _talk(ws, stdin=call.stdin, tty=call.tty)
     except aiohttp.WSServerHandshakeError as error:
-        raise ExecFailed(f"no command can be run in {where}: {error.message}") from error
+        raise ExecFailed(f"{call.path[1:].replace('/', ' ', 1)} was refused: {error.message}") from error
     except aiohttp.ClientConnectionError as error:
         raise ExecFailed(f"no agent answers on {socket}: {error}") from error
 

@@ -17,18 +17,16 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-import yaml
 
+from minikube_raw.kubelet import manifests
 from minikube_raw.kubelet.options import KubeletOptions
-from minikube_raw.linux.durability import write_file
 from minikube_raw.linux.socket_paths import short_name
 
-STOPPED = "minikube-raw.io/stopped"
 START_SECONDS = 20.0
 Json = dict[str, Any]
 
@@ -63,33 +61,31 @@ def take_lock(options: KubeletOptions) -> IO[bytes]:
     return file
 
 
-def submit(options: KubeletOptions, manifest: Json) -> Json:
-    """Store a pod's manifest (named, with a uid) and see to it that an agent runs. Raises FileExistsError, AgentError, OSError."""
-    meta = manifest.setdefault("metadata", {})
-    meta.setdefault("namespace", "default")
+def submit(options: KubeletOptions, pod: Json, objects: Iterable[Json] = (), *, replace: bool = False) -> Json:
+    """Store a pod (it gets a uid) with the objects beside it, and see to it that an agent runs.
+
+    Raises FileExistsError unless it may `replace` a pod of that name, AgentError, OSError.
+    """
+    meta = pod["metadata"]
     meta["uid"] = str(uuid.uuid4())
     options.manifests_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = manifest_path(options, meta["namespace"], meta["name"])
     with take_lock(options):
-        if path.exists():
+        before = path.read_bytes() if path.exists() else None
+        if before is not None and not replace:
             raise FileExistsError(f"pod {meta['namespace']}/{meta['name']} exists")
-        store(path, manifest)
+        manifests.write(path, pod, objects)
         try:
             ensure_agent(options)
         except BaseException:
-            path.unlink(missing_ok=True)
+            path.unlink() if before is None else path.write_bytes(before)
             raise
-    return manifest
+    return pod
 
 
 def manifest_path(options: KubeletOptions, namespace: str, name: str) -> Path:
     """Where a pod's manifest lies; names hold no underscore."""
     return options.manifests_dir / f"{namespace}_{name}.yaml"
-
-
-def store(path: Path, manifest: Json) -> None:
-    """Write a manifest so that the agent sees the old one or the new one."""
-    write_file(path, yaml.safe_dump(manifest, sort_keys=False).encode(), sync=True)
 
 
 def ensure_agent(options: KubeletOptions) -> None:

@@ -25,13 +25,13 @@ from aiohttp import web
 
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
-from minikube_raw.kubelet import convert, dns, localagent, node, nodeview, pods, server, watching
+from minikube_raw.kubelet import convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
+from minikube_raw.kubelet.localevents import LocalEvents
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
-from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.podnetwork import make_network
 from minikube_raw.kubelet.preparation import Preparation
@@ -79,7 +79,9 @@ class StandaloneAgent:
         self._clock = clock or SystemClock()
         self._volumes = VolumeManager(options.pods_dir)
         self._watcher = watching.FileWatcher()
-        self._images = ImageManager(images, self._record)
+        self._events = LocalEvents(self._clock)
+        self._objects = manifests.GivenObjects()
+        self._images = ImageManager(images, self._events.record)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
         self._known: dict[str, str] = {}  # manifest file → pod uid
@@ -100,8 +102,8 @@ class StandaloneAgent:
             shares = ClassShares(cgroup_writer(self._options.cgroup_root))
             self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._changed.set)
             self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
-            manifests = self._options.manifests_dir
-            stop = self._watcher.watch(str(manifests), self._changed.set, watching.DIRECTORY)
+            directory = str(self._options.manifests_dir)
+            stop = self._watcher.watch(directory, self._changed.set, watching.DIRECTORY)
             self._read_manifests()
             await self._workers.adopt_leftovers(self._volumes.known_pods())
             runner = await self._serve()
@@ -148,30 +150,40 @@ class StandaloneAgent:
         present: dict[str, str] = {}
         for path in sorted(self._options.manifests_dir.glob("*.yaml")):
             try:
-                pod = read_manifest(path)
+                manifest = manifests.read(path)
             except (OSError, ValueError, yaml.YAMLError) as error:
                 log.warning("%s is left out: %s", path, error)
                 continue
-            present[path.name] = pod.metadata.uid
-            self._workers.update(pod)
+            present[path.name] = manifest.pod.metadata.uid
+            self._wish(manifest)
         for uid in set(self._known.values()) - set(present.values()):
             self._workers.remove(uid)
         self._known = present
+
+    def _wish(self, manifest: manifests.Manifest) -> None:
+        """Hand a pod to its worker; one that replaces another of its name waits until that is gone (`on_gone` looks again)."""
+        assert self._workers is not None
+        pod = manifest.pod
+        others = (each.pod for each in self._workers.all() if each.uid != pod.metadata.uid)
+        if any(other is not None and pods.key(other) == pods.key(pod) for other in others):
+            return
+        if self._objects.give(pod.metadata.uid, manifest.objects):
+            self._workers.objects_changed(pod.metadata.uid)
+        self._workers.update(pod)
 
     def _pod_changed(self, uid: str, tasks: asyncio.TaskGroup) -> None:
         assert self._workers is not None
         self._workers.look_again(uid)
         tasks.create_task(self._server.pods_changed())
 
-    def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
-        log.info("%s %s %s %s %s", pods.key(pod), container, kind, reason, message)
-
     def _log_rotation(self) -> LogRotation:
         policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
     async def _serve(self) -> web.AppRunner:
-        runner = web.AppRunner(self._server.application(check_client=False), access_log=None)
+        application = self._server.application(check_client=False)
+        application.router.add_get("/events", self._show_events)
+        runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._options.socket.unlink(missing_ok=True)
         with short_name(str(self._options.socket)) as name:
@@ -179,26 +191,20 @@ class StandaloneAgent:
         self._options.socket.chmod(0o600)
         return runner
 
+    async def _show_events(self, request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self._events.as_list()), content_type="application/json")
+
     def _tools(self) -> Tools:
-        preparation = Preparation(self._images, self._volumes, NoObjects(), lambda: self._facts, self._clock)
+        preparation = Preparation(self._images, self._volumes, self._objects, lambda: self._facts, self._clock)
         return Tools(
             runtime=self._runtime,
             preparation=preparation,
             statuses=LocalStatuses(),
-            record=self._record,
+            record=self._events.record,
             clock=self._clock,
             node=lambda: self._facts,
             logs_dir=str(self._options.logs_dir),
         )
-
-
-def read_manifest(path: Path) -> Pod:
-    """A stored manifest as the pod it asks for. Raises OSError, ValueError, yaml.YAMLError."""
-    pod = pods.from_manifest(yaml.safe_load(path.read_text()))
-    if localagent.STOPPED not in pod.metadata.annotations:
-        return pod
-    grace = {"deletion_timestamp": pod.metadata.annotations[localagent.STOPPED]}
-    return msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, **grace))
 
 
 def conflist(data_dir: str) -> Json:

@@ -25,7 +25,9 @@ kind: Pod
 metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 5
-  volumes: [{{name: shared, emptyDir: {{}}}}, {{name: info, downwardAPI: {{items: [{{path: n, fieldRef: {{fieldPath: metadata.name}}}}]}}}}]
+  volumes:
+  - {{name: shared, emptyDir: {{}}}}
+  - {{name: info, downwardAPI: {{items: [{{path: name, fieldRef: {{fieldPath: metadata.name}}}}]}}}}
   containers:
   - name: writer
     image: busybox
@@ -39,6 +41,44 @@ spec:
 """
 
 
+CONFIGURED = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: settings}}
+data: {{greeting: hello, file.txt: "from the file"}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: secret}}
+stringData: {{word: sesame}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  restartPolicy: Never
+  volumes: [{{name: v, configMap: {{name: settings}}}}]
+  containers:
+  - name: one
+    image: busybox
+    command: [sh, -c, "echo $GREETING $WORD; cat /v/file.txt; echo; read line; echo got $line; exit 3"]
+    stdin: true
+    env:
+    - {{name: GREETING, valueFrom: {{configMapKeyRef: {{name: settings, key: greeting}}}}}}
+    - {{name: WORD, valueFrom: {{secretKeyRef: {{name: secret, key: word}}}}}}
+    volumeMounts: [{{name: v, mountPath: /v}}]
+  - {{name: two, image: busybox, command: [echo, beside]}}
+"""
+
+
+ENDING = """
+kind: Pod
+metadata: {{name: {name}}}
+spec: {{restartPolicy: Never, containers: [{{name: c, image: busybox, command: [%s]}}]}}
+"""
+
+
 class Host:
     """A network namespace in which the command line is run, and directories of its own."""
 
@@ -46,9 +86,11 @@ class Host:
         self._enter = ["nsenter", f"--net=/proc/{namespace}/ns/net"]
         self.state, self.run_dir, self._directory = directory / "state", directory / "run", directory
 
-    def __call__(self, *arguments: str, status: int = 0) -> str:
+    def __call__(self, *arguments: str, status: int = 0, stdin: str | None = None) -> str:
         command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
-        done = subprocess.run([*self._enter, *command, *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [*self._enter, *command, *arguments], capture_output=True, text=True, timeout=60, input=stdin
+        )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr
 
@@ -110,7 +152,7 @@ def test_a_pod_of_two_containers_runs_and_leaves_nothing_behind(host: Host) -> N
     (listed,) = host.pods()
     ip = listed["status"]["podIP"]
     assert host("pod", "exec", "two", "-c", "reader", "--", "cat", "/s/f") == f"from {ip}\n"
-    assert host("pod", "exec", "two", "--", "cat", "/i/n") == "two"
+    assert host("pod", "exec", "two", "--", "cat", "/i/name") == "two"
     assert host("pod", "logs", "two") == "started\n"
     host("pod", "exec", "two", "--", "sh", "-c", "exit 3", status=3)
     assert "executable file not found" in host("pod", "exec", "two", "--", "nosuch", status=1)
@@ -149,13 +191,56 @@ def test_a_killed_agent_is_replaced_and_no_container_notices(host: Host) -> None
     assert len(host.launchers()) == 1
 
 
+def test_objects_beside_a_pod_are_its_own_and_its_streams_can_be_joined(host: Host) -> None:
+    manifest = host.manifest("set", CONFIGURED)
+    host("pod", "run", "-f", manifest)
+
+    host("pod", "attach", "-i", "set", stdin="a line\n", status=3)
+
+    assert host("pod", "logs", "set") == "hello sesame\nfrom the file\ngot a line\n"
+    assert host("pod", "logs", "set", "--tail", "1", "--limit-bytes", "4") == "got "
+    everything = host("pod", "logs", "set", "--all-containers", "--prefix", "--since", "1h").splitlines()
+    assert everything[0] == "[pod/set/one] hello sesame"
+    assert everything[-1] == "[pod/set/two] beside"
+    events = json.loads(host("pod", "events", "set", "-o", "json"))["items"]
+    assert [each["reason"] for each in events][-2:] == ["Created", "Started"]
+
+
+def test_a_pod_is_replaced_once_the_old_one_has_ended(host: Host) -> None:
+    manifest = host.manifest("one")
+    first = json.loads(host("pod", "run", "-f", manifest, "-o", "json"))
+    assert "exists" in host("pod", "run", "-f", manifest, status=1)
+
+    second = json.loads(host("pod", "run", "-f", manifest, "--replace", "--wait", "ready", "-o", "json"))
+
+    assert first["metadata"]["uid"] != second["metadata"]["uid"]
+    assert [each["metadata"]["uid"] for each in host.pods()] == [second["metadata"]["uid"]]
+    assert {each["state"]["running"]["startedAt"] for each in second["status"]["containerStatuses"]}
+
+
+def test_a_pod_that_runs_to_its_end_can_be_waited_for(host: Host) -> None:
+    assert (
+        host("pod", "run", "-f", host.manifest("good", ENDING % "'true'"), "--wait", "ended")
+        == "pod default/good succeeded\n"
+    )
+
+    host("pod", "run", "-f", host.manifest("bad", ENDING % "'false'"), "--wait", "ended", status=1)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("kind: Pod\n  x: [", "is not YAML"),
         ("kind: Deployment", "Deployment is not a Pod"),
         ("kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: {{}}}}", "containers"),
-        ("kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: []}}", "at least one of spec.containers"),
+        (
+            "kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: []}}",
+            'Pod "p" is invalid: spec.containers: Required value',
+        ),
+        (
+            "kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: c, image: x, comand: [y]}}]}}",
+            "unknown field",
+        ),
         ("", "holds no pod"),
     ],
 )

@@ -1,0 +1,166 @@
+"""What the `pod` commands share: asking the agent, finding a pod or a container by name, waiting for a state.
+
+Everything here raises Failure in two lines when it cannot; the agent itself is spoken to by `kubelet.localagent`.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from minikube_raw.cli.errors import Failure
+from minikube_raw.cli.main import Options
+from minikube_raw.kubelet import localagent
+from minikube_raw.kubelet.options import KubeletOptions
+
+Json = dict[str, Any]
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
+)
+namespace_option = click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
+container_option = click.option("-c", "--container", default="", help="Which container; the first one unless given.")
+timeout_option = click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+_LIST_CURE = "`minikube-raw pod list` shows those that are"
+_HOPELESS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+_LOOK_SECONDS = 0.02
+
+
+def agent_of(options: Options) -> KubeletOptions:
+    """The agent of an installation, whether it runs or not."""
+    return localagent.options_for(options.state_dir, options.run_dir)
+
+
+def ensure(agent: KubeletOptions) -> None:
+    """Start the agent unless it runs. Raises Failure."""
+    try:
+        localagent.ensure_agent(agent)
+    except localagent.AgentError as error:
+        raise Failure(str(error), "the log says why") from error
+
+
+def get(agent: KubeletOptions, path: str) -> Json:
+    """A JSON answer of a running agent. Raises Failure."""
+    try:
+        answer: Json = msgspec.json.decode(localagent.get(agent, path))
+    except localagent.AgentError as error:
+        raise Failure(str(error)) from error
+    return answer
+
+
+def pods(agent: KubeletOptions) -> Json:
+    """A PodList; empty when no agent runs."""
+    if not localagent.answers(agent):
+        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
+    return get(agent, "/pods")
+
+
+def pod(agent: KubeletOptions, namespace: str, name: str) -> Json:
+    """One pod. Raises Failure."""
+    for item in pods(agent)["items"]:
+        if (item["metadata"].get("namespace"), item["metadata"]["name"]) == (namespace, name):
+            return {"apiVersion": "v1", "kind": "Pod", **item}
+    raise Failure(f"there is no pod {namespace}/{name} on this host", _LIST_CURE)
+
+
+def manifest(agent: KubeletOptions, namespace: str, name: str) -> Path:
+    """Where a pod's manifest is kept. Raises Failure."""
+    path = localagent.manifest_path(agent, namespace, name)
+    if not path.exists():
+        raise Failure(f"there is no pod {namespace}/{name} on this host", _LIST_CURE)
+    return path
+
+
+def containers(found: Json) -> list[str]:
+    """Names of a pod's containers, those that a user means first."""
+    spec = found["spec"]
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    return [each["name"] for kind in kinds for each in spec.get(kind) or ()]
+
+
+def container(found: Json, wanted: str) -> str:
+    """The container a user means: the named one, else kubectl's default of the pod, else the first. Raises Failure."""
+    names = containers(found)
+    default = (found["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    chosen = wanted or (default if default in names else names[0])
+    if chosen not in names:
+        raise Failure(f"pod {found['metadata']['name']} has no container {chosen}", f"it has {', '.join(names)}")
+    return chosen
+
+
+def statuses(found: Json) -> list[Json]:
+    """The statuses of all containers of a pod."""
+    kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+    return [each for kind in kinds for each in found["status"].get(kind) or ()]
+
+
+def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float = 120.0) -> None:
+    """Wait until nothing of a pod is left. Raises Failure after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while (namespace, name) in [(m.get("namespace"), m["name"]) for m in _metadata(agent)]:
+        if time.monotonic() > deadline:
+            raise Failure(
+                f"waited {timeout:.0f} s for pod {namespace}/{name} to go", f"see {agent.state_dir}/agent.log"
+            )
+        select.select([], [], [], _LOOK_SECONDS)
+
+
+def _metadata(agent: KubeletOptions) -> list[Json]:
+    return [item["metadata"] for item in pods(agent)["items"]]
+
+
+def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float) -> Json:
+    """Wait until a pod has started, is ready or has ended; return it. What hinders it is the Failure."""
+    meta, deadline = asked["metadata"], time.monotonic() + timeout
+    found: Json = {"status": {}}
+    for found in _looks(agent, asked, deadline):
+        if _REACHED[state](found["status"]):
+            return found
+    why = "; ".join(_hindrances(found)) or f"its phase is {found['status'].get('phase', 'unknown')}"
+    verb = {"started": "started", "ready": "become ready", "ended": "ended"}[state]
+    cure = f"see `minikube-raw pod events {meta['name']}`; remove it with `minikube-raw pod rm {meta['name']}`"
+    raise Failure(f"pod {meta['namespace']}/{meta['name']} has not {verb}: {why}", cure)
+
+
+def _has_ended(status: Json) -> bool:
+    return status.get("phase") in ("Succeeded", "Failed")
+
+
+def _is_ready(status: Json) -> bool:
+    return any((each["type"], each["status"]) == ("Ready", "True") for each in status.get("conditions", ()))
+
+
+_REACHED: dict[str, Callable[[Json], bool]] = {
+    "started": lambda status: status.get("phase") in ("Running", "Succeeded", "Failed"),
+    "ready": lambda status: _is_ready(status) or _has_ended(status),
+    "ended": _has_ended,
+}
+
+
+def _looks(agent: KubeletOptions, asked: Json, deadline: float) -> Iterator[Json]:
+    """The pod again and again, until it is final for us: given time, or a reason that time does not change."""
+    uid = asked["metadata"]["uid"]
+    while True:
+        found = next((each for each in pods(agent)["items"] if each["metadata"]["uid"] == uid), None)
+        if found is not None:
+            yield found
+            reasons = {each["state"].get("waiting", {}).get("reason") for each in statuses(found)}
+            if reasons & _HOPELESS:
+                return
+        if time.monotonic() > deadline:
+            return
+        select.select([], [], [], _LOOK_SECONDS)
+
+
+def _hindrances(found: Json) -> Iterator[str]:
+    if found["status"].get("message"):
+        yield f"{found['status'].get('reason', '')}: {found['status']['message']}"
+    for each in statuses(found) if "status" in found else ():
+        waiting = each["state"].get("waiting")
+        if waiting:
+            yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")

@@ -1,0 +1,98 @@
+"""What `minikube-raw pod run -f` reads: pods with the objects they refer to, judged by the API server's own rules.
+
+A document is decoded against the published schema, defaulted and validated before anything runs, so a wrong manifest is
+refused in the words that a cluster would use. Nothing here talks to the agent.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from minikube_raw.api import decode, status, yaml_text
+from minikube_raw.apiserver import objects
+from minikube_raw.apiserver.resources import STRATEGIES
+from minikube_raw.apiserver.resources.strategy import Strategy
+from minikube_raw.cli.errors import Failure
+from minikube_raw.kubelet.manifests import OBJECT_KINDS
+
+Json = dict[str, Any]
+_SEPARATOR = re.compile(r"^---(?:\s.*)?$", re.MULTILINE)
+
+
+class Wish(NamedTuple):
+    """Pods to run, each with the objects of its namespace that stand beside it."""
+
+    pod: Json
+    objects: tuple[Json, ...]
+
+
+def read(filename: Path, namespace: str = "default") -> list[Wish]:
+    """The pods of a file or of standard input (`-`). Raises Failure; everything is checked before anything runs."""
+    documents = list(_documents(filename))
+    for document in documents:
+        _check_kind(filename, document)
+    judged = [_judge(filename, document, namespace) for document in documents]
+    pods = [each for each in judged if each["kind"] == "Pod"]
+    if not pods:
+        raise Failure(f"{filename} holds no pod", "give a manifest with `kind: Pod`")
+    beside = [each for each in judged if each["kind"] != "Pod"]
+    return [Wish(pod, tuple(each for each in beside if _namespace(each) == _namespace(pod))) for pod in pods]
+
+
+def _documents(filename: Path) -> Iterator[Any]:
+    """Every object of a file, read as kubectl reads YAML; lists are taken apart."""
+    try:
+        text = sys.stdin.read() if str(filename) == "-" else filename.read_text()
+        decoded = [yaml_text.decode(part.encode()) for part in _SEPARATOR.split(text)]
+    except (yaml_text.YAMLError, UnicodeDecodeError) as error:
+        raise Failure(f"{filename} is not YAML: {' '.join(str(error).split())}", "check its indentation") from error
+    for document, repeated in decoded:
+        if repeated:
+            raise Failure(f"{filename}: {repeated[0]}", "write it once")
+        if isinstance(document, dict) and str(document.get("kind")) in ("List", "PodList"):
+            yield from document.get("items") or ()
+        elif document:
+            yield document
+
+
+def _check_kind(filename: Path, document: Any) -> None:
+    kind = document.get("kind") if isinstance(document, dict) else type(document).__name__
+    if kind not in ("Pod", *OBJECT_KINDS):
+        cure = f"without a master pods are run, with {', '.join(OBJECT_KINDS)} beside them; see `minikube-raw up`"
+        raise Failure(f"{filename}: {kind} is not a Pod", cure)
+
+
+def _judge(filename: Path, document: Json, namespace: str) -> Json:
+    """Decode, default and validate one document as the API server would. Raises Failure."""
+    strategy = next(each for each in STRATEGIES if each.kind.kind == document["kind"])
+    try:
+        obj = _decoded(strategy, document)
+        obj.pop("status", None)
+        obj["metadata"].setdefault("namespace", namespace)
+        strategy.default(obj)
+        rules = (objects.validate_metadata(strategy, obj), strategy.validate(obj), strategy.validate_create(obj))
+        if causes := [cause for rule in rules for cause in rule]:
+            name = obj["metadata"].get("name", "")
+            raise status.invalid(strategy.kind.group, strategy.kind.kind, name, causes)
+    except status.StatusError as error:
+        cure = f"see the {strategy.kind.kind} reference of Kubernetes for the field"
+        raise Failure(f"{filename}: {error.message}", cure) from error
+    return obj
+
+
+def _decoded(strategy: Strategy, document: Json) -> Json:
+    decoded = decode.decode(msgspec.json.encode(document), status.JSON, strategy.kind)
+    if decoded.strict:
+        raise decode.strict_error(decoded, strategy.kind)
+    decoded.obj.setdefault("metadata", {})
+    return decoded.obj
+
+
+def _namespace(obj: Json) -> str:
+    return str(obj["metadata"]["namespace"])

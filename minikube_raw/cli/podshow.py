@@ -1,0 +1,107 @@
+"""`pod list`, `inspect` and `events`: what there is on this host, as tables for people or as Kubernetes' objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from minikube_raw.api.times import parse as parse_time
+from minikube_raw.cli import podagent, podbundle
+from minikube_raw.cli.errors import need_root
+from minikube_raw.cli.main import Options
+from minikube_raw.cli.output import Table, print_as
+from minikube_raw.cli.podagent import Json, namespace_option, output_option
+from minikube_raw.kubelet import localagent
+
+
+@click.command("list")
+@output_option
+@click.pass_obj
+def list_(options: Options, output: str) -> None:
+    """List the pods of this host."""
+    print_as(output, podagent.pods(podagent.agent_of(options)), pod_table)
+
+
+@click.command()
+@click.argument("name")
+@namespace_option
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="yaml", show_default=True)
+@click.option("-c", "--container", default="", help="With --oci: which container; the first one unless given.")
+@click.option("--oci", type=click.Path(path_type=Path), help="Write a container's OCI bundle into this new directory.")
+@click.pass_obj
+def inspect(options: Options, name: str, namespace: str, output: str, container: str, oci: Path | None) -> None:
+    """Print a pod with its status, or write the OCI bundle of one of its containers, as runc would run it."""
+    agent = podagent.agent_of(options)
+    found = podagent.pod(agent, namespace, name)
+    if oci is None:
+        print_as(output, found, lambda data: ())
+        return
+    need_root("writing a root file system")
+    podbundle.write(agent, found, container, oci)
+    enter = f"nsenter --target {localagent.agent_pid(agent)} --mount --net"
+    click.echo(f"wrote {oci}; while the pod runs: {enter} runc run --bundle {oci.absolute()} NAME")
+
+
+@click.command()
+@click.argument("name", required=False)
+@namespace_option
+@output_option
+@click.pass_obj
+def events(options: Options, name: str | None, namespace: str, output: str) -> None:
+    """Print what has happened to a pod, or to all; kept as long as the agent runs."""
+    agent = podagent.agent_of(options)
+    found: Json = {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": []}
+    if localagent.answers(agent):
+        found = podagent.get(agent, "/events")
+    if name is not None:
+        about = [each["involvedObject"] for each in found["items"]]
+        chosen = [(each["namespace"], each["name"]) == (namespace, name) for each in about]
+        found["items"] = [each for each, wanted in zip(found["items"], chosen, strict=True) if wanted]
+    print_as(output, found, _event_table)
+
+
+def pod_table(data: Json) -> Sequence[Table]:
+    """A PodList as a table."""
+    rows = [_row(item) for item in data["items"]]
+    return [Table(["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "AGE"], rows)]
+
+
+def _row(item: Json) -> list[object]:
+    status, meta = item["status"], item["metadata"]
+    containers = status.get("containerStatuses", [])
+    reasons = [state["reason"] for each in containers for state in each["state"].values() if "reason" in state]
+    return [
+        meta.get("namespace"),
+        meta["name"],
+        f"{sum(each['ready'] for each in containers)}/{len(containers)}",
+        reasons[0] if reasons else status.get("reason") or status.get("phase", ""),
+        sum(each["restartCount"] for each in containers),
+        status.get("podIP", ""),
+        _age(status.get("startTime")),
+    ]
+
+
+def _event_table(data: Json) -> Sequence[Table]:
+    rows = [
+        [
+            _age(each["lastTimestamp"]) + (f" (x{each['count']})" if each["count"] > 1 else ""),
+            each["type"],
+            each["reason"],
+            f"pod/{each['involvedObject']['name']}",
+            _plain(each["message"]),
+        ]
+        for each in data["items"]
+    ]
+    return [Table(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"], rows)]
+
+
+def _age(since: str | None) -> str:
+    return f"{int(time.time() - parse_time(since).timestamp())}s" if since else "0s"
+
+
+def _plain(text: str) -> str:
+    """Text of an image or a container on one line, without anything a terminal would act on."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
