@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from minikube_raw.api import quantity
-from minikube_raw.cli import doctor, processlist
+from minikube_raw.cli import doctor, noderesources, processlist
 from minikube_raw.cli import kubeconfig as kubeconfigs
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.lifecycle import Cluster, check_port_free
@@ -59,6 +59,7 @@ timeout_option = click.option("--timeout", default=60.0, show_default=True, help
 @click.option(
     "--node-memory", metavar="QUANTITY", help="Memory of each node, as in 2Gi; without it nodes share the host's."
 )
+@noderesources.options
 @click.option(
     "--node-monitor-grace",
     default=16.0,
@@ -75,6 +76,7 @@ timeout_option = click.option("--timeout", default=60.0, show_default=True, help
 @click.pass_obj
 def up(
     options: Options,
+    /,
     name: str,
     timeout: float,
     nodes: int,
@@ -87,6 +89,7 @@ def up(
     node_monitor_grace: float,
     eviction_after: float,
     sample: bool,
+    **kubelet: str | None,
 ) -> None:
     """Start a master and nodes on this host, in the background; returns when all nodes are Ready."""
     need_root("a cluster")
@@ -119,6 +122,7 @@ def up(
                 store=store,
                 node_monitor_grace=node_monitor_grace,
                 eviction_after=eviction_after,
+                kubelet=noderesources.parse(kubelet),
             )
             record = with_nodes(record, nodes, node_cpus, parse_memory(node_memory))
             kubeconfigs.load(Path(record.kubeconfig))  # refuse a broken one now, not when everything runs

@@ -165,7 +165,7 @@ class Cluster:
 
     def _kubelet_options(self, node: NodeRecord, credentials: pki.PKI) -> KubeletOptions:
         directory = credentials.directory
-        return KubeletOptions(
+        options = KubeletOptions(
             node_name=node.name,
             node_ip=node.ip,
             servers=(f"https://{self.record.host_ip}:{self.record.api_port}",),
@@ -183,6 +183,7 @@ class Cluster:
             cluster_domain=CLUSTER_DOMAIN,
             uplink="eth0",
         )
+        return msgspec.structs.replace(options, **self.record.kubelet)
 
     def _ensure_forwarding(self) -> None:
         before = underlay.enable_forwarding()

@@ -20,7 +20,7 @@ from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
-from minikube_raw.kubelet import convert, dns, node, nodeview, pods, server
+from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
@@ -30,6 +30,7 @@ from minikube_raw.kubelet.overlaynet import OverlayNetwork
 from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.registration import Registration
+from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.statusmanager import StatusManager
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -66,6 +67,8 @@ class Kubelet:
         self._clock = clock or SystemClock()
         self._system = node.read_system()
         self._capacity = node.read_capacity(options.cgroup_root, options.state_dir, options.max_pods)
+        hard = options.eviction_hard
+        self._allocatable = reserved.allocatable(self._capacity.amounts(), options.reserved, hard)
         self._not_ready = "the pod network is not up yet"
         self._recorder = EventRecorder(client, "kubelet", host=options.node_name, clock=self._clock)
         wanted = node.new_node(options.node_name, self._system, options.labels, {})
@@ -79,6 +82,8 @@ class Kubelet:
         self._statuses = StatusManager(client, self._clock)
         self._images = ImageManager(images, self._record)
         self._facts = self._read_facts()
+        self._node_object = Node()
+        self._room = Room(self._node_view)
         self._workers: PodWorkers | None = None
         self._runners: list[web.AppRunner] = []
         self._server = server.Server(self, runtime, self._watcher, self._clock)
@@ -88,6 +93,7 @@ class Kubelet:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._nodes.add_handler(self._node_event)
+                self._enforce_allocatable()
                 self._workers = PodWorkers(self._tools(), tasks, ClassShares(cgroup_writer(self._options.cgroup_root)))
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
                 self._runtime.on_warning(self._warn)
@@ -108,6 +114,15 @@ class Kubelet:
                 await runner.cleanup()
 
     # -- starting ----------------------------------------------------------------------------------------------------
+
+    def _enforce_allocatable(self) -> None:
+        options = self._options
+        wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
+
+        def tell(kind: str, reason: str, message: str) -> None:
+            self._recorder.event(self._about_node(), kind, reason, message)
+
+        nodecgroup.enforce(options.cgroup_root, wanted, tell)
 
     async def _register(self) -> None:
         while True:
@@ -171,6 +186,7 @@ class Kubelet:
 
     def _node_event(self, old: Node | None, new: Node | None) -> None:
         if new is not None and new.metadata.name == self._options.node_name:
+            self._node_object = new
             self._registration.seen(new)
 
     def _pod_event(self, old: Pod | None, new: Pod | None) -> None:
@@ -221,11 +237,17 @@ class Kubelet:
             clock=self._clock,
             node=lambda: self._facts,
             logs_dir=str(self._options.logs_dir),
+            room=self._room,
         )
 
     def _log_rotation(self) -> LogRotation:
         policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
+
+    def _node_view(self) -> NodeView:
+        seen = self._node_object
+        labels = seen.metadata.labels or self._options.labels
+        return NodeView(self._options.node_name, self._allocatable, labels, seen.spec.taints)
 
     def _read_facts(self) -> convert.NodeFacts:
         options = self._options
@@ -236,7 +258,8 @@ class Kubelet:
             resolver=dns.parse_resolv_conf(Path("/etc/resolv.conf").read_text()),
             memory_capacity=self._capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
-            allocatable=self._capacity.amounts(),
+            allocatable=self._allocatable,
+            kernel=node.kernel(memory_qos=options.memory_qos),
         )
 
     def _node_status(self, before: dict[str, Json]) -> Json:
@@ -245,6 +268,7 @@ class Kubelet:
             self._options.node_ip,
             self._options.port,
             self._capacity,
+            self._allocatable,
             self._system,
             [node.NodeImage(tuple(each.references), each.size) for each in self._images.listed()],
             self._not_ready,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import msgspec
 import psutil
 
 from minikube_raw.client.clock import timestamp
-from minikube_raw.linux.cgroups import manager
+from minikube_raw.kubelet import qos
+from minikube_raw.linux.cgroups import detect, manager
 from minikube_raw.linux.pidfd import boot_id
 
 Json = dict[str, Any]
@@ -76,6 +77,29 @@ def read_capacity(cgroup_root: str, state_dir: str, pods: int) -> Capacity:
     return Capacity(cpus=cpus, memory=memory, ephemeral_storage=disk.f_blocks * disk.f_frsize, pods=pods)
 
 
+def kernel(*, memory_qos: bool) -> qos.Kernel:
+    """What this node's kernel does for every container: v1 has neither memory.oom.group nor memory.min."""
+    sizes = [path for path in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB") if _number(path / "nr_hugepages")]
+    kibibytes = sorted(int(path.name.removeprefix("hugepages-").removesuffix("kB")) for path in sizes)
+    return qos.Kernel(
+        oom_group=detect() == "v2",
+        memory_qos=memory_qos,
+        hugepage_sizes=tuple(f"{each >> 20}Gi" if each >> 20 else f"{each >> 10}Mi" for each in kibibytes),
+    )
+
+
+def most_pids() -> int:
+    """How many processes and threads the kernel can have (pid_max, threads-max)."""
+    return min(_number(Path("/proc/sys/kernel", name)) for name in ("pid_max", "threads-max"))
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except OSError:
+        return 0
+
+
 def read_system() -> System:
     """Facts that do not change while the node runs."""
     return System(
@@ -113,19 +137,24 @@ def node_status(
     ip: str,
     port: int,
     capacity: Capacity,
+    allocatable: dict[str, str],
     system: System,
     images: Iterable[NodeImage],
     not_ready: str,
     before: dict[str, Json],
     now: float,
+    pressures: Collection[str] = (),
 ) -> Json:
-    """NodeStatus. `not_ready` says what is missing, empty when nothing is; `before`: conditions by type as written last."""
-    amounts = capacity.amounts()
+    """NodeStatus.
+
+    `pressures` are the conditions that eviction holds; `not_ready` says what is missing, empty when nothing is; `before`:
+    conditions by type as written last.
+    """
     shown = sorted(images, key=lambda image: image.size, reverse=True)[:_MOST_IMAGES]
     return {
-        "capacity": amounts,
-        "allocatable": amounts,
-        "conditions": [_condition(each, before, now) for each in _conditions(not_ready)],
+        "capacity": capacity.amounts(),
+        "allocatable": allocatable,
+        "conditions": [_condition(each, before, now) for each in _conditions(not_ready, pressures)],
         "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": _node_info(system),
@@ -148,17 +177,30 @@ def _node_info(system: System) -> Json:
     }
 
 
-def _conditions(not_ready: str) -> list[tuple[str, str, str, str]]:
+# Type → (reason and message without, reason and message with it): pkg/kubelet/nodestatus/setters.go.
+_PRESSURES = {
+    "MemoryPressure": (
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+    ),
+}
+
+
+def _conditions(not_ready: str, pressures: Collection[str]) -> list[tuple[str, str, str, str]]:
     """(type, status, reason, message) in the kubelet's order."""
     ready = ("True", "KubeletReady", "kubelet is posting ready status")
     if not_ready:
         ready = ("False", "KubeletNotReady", not_ready)
-    return [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", *ready),
-    ]
+    held = [(kind, str(kind in pressures), *words[kind in pressures]) for kind, words in _PRESSURES.items()]
+    return [*held, ("Ready", *ready)]
 
 
 def _condition(wanted: tuple[str, str, str, str], before: dict[str, Json], now: float) -> Json:

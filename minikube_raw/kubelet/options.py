@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from minikube_raw.kubelet import reserved
+
 
 class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Without `servers` the agent has no master: it runs the pods of STATE/manifests."""
@@ -37,6 +39,20 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     container_log_max_size: int = 10 << 20  # bytes; a larger log is rotated
     container_log_max_files: int = 5  # of one container's log, the current one among them; at least 2
     labels: dict[str, str] = {}
+    kube_reserved: dict[str, str] = {}  # for our own processes, by resource: see kubelet.reserved
+    system_reserved: dict[str, str] = {}  # for all others
+    eviction_hard: dict[str, str] = msgspec.field(default_factory=lambda: dict(reserved.DEFAULT_HARD))
+    eviction_soft: dict[str, str] = {}
+    eviction_soft_grace_period: dict[str, str] = {}
+    eviction_minimum_reclaim: dict[str, str] = {}
+    eviction_max_pod_grace_period: int = 0  # seconds, for soft thresholds
+    eviction_pressure_transition_period: float = 300.0  # seconds a condition outlasts its cause
+    memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
+
+    @property
+    def reserved(self) -> list[dict[str, str]]:
+        """What is not for pods."""
+        return [self.kube_reserved, self.system_reserved]
 
     @property
     def pods_dir(self) -> Path:

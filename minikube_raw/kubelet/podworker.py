@@ -99,7 +99,7 @@ class PodWorker:
             return await self._terminate(pod)
         if is_terminal(pod) or self._terminated:
             await self._end_terminal(pod)
-        elif (refused := admission.refusal(pod)) is not None:
+        elif (refused := self._refusal(pod)) is not None:
             self._refuse(pod, refused)
         elif self._is_over(pod):
             await self._end(pod)
@@ -137,6 +137,11 @@ class PodWorker:
             self._holds.look_again_at(last)
             if self._is_over(pod):
                 self._due.set()
+
+    def _refusal(self, pod: Pod) -> admission.Refusal | None:
+        """What speaks against the pod; a kubelet that shows it started has admitted it, be it one before us."""
+        started = bool(self.status.get("startTime") or self._server_has.get("startTime"))
+        return admission.refusal(pod) or self._tools.room.refusal(pod, started=started)
 
     def _refuse(self, pod: Pod, refused: admission.Refusal) -> None:
         """The pod fails before anything of it is made."""
@@ -214,6 +219,7 @@ class PodWorker:
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
+        self._tools.room.release(self.uid)
         self._report(pod, await self._tools.find(self.uid))
 
     async def _end(self, pod: Pod) -> None:
@@ -226,6 +232,7 @@ class PodWorker:
     async def _end_terminal(self, pod: Pod) -> None:
         """A pod that is Succeeded or Failed already: nothing of it runs; its containers stay for their logs."""
         self._terminated = True
+        self._tools.room.release(self.uid)
         found = await self._tools.find(self.uid)
         for sandbox in found.sandboxes:
             if sandbox.state is cri.SandboxState.READY:
@@ -255,6 +262,7 @@ class PodWorker:
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
+        self._tools.room.release(self.uid)
         if pod is not None and self._wanted and not self._end_told:
             self._report(pod, await self._tools.find(self.uid), terminating=True)
             self._tools.statuses.delete(pod)

@@ -12,6 +12,7 @@ from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, syncpod
 from minikube_raw.kubelet.images import EventSink
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.room import Room
 from minikube_raw.runtime import cri
 
 Json = dict[str, Any]
@@ -43,6 +44,7 @@ class Tools(msgspec.Struct, frozen=True):
     clock: Clock
     node: Callable[[], convert.NodeFacts]
     logs_dir: str
+    room: Room = msgspec.field(default_factory=Room)
 
     async def find(self, uid: str) -> syncpod.Found:
         """What the runtime has of a pod."""

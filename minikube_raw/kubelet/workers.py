@@ -87,5 +87,6 @@ class PodWorkers:
         finally:
             self._workers.pop(worker.uid, None)
             self._shares.remove(worker.uid)
+            self._tools.room.release(worker.uid)
             if self._on_gone is not None:
                 self._on_gone()

@@ -10,8 +10,8 @@ import msgspec
 from minikube_raw.api import quantity
 from minikube_raw.api.containers import QuantityText
 from minikube_raw.api.core import Container, Pod, Toleration
+from minikube_raw.api.node_affinity import NodeAffinity, node_affinity
 from minikube_raw.client.informer import key_of
-from minikube_raw.scheduler.affinity import NodeAffinity, node_affinity
 
 CPU, MEMORY = "cpu", "memory"
 # What a container without requests counts as in scores, so that pods without requests spread too

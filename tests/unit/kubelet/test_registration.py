@@ -24,9 +24,9 @@ class Node:
         self.registration = Registration(client, wanted, self._status, self.clock)
 
     def _status(self, before):
-        return node.node_status(
-            "n1", "10.243.0.11", 10250, CAPACITY, SYSTEM, (), self.not_ready, before, self.clock.now()
-        )
+        left = CAPACITY.amounts()
+        now = self.clock.now()
+        return node.node_status("n1", "10.243.0.11", 10250, CAPACITY, left, SYSTEM, (), self.not_ready, before, now)
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""What `up` can say about the room on each node: reservations and eviction thresholds, in the kubelet's flags and words.
+
+Nodes of one host share its disk, and evicting one node's pods does not free what another has filled: unless told otherwise
+the thresholds for disks are 1 %, where a kubelet on a machine of its own has 10 and 15 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from minikube_raw.cli.errors import Failure
+from minikube_raw.kubelet import reserved
+
+SHARED_HOST = {
+    "memory.available": "100Mi",
+    "nodefs.available": "1%",
+    "nodefs.inodesFree": "1%",
+    "imagefs.available": "1%",
+    "imagefs.inodesFree": "1%",
+}
+_FLAGS = {
+    "kube-reserved": "RESOURCE=AMOUNT,… kept from pods for our own processes.",
+    "system-reserved": "RESOURCE=AMOUNT,… kept from pods for all others.",
+    "eviction-hard": "SIGNAL<AMOUNT,… at which pods are evicted at once, as in memory.available<500Mi.",
+    "eviction-soft": "SIGNAL<AMOUNT,… at which pods are evicted after their grace period.",
+    "eviction-soft-grace-period": "SIGNAL=DURATION,… for the soft ones.",
+    "eviction-minimum-reclaim": "SIGNAL=AMOUNT,… to free beyond a threshold.",
+}
+Command = Callable[..., Any]
+
+
+def options(command: Command) -> Command:
+    """Add the flags to a command, which gets each as text by its parameter name."""
+    for flag, text in reversed(_FLAGS.items()):
+        command = click.option(f"--{flag}", metavar="LIST", help=text)(command)
+    return command
+
+
+def parse(given: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The KubeletOptions of what was given. Raises Failure."""
+    parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
+    try:
+        reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
+    except ValueError as error:
+        raise Failure(str(error), "`minikube-raw up --help` shows the form") from error
+    return {"eviction_hard": SHARED_HOST, **parsed}
+
+
+def _pairs(name: str, text: str) -> dict[str, str]:
+    separator = "<" if name in ("eviction_hard", "eviction_soft") else "="
+    pairs = [part.strip().partition(separator) for part in text.split(",") if part.strip()]
+    for key, found, _ in pairs:
+        if not found:
+            raise Failure(
+                f"--{name.replace('_', '-')}: {key!r} has no {separator!r}", "write it as NAME" + separator + "AMOUNT"
+            )
+    return {key: value for key, _, value in pairs}

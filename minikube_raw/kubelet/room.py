@@ -1,0 +1,141 @@
+"""Whether a pod that was bound to this node fits on it: resources, ports, labels and taints, and the node's pressures.
+
+The scheduler has asked the same before, but not for pods with a nodeName of their own, and not of this moment's node. A pod
+that was admitted once (also by a kubelet before this one) stays so. Words are the kubelet's (pkg/kubelet/lifecycle/predicate.go,
+pkg/kubelet/eviction/eviction_manager.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
+
+from minikube_raw.api import quantity, tolerations
+from minikube_raw.api.core import Pod, Taint
+from minikube_raw.api.node_affinity import node_affinity
+from minikube_raw.kubelet import qos
+from minikube_raw.kubelet.admission import Refusal
+
+_LISTED = ("cpu", "memory", "ephemeral-storage")
+_MEMORY_PRESSURE = "MemoryPressure"
+_MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")
+_CRITICAL = 2_000_000_000  # system-cluster-critical
+_ANY_ADDRESS = ("", "0.0.0.0")
+Port = tuple[str, str, int]  # protocol, host address, port
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """The node as its object shows it now; allocatable None: whatever comes fits (a host without a master)."""
+
+    name: str = ""
+    allocatable: Mapping[str, str] | None = None
+    labels: Mapping[str, str] = {}
+    taints: tuple[Taint, ...] = ()
+    pressures: Collection[str] = ()
+
+
+class Room:
+    """Who was admitted, and whether another one may be. Asked by pod workers on the event loop, so one at a time."""
+
+    def __init__(self, node: Callable[[], NodeView] = NodeView) -> None:
+        self._node = node
+        self._admitted: dict[str, Pod] = {}
+
+    def refusal(self, pod: Pod, *, started: bool) -> Refusal | None:
+        """What speaks against the pod; None when it is admitted, which it is until released. `started`: it was before."""
+        uid = pod.metadata.uid
+        if uid not in self._admitted and not started:
+            try:
+                refused = first_refusal(pod, self._node(), self._admitted.values())
+            except ValueError as error:
+                refused = Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
+            if refused is not None:
+                return refused
+        self._admitted[uid] = pod
+        return None
+
+    def release(self, uid: str) -> None:
+        """The pod has ended or is gone: its room is free."""
+        self._admitted.pop(uid, None)
+
+    def admitted(self) -> Collection[Pod]:
+        """The pods that hold room."""
+        return self._admitted.values()
+
+
+def first_refusal(pod: Pod, node: NodeView, others: Collection[Pod]) -> Refusal | None:
+    """The first thing that speaks against a pod beside others. Raises ValueError for an amount or operator that is none."""
+    if node.pressures and not _stands_pressure(pod, node.pressures):
+        return Refusal("Evicted", f"The node had condition: [{' '.join(sorted(node.pressures))}]. ")
+    if node.allocatable is not None and (short := _shortage(pod, node.allocatable, others)) is not None:
+        return short
+    if not node_affinity(pod.spec.node_selector, pod.spec.affinity).allows(node.name, node.labels):
+        return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    taken = {port for other in others for port in _ports(other)}
+    if any(_conflicts(port, other) for port in _ports(pod) for other in taken):
+        return _predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    lasting = [taint for taint in node.taints if taint.effect == "NoExecute"]
+    if not all(tolerations.tolerates(pod.spec.tolerations, taint) for taint in lasting):
+        return _predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+    return None
+
+
+def _predicate(name: str, why: str) -> Refusal:
+    return Refusal(name, f"Predicate {name} failed: {why}")
+
+
+def _stands_pressure(pod: Pod, pressures: Collection[str]) -> bool:
+    """Critical pods do; under memory pressure alone also what asked for memory, or tolerates it."""
+    if pod.spec.priority >= _CRITICAL:
+        return True
+    if set(pressures) != {_MEMORY_PRESSURE}:
+        return False
+    best_effort = qos.qos_class(pod) is qos.QOSClass.BEST_EFFORT
+    return not best_effort or tolerations.tolerates(pod.spec.tolerations, _MEMORY_TAINT)
+
+
+def _shortage(pod: Pod, allocatable: Mapping[str, str], others: Collection[Pod]) -> Refusal | None:
+    """Amounts are thousandths of CPUs, else whole units, as in the kubelet's message."""
+    most = int(allocatable.get("pods", "0"))
+    if len(others) + 1 > most:
+        return _out_of("pods", 1, len(others), most)
+    for name in _names(pod, allocatable):
+        wanted = _amount(pod, name)
+        used, capacity = sum(_amount(other, name) for other in others), _units(allocatable, name)
+        if wanted > 0 and wanted > capacity - used:
+            return _out_of(name, wanted, used, capacity)
+    return None
+
+
+def _names(pod: Pod, allocatable: Mapping[str, str]) -> Iterable[str]:
+    """The resources that count: what the node does not know (an extended resource without its plugin) does not."""
+    asked = (name for each in pod.spec.containers for name in each.resources.requests if name in allocatable)
+    return dict.fromkeys((*_LISTED, *asked))
+
+
+def _out_of(name: str, wanted: int, used: int, capacity: int) -> Refusal:
+    message = f"Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+    return Refusal(f"OutOf{name}", message)
+
+
+def _units(amounts: qos.Amounts, name: str) -> int:
+    amount = quantity.resource(amounts, name)
+    return amount.milli() if name == "cpu" else amount.value()
+
+
+def _amount(pod: Pod, name: str) -> int:
+    return qos.pod_request(pod, lambda amounts: _units(amounts, name))
+
+
+def _ports(pod: Pod) -> Iterable[Port]:
+    for container in (*pod.spec.init_containers, *pod.spec.containers):
+        for port in container.ports:
+            number = port.host_port or (port.container_port if pod.spec.host_network else 0)
+            if number:
+                yield port.protocol or "TCP", port.host_ip, number
+
+
+def _conflicts(one: Port, other: Port) -> bool:
+    anywhere = one[1] in _ANY_ADDRESS or other[1] in _ANY_ADDRESS
+    return (one[0], one[2]) == (other[0], other[2]) and (anywhere or one[1] == other[1])
