@@ -60,9 +60,14 @@ def node_affinity(node_selector: Mapping[str, str], affinity: Mapping[str, Any] 
     preferred = rules.get(_PREFERRED) or ()
     return NodeAffinity(
         selectors.from_labels(node_selector) if node_selector else EVERYTHING,
-        tuple(_term(term) for term in required.get("nodeSelectorTerms") or ()) if required else None,
+        node_terms(required) if required else None,
         tuple((entry["weight"], _term(entry.get("preference") or {})) for entry in preferred),
     )
+
+
+def node_terms(selector: Mapping[str, Any]) -> tuple[Term, ...]:
+    """Read a NodeSelector's terms, as PersistentVolumes carry them; empty for no selector. Raises SelectorError."""
+    return tuple(_term(term) for term in selector.get("nodeSelectorTerms") or ())
 
 
 def _term(term: Mapping[str, Any]) -> Term:

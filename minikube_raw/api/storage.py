@@ -22,6 +22,12 @@ PV_PROTECTION, PVC_PROTECTION = "kubernetes.io/pv-protection", "kubernetes.io/pv
 BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 DEFAULT_CLASS, BETA_DEFAULT_CLASS = (f"storageclass{beta}.kubernetes.io/is-default-class" for beta in ("", ".beta"))
 WAIT_FOR_FIRST_CONSUMER = "WaitForFirstConsumer"
+# The provisioner in the box: directories of the node on which the claim's first pod runs. The node says where it keeps them,
+# knows its volumes by a label, and removes the data before the finalizer goes.
+LOCAL_PROVISIONER = "minikube-raw.io/local"
+LOCAL_VOLUMES = "minikube-raw.io/local-volumes"
+LOCAL_NODE = "minikube-raw.io/node"
+LOCAL_DATA = "minikube-raw.io/local-data"
 
 
 class LocalVolumeSource(View, frozen=True, gc=False):

@@ -1,4 +1,6 @@
-"""What every cluster has from the start: the four system namespaces and the Service `kubernetes` at the range's first address."""
+"""What every cluster has from the start: the four system namespaces, the Service `kubernetes` at the range's first address, and
+a default StorageClass, which its users may change or delete for good: it is made together with the namespaces only.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from minikube_raw.api import scheme, status
+from minikube_raw.api.storage import DEFAULT_CLASS, LOCAL_PROVISIONER
 from minikube_raw.apiserver.auth import LOOPBACK
 from minikube_raw.apiserver.resources.core import SYSTEM_NAMESPACES
 from minikube_raw.client.transport import Request, Transport
@@ -19,10 +22,22 @@ if TYPE_CHECKING:
 async def ensure(server: APIServer, service_cidr: str, port: int) -> None:
     """Make what is missing, the Service leading to `port`; what is there is left alone. Raises StatusError."""
     transport = server.local_transport(LOOPBACK)
+    if not server.registry.core("namespaces").cache.entries:
+        await _create(transport, scheme.path(scheme.STORAGE_CLASS), _STANDARD_CLASS)
     for name in SYSTEM_NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await _create(transport, scheme.path(scheme.NAMESPACE), namespace)
     await _create(transport, scheme.path(scheme.SERVICE, "default"), _kubernetes(service_cidr, port))
+
+
+_STANDARD_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "standard", "annotations": {DEFAULT_CLASS: "true"}},
+    "provisioner": LOCAL_PROVISIONER,
+    "reclaimPolicy": "Delete",
+    "volumeBindingMode": "WaitForFirstConsumer",
+}
 
 
 def _kubernetes(service_cidr: str, port: int) -> dict[str, Any]:

@@ -94,6 +94,9 @@ class _Recent(Generic[V]):
 class EventRecorder:
     """Records events as one component. `event` returns at once; `run` writes them until it is cancelled."""
 
+    # Shared: several recorders may tell about one object at the same moment.
+    _last_name = 0
+
     def __init__(self, client: Client, component: str, *, host: str = "", clock: Clock | None = None) -> None:
         self._client = client
         self._component, self._host = component, host
@@ -102,7 +105,6 @@ class EventRecorder:
         self._recorded: _Recent[_Recorded] = _Recent()
         self._similar: _Recent[_Similar] = _Recent()
         self._buckets: _Recent[_Bucket] = _Recent()
-        self._last_name = 0
 
     def event(self, about: ObjectReference, type_: str, reason: str, message: str) -> None:
         """Record that `reason` (CamelCase) happened to `about`; `type_` is NORMAL or WARNING. Floods are dropped."""
@@ -205,6 +207,6 @@ class EventRecorder:
         return _Recorded(namespace, name, 1, now)
 
     def _unique(self, now: float) -> int:
-        """Nanoseconds, as client-go names events, never the same twice."""
-        self._last_name = max(int(now * 1e9), self._last_name + 1)
-        return self._last_name
+        """Nanoseconds, as client-go names events, never the same twice, whichever recorder of this process asks."""
+        EventRecorder._last_name = max(int(now * 1e9), EventRecorder._last_name + 1)
+        return EventRecorder._last_name

@@ -10,7 +10,9 @@ from minikube_raw.client.informer import Informers
 from minikube_raw.client.rest import Client
 from minikube_raw.controllers.controller import Context
 from minikube_raw.controllers.deployment import DeploymentController
+from minikube_raw.controllers.ephemeralvolumes import EphemeralVolumeController
 from minikube_raw.controllers.garbage import GarbageCollector
+from minikube_raw.controllers.localprovisioner import LocalProvisioner
 from minikube_raw.controllers.namespaces import NamespaceController
 from minikube_raw.controllers.nodeipam import NodeIPAMController
 from minikube_raw.controllers.nodelifecycle import NodeLifecycleController
@@ -19,6 +21,7 @@ from minikube_raw.controllers.podgc import PodGCController
 from minikube_raw.controllers.replicaset import ReplicaSetController
 from minikube_raw.controllers.serviceaccounts import NamespaceContentsController
 from minikube_raw.controllers.tainteviction import TaintEvictionController
+from minikube_raw.controllers.volumebinder import VolumeBinder
 from minikube_raw.controllers.volumeprotection import VolumeProtectionController
 
 CONTROLLERS = (
@@ -31,6 +34,9 @@ CONTROLLERS = (
     NamespaceContentsController,
     GarbageCollector,
     PodGCController,
+    EphemeralVolumeController,
+    VolumeBinder,
+    LocalProvisioner,
     VolumeProtectionController,
 )
 

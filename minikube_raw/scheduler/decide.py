@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minikube_raw.scheduler import scores
@@ -34,14 +35,22 @@ class Decision(NamedTuple):
     examined: int
 
 
-def decide(pod: PodInfo, nodes: list[NodeInfo], *, start: int = 0, rng: random.Random) -> Decision:
-    """Choose among `nodes`, searching from index `start` on; equal scores are broken by `rng`."""
+# A filter of one pod only: what its volumes say about a node.
+NodeCheck = Callable[[NodeInfo], Failure | None]
+
+
+def decide(
+    pod: PodInfo, nodes: list[NodeInfo], *, start: int = 0, rng: random.Random, last: NodeCheck | None = None
+) -> Decision:
+    """Choose among `nodes`, searching from index `start` on; equal scores are broken by `rng`. `last` is one more filter."""
     feasible: list[NodeInfo] = []
     failures: list[Failure] = []
     wanted = enough(len(nodes))
     for offset in range(len(nodes)):
         node = nodes[(start + offset) % len(nodes)]
         failure = first_failure(pod, node)
+        if failure is None and last is not None:
+            failure = last(node)
         if failure is not None:
             failures.append(failure)
             continue
@@ -52,6 +61,11 @@ def decide(pod: PodInfo, nodes: list[NodeInfo], *, start: int = 0, rng: random.R
     if not feasible:
         return Decision(None, explain(failures), examined)
     return Decision(_best(pod, feasible, rng).name, None, examined)
+
+
+def refuse_everywhere(reason: str, plugin: str, nodes: int) -> Unschedulable:
+    """Return what kube-scheduler says of a pod for which no node needs to be looked at (a PreFilter's refusal, v1.36)."""
+    return Unschedulable(f"0/{nodes} nodes are available: {reason}. not found", frozenset((plugin,)))
 
 
 def enough(nodes: int) -> int:

@@ -47,6 +47,8 @@ class PodInfo(msgspec.Struct, frozen=True, gc=False):
     tolerations: tuple[Toleration, ...]
     affinity: NodeAffinity
     images: tuple[str, ...]
+    # Names of the claims behind its volumes, and whether they were made for this pod alone.
+    claims: tuple[tuple[str, bool], ...] = ()
 
 
 def pod_info(pod: Pod) -> PodInfo:
@@ -69,6 +71,11 @@ def pod_info(pod: Pod) -> PodInfo:
         tolerations=spec.tolerations,
         affinity=node_affinity(spec.node_selector, spec.affinity),
         images=tuple(container.image for container in spec.containers),
+        claims=tuple(
+            (name, volume.ephemeral is not None)
+            for volume in spec.volumes
+            if (name := volume.claim_name(metadata.name))
+        ),
     )
 
 

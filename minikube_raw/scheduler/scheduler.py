@@ -22,10 +22,12 @@ from minikube_raw.client.informer import Informers
 from minikube_raw.client.resources import NODES, PODS
 from minikube_raw.client.rest import Client, PatchType
 from minikube_raw.scheduler import filters
-from minikube_raw.scheduler.decide import Unschedulable, decide
+from minikube_raw.scheduler.decide import Decision, Unschedulable, decide, refuse_everywhere
 from minikube_raw.scheduler.podinfo import PodInfo, pod_info
 from minikube_raw.scheduler.queue import QueuedPod, SchedulingQueue
 from minikube_raw.scheduler.snapshot import NodeInfo, Snapshot
+from minikube_raw.scheduler.volumefilter import VOLUME_BINDING, PodVolumes, Refused
+from minikube_raw.scheduler.volumes import VolumeBinding
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Scheduler:
         self._start = 0
         self._assumed: dict[str, str] = {}
         self._binds = asyncio.Semaphore(_BINDS_AT_ONCE)
+        self._volumes = VolumeBinding(client, informers, self._clock, self._queue.changed)
 
     async def run(self) -> None:
         """Schedule until cancelled. The informers are run by whoever made them."""
@@ -66,6 +69,7 @@ class Scheduler:
         self._pods.add_handler(self._pod_changed)
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
+        await self._volumes.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
             pause_at = time.monotonic() + _SLICE_SECONDS
@@ -80,15 +84,43 @@ class Scheduler:
     def _schedule(self, entry: QueuedPod, tasks: asyncio.TaskGroup) -> None:
         """Decide, and hand the slow half (bind, or condition) to a task that gives the bind's slot back."""
         nodes = self._snapshot.nodes
-        decision = decide(entry.info, nodes, start=self._start, rng=self._rng)
+        decision, wish = self._decide(entry.info, nodes)
         self._start = (self._start + decision.examined) % max(len(nodes), 1)
         if decision.node is not None:
             self._snapshot.add_pod(entry.info, decision.node)
             self._assumed[entry.info.uid] = decision.node
-            tasks.create_task(self._bind(entry, decision.node))
+            place = self._snapshot.node(decision.node)
+            if wish is not None and wish.delayed and place is not None:
+                self._volumes.assume(entry.info, wish, place)
+                tasks.create_task(self._bind_volumes_first(entry, place))
+            else:
+                tasks.create_task(self._bind(entry, decision.node))
         elif decision.unschedulable is not None:
             self._queue.put_back(entry, decision.unschedulable.plugins)
             tasks.create_task(self._refuse(entry.info, decision.unschedulable))
+
+    def _decide(self, pod: PodInfo, nodes: list[NodeInfo]) -> tuple[Decision, PodVolumes | None]:
+        if not pod.claims:
+            return decide(pod, nodes, start=self._start, rng=self._rng), None
+        try:
+            wish = self._volumes.wish(pod)
+        except Refused as refused:
+            return Decision(None, refuse_everywhere(str(refused), VOLUME_BINDING, len(nodes)), 0), None
+        return decide(pod, nodes, start=self._start, rng=self._rng, last=self._volumes.check(wish)), wish
+
+    async def _bind_volumes_first(self, entry: QueuedPod, place: NodeInfo) -> None:
+        """Bind once the pod's volumes are there; others get the bind's slot meanwhile, for making a volume may take long."""
+        self._binds.release()
+        try:
+            await self._volumes.bind(entry.info, place)
+        except Exception as error:
+            # The top of a task: without its volumes the pod cannot have the node, and is tried again.
+            self._forget(entry, place.name, error, 'running PreBind plugin "VolumeBinding"')
+            return
+        finally:
+            self._volumes.forget(entry.info.uid)
+        await self._binds.acquire()
+        await self._bind(entry, place.name)
 
     async def _bind(self, entry: QueuedPod, node: str) -> None:
         pod = entry.info
@@ -96,7 +128,7 @@ class Scheduler:
             await self._client.bind(PODS, pod.name, pod.namespace, pod.uid, node)
         except Exception as error:
             # The top of a task: whatever went wrong with this bind, its room is free again and all others go on.
-            self._forget(entry, node, error)
+            self._forget(entry, node, error, "running Bind plugin")
         else:
             self._queue.remove(pod.uid)
             message = f"Successfully assigned {pod.namespace}/{pod.name} to {node}"
@@ -104,7 +136,7 @@ class Scheduler:
         finally:
             self._binds.release()
 
-    def _forget(self, entry: QueuedPod, node: str, error: Exception) -> None:
+    def _forget(self, entry: QueuedPod, node: str, error: Exception, doing: str) -> None:
         """Undo an assumption, unless the watch has confirmed it: then the bind worked and only its answer was lost."""
         pod = entry.info
         if self._assumed.pop(pod.uid, None) is None:
@@ -114,7 +146,7 @@ class Scheduler:
             self._queue.remove(pod.uid)
             return
         log.info("binding %s to %s failed: %s", pod.key, node, error)
-        self._record(pod, WARNING, "FailedScheduling", f"running Bind plugin: {error}")
+        self._record(pod, WARNING, "FailedScheduling", f"{doing}: {error}")
         self._queue.put_back(entry, None)
 
     async def _refuse(self, pod: PodInfo, why: Unschedulable) -> None:

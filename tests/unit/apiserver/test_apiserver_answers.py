@@ -33,6 +33,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]
     await api.create(CORE + "configmaps", config_map("big"))
     await api.create(CORE + "pods", pod("imm"))
     await api.create(APPS + "deployments", workload("Deployment", "imm"))
+    await api.delete("/apis/storage.k8s.io/v1/storageclasses/standard")
     await api.create("/api/v1/persistentvolumes", volume("imm"))
     await api.create(CORE + "persistentvolumeclaims", claim("imm"))
     await api.create("/apis/storage.k8s.io/v1/storageclasses", storage_class("imm", "a.b/c"))

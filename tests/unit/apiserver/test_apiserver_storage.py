@@ -21,6 +21,8 @@ async def row(api: Api, path: str) -> list[Any]:
 
 
 async def test_a_claim_without_a_class_gets_the_default_class(api: Api) -> None:
+    standard = await api.create(CLAIMS, claim("standard"))
+    await api.delete(CLASSES + "/standard")
     before = await api.create(CLAIMS, claim("before"))
     for name in ("b", "a"):
         await api.create(CLASSES, storage_class(name, "x.y/z", default=True))
@@ -32,6 +34,7 @@ async def test_a_claim_without_a_class_gets_the_default_class(api: Api) -> None:
     annotated["metadata"]["annotations"] = {"volume.beta.kubernetes.io/storage-class": "other"}
     annotated = await api.create(CLAIMS, annotated)
 
+    assert standard["spec"]["storageClassName"] == "standard"
     assert "storageClassName" not in before["spec"]
     assert given["spec"]["storageClassName"] == "a"
     assert asked_none["spec"]["storageClassName"] == ""
