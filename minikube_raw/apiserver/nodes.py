@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from minikube_raw.api import status
+from minikube_raw.api.storage import LOCAL_NODE
 
 from .auth import ALLOW, Decision, User
 from .routes import RequestInfo
@@ -95,6 +96,15 @@ class NodeAuthorizer:
             return Decision(False, "cannot get subresource")
         return self._when_related(node, info)
 
+    def _persistent_volumes(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
+        if info.verb in ("list", "watch"):
+            if f"{LOCAL_NODE}={node}" in ",".join(query.get("labelSelector", ())).split(","):
+                return ALLOW
+            return Decision(False, f"can only list/watch persistentvolumes with {LOCAL_NODE} label selector")
+        if info.verb == "patch" and not info.subresource:
+            return ALLOW  # admission says which, and what of them
+        return self._volumes(node, info, query)
+
     def _accounts(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
         if info.verb == "get" and not info.subresource:
             return self._referenced(node, info, query)
@@ -117,7 +127,7 @@ _RULES: dict[tuple[str, str], Callable[..., Decision]] = {
     ("", "secrets"): NodeAuthorizer._referenced,
     ("", "configmaps"): NodeAuthorizer._referenced,
     ("", "persistentvolumeclaims"): NodeAuthorizer._volumes,
-    ("", "persistentvolumes"): NodeAuthorizer._volumes,
+    ("", "persistentvolumes"): NodeAuthorizer._persistent_volumes,
     ("", "serviceaccounts"): NodeAuthorizer._accounts,
     # How a kubelet asks whether somebody may use its own API.
     ("authentication.k8s.io", "tokenreviews"): NodeAuthorizer._reviews,
@@ -141,11 +151,30 @@ def admit(node: str, info: RequestInfo, new: dict[str, Any] | None, old: dict[st
         _admit_pod(node, info, new, old)
     elif info.resource == "nodes":
         _admit_node(node, info, new, old)
+    elif info.resource == "persistentvolumes":
+        _admit_volume(node, info, new, old)
     elif info.resource == "leases":
         name = (new or old or {})["metadata"].get("name", "")
         if name != node:
             text = "can only access node lease with the same name as the requesting node"
             raise status.forbidden(info.group, info.resource, name, text)
+
+
+def _admit_volume(node: str, info: RequestInfo, new: dict[str, Any] | None, old: dict[str, Any] | None) -> None:
+    """Let a node take finalizers from the volumes that were made from its directories, and nothing else."""
+    held, wish = old or {"metadata": {}}, new or {"metadata": {}}
+    mine = (held["metadata"].get("labels") or {}).get(LOCAL_NODE) == node
+    if not mine or _but_finalizers(wish) != _but_finalizers(held):
+        text = f'node "{node}" can only change the finalizers of volumes that were made from its own directories'
+        raise status.forbidden("", info.resource, info.name, text)
+
+
+def _but_finalizers(obj: dict[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in _TAKEN_CARE_OF}
+    return {**obj, "metadata": metadata}
+
+
+_TAKEN_CARE_OF = frozenset({"finalizers", "managedFields", "resourceVersion"})
 
 
 def _admit_pod(node: str, info: RequestInfo, new: dict[str, Any] | None, old: dict[str, Any] | None) -> None:

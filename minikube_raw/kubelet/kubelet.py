@@ -15,6 +15,7 @@ from aiohttp import web
 
 from minikube_raw.api.core import Node, ObjectReference, Pod
 from minikube_raw.api.status import StatusError
+from minikube_raw.api.storage import LOCAL_VOLUMES
 from minikube_raw.client.clock import Clock, SystemClock, sleep
 from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
@@ -23,6 +24,7 @@ from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.images import ImageManager, ImageSource
+from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
@@ -71,13 +73,15 @@ class Kubelet:
         self._allocatable = reserved.allocatable(self._capacity.amounts(), options.reserved, hard)
         self._not_ready = "the pod network is not up yet"
         self._recorder = EventRecorder(client, "kubelet", host=options.node_name, clock=self._clock)
-        wanted = node.new_node(options.node_name, self._system, options.labels, {})
+        notes = {LOCAL_VOLUMES: str(options.volumes_dir)}
+        wanted = node.new_node(options.node_name, self._system, options.labels, notes)
         self._registration = Registration(client, wanted, self._node_status, self._clock)
         self._nodes = Informer(client, NODES, clock=self._clock)
         self._services = Informer(client, SERVICES, clock=self._clock)
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={options.node_name}", clock=self._clock)
         self._objects = WatchedObjects(client, self._services, self._objects_changed)
         self._volumes = VolumeManager(options.pods_dir)
+        self._local = LocalVolumes(client, options.node_name, options.volumes_dir, self._recorder, self._clock)
         self._watcher = FileWatcher()
         self._statuses = StatusManager(client, self._clock)
         self._images = ImageManager(images, self._record)
@@ -102,6 +106,7 @@ class Kubelet:
                 await self._serve()
                 await self._register()
                 tasks.create_task(self._log_rotation().run())
+                tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
                 tasks.create_task(self._registration.keep_status())
                 await self._join_network(tasks)

@@ -60,6 +60,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.state_dir, "pods")
 
     @property
+    def volumes_dir(self) -> Path:
+        """Volumes that outlive pods, one directory per PersistentVolume that was made for this node."""
+        return Path(self.state_dir, "volumes")
+
+    @property
     def logs_dir(self) -> Path:
         """Container logs, one directory per pod."""
         return Path(self.state_dir, "logs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from served_api import CORE, MERGE, Api, claim, pod, storage_class, volume
+from served_api import CORE, Api, claim, pod, storage_class, volume
 
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 VOLUMES = "/api/v1/persistentvolumes"
@@ -117,8 +117,28 @@ async def test_a_node_gets_the_claims_and_volumes_of_its_pods(api: Api) -> None:
     for path in (f"{CLAIMS}/unused", f"{VOLUMES}/unused", f"{VOLUMES}/free"):
         refused = await node.get(path, code=403)
         assert refused["message"].endswith("no relationship found between node 'n1' and this object")
-    for path in (CLAIMS, VOLUMES):
-        listed = await node.get(path, code=403)
-        assert listed["message"].endswith("can only get individual resources of this type")
-    await node.send("PATCH", f"{VOLUMES}/used", {}, {"Content-Type": MERGE})
-    await node.patch(f"{VOLUMES}/used", {"metadata": {"labels": {"a": "b"}}}, code=403)
+    listed = await node.get(CLAIMS, code=403)
+    assert listed["message"].endswith("can only get individual resources of this type")
+
+
+async def test_a_node_follows_the_volumes_of_its_directories_and_lets_them_go(api: Api) -> None:
+    node = api.as_user("system:node:n1", "system:nodes")
+    for name, owner in (("mine", "n1"), ("other", "n2")):
+        made = volume(name)
+        made["metadata"] |= {"labels": {"minikube-raw.io/node": owner}, "finalizers": ["minikube-raw.io/local-data"]}
+        await api.create(VOLUMES, made)
+    let_go = {"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}}
+
+    listed = await node.get(VOLUMES + "?labelSelector=minikube-raw.io/node%3Dn1")
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["mine"]
+    await node.patch(f"{VOLUMES}/mine", let_go)
+
+    for selector in ("", "?labelSelector=minikube-raw.io/node%3Dn2", "?labelSelector=minikube-raw.io/node"):
+        await node.get(VOLUMES + selector, code=403)
+    change = {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}
+    for path, patch in ((f"{VOLUMES}/other", let_go), (f"{VOLUMES}/mine", change)):
+        refused = await node.patch(path, patch, code=403)
+        assert refused["message"].endswith(
+            "can only change the finalizers of volumes that were made from its own directories"
+        )
+    await node.delete(f"{VOLUMES}/mine", code=403)
