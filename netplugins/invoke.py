@@ -20,7 +20,13 @@ from .errors import CNIError
 from .skel import CmdArgs
 
 # types and the modules that are them
-OURS = {"bridge": "bridge", "host-local": "host_local", "loopback": "loopback", "vxlan": "vxlan"}
+OURS = {
+    "bridge": "bridge",
+    "host-local": "host_local",
+    "loopback": "loopback",
+    "portmap": "portmap",
+    "vxlan": "vxlan",
+}
 # In the first bytes of every executable that `cni install` writes.
 MARK = b"# A CNI plugin of minikube_raw"
 ETXTBSY_TRIES = 5

@@ -20,6 +20,7 @@ VTEP_MAC_ANNOTATION = "minikube-raw.io/vtep-mac"
 PUBLIC_IP_ANNOTATION = "minikube-raw.io/public-ip"
 NETWORK_NAME = "minikube-raw"
 BRIDGE = "cni0"
+HOST_PORTS = {"type": "portmap", "capabilities": {"portMappings": True}}  # does nothing for pods without
 
 log = logging.getLogger(__name__)
 
@@ -125,4 +126,4 @@ def conflist(pod_cidr: str, mtu: int, *, data_dir: str) -> dict[str, Any]:
         "capabilities": {"ips": True, "mac": True},
         "ipam": {"type": "host-local", "dataDir": data_dir, "ranges": [[{"subnet": pod_cidr}]]},
     }
-    return {"cniVersion": "1.1.0", "name": NETWORK_NAME, "plugins": [bridge, {"type": "loopback"}]}
+    return {"cniVersion": "1.1.0", "name": NETWORK_NAME, "plugins": [bridge, {"type": "loopback"}, HOST_PORTS]}

@@ -33,6 +33,7 @@ from minikube_raw.kubelet.localevents import LocalEvents
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
 from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.kubelet.overlaynet import HOST_PORTS
 from minikube_raw.kubelet.podnetwork import make_network
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.tools import Tools
@@ -41,7 +42,7 @@ from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.linux import mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.linux.socket_paths import short_name
-from minikube_raw.netlink import NetlinkSocket, links, masquerade
+from minikube_raw.netlink import NetlinkSocket, links, masquerade, portmaps
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime import wire
 from minikube_raw.runtime.launching import launcher_argv, launcher_socket
@@ -217,7 +218,8 @@ def conflist(data_dir: str) -> Json:
         "capabilities": {"ips": True, "mac": True},
         "ipam": {"type": "host-local", "dataDir": data_dir, "ranges": [[{"subnet": POD_CIDR}]]},
     }
-    return {"cniVersion": "1.1.0", "name": "minikube-raw-standalone", "plugins": [bridge, {"type": "loopback"}]}
+    plugins = [bridge, {"type": "loopback"}, HOST_PORTS]
+    return {"cniVersion": "1.1.0", "name": "minikube-raw-standalone", "plugins": plugins}
 
 
 def run(options: KubeletOptions, ready: int) -> None:
@@ -267,6 +269,7 @@ def _leave_no_trace(options: KubeletOptions, forwarding: str) -> None:
     with NetlinkSocket() as netlink:
         netlink.request(links.delete(BRIDGE))
     masquerade.remove_subnet(table=MASQUERADE_TABLE)
+    portmaps.remove_if_empty()
     manager(options.cgroup_root).remove()
     _FORWARDING.write_text(forwarding)
     shutil.rmtree(options.run_dir, ignore_errors=True)

@@ -54,13 +54,13 @@ def bridge_config(tmp_path: Path, version: str = "1.1.0", **options) -> dict:
 
 
 def test_installed_executables_name_an_absolute_interpreter(ours):
-    assert sorted(os.listdir(ours)) == ["bridge", "host-local", "loopback", "vxlan"]
+    assert sorted(os.listdir(ours)) == ["bridge", "host-local", "loopback", "portmap", "vxlan"]
     for path in ours.iterdir():
         assert path.read_text().startswith("#!/")
         assert os.access(path, os.X_OK)
 
 
-@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "vxlan"])
+@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "portmap", "vxlan"])
 def test_version_needs_no_other_variable_and_answers_with_the_asked_version(ours, plugin):
     variables = {"CNI_COMMAND": "VERSION"}
     done = subprocess.run(
