@@ -63,7 +63,20 @@ VIRTUAL: tuple[Kind, ...] = (
 
 # What handlers exist for; others of the table are neither found nor listed.
 SERVED_SUBRESOURCES = frozenset(
-    {"attach", "binding", "eviction", "exec", "finalize", "log", "portforward", "scale", "status", "token"}
+    {
+        "attach",
+        "binding",
+        "ephemeralcontainers",
+        "eviction",
+        "exec",
+        "finalize",
+        "log",
+        "portforward",
+        "resize",
+        "scale",
+        "status",
+        "token",
+    }
 )
 
 

@@ -41,10 +41,11 @@ from minikube_raw.apiserver.lists import Page
 from minikube_raw.apiserver.negotiation import Representation
 from minikube_raw.apiserver.options import delete_options, first, list_options, write_options
 from minikube_raw.apiserver.registry import Now, Registry, Resource
-from minikube_raw.apiserver.resources.strategy import Object
+from minikube_raw.apiserver.resizing import Resizing
+from minikube_raw.apiserver.resources.strategy import Object, Part
 from minikube_raw.apiserver.reviews import Reviews
 from minikube_raw.apiserver.routes import RequestInfo, parse
-from minikube_raw.apiserver.writes import WriteContext, Writer, Written
+from minikube_raw.apiserver.writes import Merge, WriteContext, Writer, Written
 from minikube_raw.client.transport import Request
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
@@ -95,6 +96,7 @@ class Dispatcher:
         self._documents = documents
         self._issuer = issuer
         self._reviews = Reviews(authorize, issuer, now)
+        self._resizing = Resizing(registry)
         self._writer = Writer(admission, now)
         self._deleter = Deleter(admission, now)
         self._now = now
@@ -119,6 +121,9 @@ class Dispatcher:
             ("finalize", "update"): self._finalize,
             ("token", "create"): self._request_token,
         }
+        for part in ("ephemeralcontainers", "resize"):
+            verbs = (("get", self._get), ("update", self._update), ("patch", self._patch))
+            self._subresources |= {(part, verb): handler for verb, handler in verbs}
 
     def authorized(self, request: Request, user: User) -> RequestInfo:
         """Return what the request asks for. Raises 403 when the user may not."""
@@ -285,17 +290,38 @@ class Dispatcher:
                 objects.check_uid(call.resource.kind, obj, current)
             return {**obj, "metadata": dict(metadata)}
 
-        return await self._writer.update(call.resource, merge, context, upsert=upsert, status=subresource)
+        part = self._part(call)
+        made = merge if part is None else self._fitting(call, merge)
+        upsert = upsert and part is None
+        return await self._writer.update(call.resource, made, context, part=part, upsert=upsert, status=subresource)
 
     async def _patch(self, call: Call, *, subresource: bool = False) -> Answer:
         wanted = negotiation.negotiate(call.request.accept)
         context = call.write_context()
         patch = patching.read(call.resource.strategy, call.request, context)
+        part = self._part(call)
+        merge = patch.merge if part is None else self._fitting(call, patch.merge)
+        upsert = patch.creates and not subresource and part is None
         with _warning(patch):
             written = await self._writer.update(
-                call.resource, patch.merge, context, upsert=patch.creates and not subresource, status=subresource
+                call.resource, merge, context, part=part, upsert=upsert, status=subresource
             )
         return self._written(call, written, wanted, patch.warnings)
+
+    def _part(self, call: Call) -> Part | None:
+        """The part of the object that a subresource of the kind's own changes."""
+        return call.resource.strategy.parts.get(call.info.subresource)
+
+    def _fitting(self, call: Call, merge: Merge) -> Merge:
+        """Refuse a resize that the pod's node could never give (the PodResize admission plugin)."""
+
+        def checked(current: Object | None) -> Object:
+            made = merge(current)
+            if current is not None and call.info.subresource == "resize":
+                self._resizing.check(current, made)
+            return made
+
+        return checked
 
     def _written(self, call: Call, written: Written, wanted: Representation, warnings: Any = ()) -> Answer:
         code = 201 if written.created else 200

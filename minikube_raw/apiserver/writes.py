@@ -16,7 +16,7 @@ from minikube_raw.apiserver.auth import User
 from minikube_raw.apiserver.changes import Entry
 from minikube_raw.apiserver.options import WriteOptions
 from minikube_raw.apiserver.registry import Now, Resource
-from minikube_raw.apiserver.resources.strategy import Object
+from minikube_raw.apiserver.resources.strategy import Object, Part
 from minikube_raw.apiserver.routes import RequestInfo
 from minikube_raw.store.kv import RevisionConflict
 
@@ -112,9 +112,11 @@ class Writer:
 
     # --- update ---
 
-    async def update(self, resource: Resource, merge: Merge, context: WriteContext, **how: bool) -> Written:
+    async def update(
+        self, resource: Resource, merge: Merge, context: WriteContext, *, part: Part | None = None, **how: bool
+    ) -> Written:
         """Replace an object by what `merge` makes of it. Keywords: `upsert` creates what is missing, `status` changes the status
-        only, `as_is` trusts the merge (subresources that place or finalize).
+        only, `part` that part only, `as_is` trusts the merge (subresources that place or finalize).
 
         Raises 400, 403, 404, 409, 422.
         """
@@ -126,13 +128,19 @@ class Writer:
                     if not how.get("upsert"):
                         raise resource.not_found(context.info.name)
                     return await self.create(resource, merge(None), context)
-                return await self._update_once(resource, entry, merge, context, how)
+                return await self._update_once(resource, entry, merge, context, part, how)
             except RevisionConflict:
                 continue
         raise status.conflict(resource.kind.group, resource.kind.plural, context.info.name)
 
     async def _update_once(
-        self, resource: Resource, entry: Entry, merge: Merge, context: WriteContext, how: dict[str, bool]
+        self,
+        resource: Resource,
+        entry: Entry,
+        merge: Merge,
+        context: WriteContext,
+        part: Part | None,
+        how: dict[str, bool],
     ) -> Written:
         kind, strategy = resource.kind, resource.strategy
         old = resource.read(entry)
@@ -143,12 +151,14 @@ class Writer:
         objects.carry_metadata(new, old)
         if how.get("status"):
             strategy.prepare_status(new, old)
+        elif part is not None:
+            part.prepare(new, old)
         elif not how.get("as_is"):
             strategy.prepare_for_update(new, old)
         ownership.record_update(kind, old, new, context, times.time(self._now()))
         self._admission.user(context.user, context.info, new, old)
         if not how.get("as_is"):
-            self._validate(resource, new, old, subresource=how.get("status", False))
+            self._validate(resource, new, old, part, subresource=how.get("status", False))
         warnings = () if how.get("status") or how.get("as_is") else tuple(strategy.warnings(new))
         return await self._put(resource, entry, (new, old), context, warnings)
 
@@ -159,13 +169,14 @@ class Writer:
         if wanted not in ("", "0", str(entry.revision)):
             raise status.conflict(kind.group, kind.plural, entry.name)
 
-    def _validate(self, resource: Resource, new: Object, old: Object, *, subresource: bool) -> None:
+    def _validate(self, resource: Resource, new: Object, old: Object, part: Part | None, *, subresource: bool) -> None:
         strategy = resource.strategy
         causes = [*objects.validate_metadata_update(new, old), *objects.validate_metadata(strategy, new)]
         if subresource:
             causes += strategy.validate_status(new, old)
         else:
-            causes += [*strategy.validate(new), *strategy.validate_update(new, old)]
+            rule = strategy.validate_update if part is None else part.validate
+            causes += [*strategy.validate(new), *rule(new, old)]
         if causes:
             raise status.invalid(resource.kind.group, resource.kind.kind, old["metadata"]["name"], causes)
 

@@ -21,7 +21,17 @@ _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "tcpSocket", "sleep")
 _HEADER = re.compile("[-A-Za-z0-9]+")
 _ONLY_FOR_SIDECARS = ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
-_NOT_FOR_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy")
+_NOT_FOR_EPHEMERAL = (
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+)
 
 
 def containers(spec: Object, path: str, volumes: dict[str, Object]) -> Iterator[Cause]:
@@ -293,12 +303,17 @@ def _init_container(container: Object, path: str, spec: Object) -> Iterator[Caus
 
 
 def _ephemeral_container(container: Object, path: str, spec: Object) -> Iterator[Cause]:
-    target = container.get("targetContainerName")
-    if target and target not in {c.get("name") for c in spec.get("containers") or ()}:
+    target, refused = container.get("targetContainerName"), "cannot be set for an Ephemeral Container"
+    others = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    if target and target not in {other.get("name") for other in others}:
         yield field.not_found(f"{path}.targetContainerName", target)
     for name in _NOT_FOR_EPHEMERAL:
         if container.get(name):
-            yield field.forbidden(f"{path}.{name}", "cannot be set for an Ephemeral Container")
+            yield field.forbidden(f"{path}.{name}", refused)
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        for name in ("subPath", "subPathExpr"):
+            if (mount or {}).get(name):
+                yield field.forbidden(f"{path}.volumeMounts[{index}].{name}", refused)
 
 
 def warnings(container: Object, path: str) -> Iterator[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
-from minikube_raw.api import quantity, scheme, status
-from minikube_raw.apiserver.resources import podcells, podspec, podupdates, podvalidation, scheduling
+from minikube_raw.api import scheme, status
+from minikube_raw.apiserver.resources import podcells, podparts, podqos, podspec, podupdates, podvalidation, scheduling
 from minikube_raw.apiserver.resources.strategy import Head, Object, Strategy, bump_generation, keep_all_but_status
 
 _TOLERATED_SECONDS = 300  # DefaultTolerationSeconds
@@ -126,7 +125,7 @@ def _admit_priority(pod: Object) -> None:
 
 def prepare_for_create(pod: Object) -> None:
     """Start the status; what the client wrote there is dropped."""
-    pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
+    pod["status"] = {"phase": "Pending", "qosClass": podqos.qos_class(pod["spec"])}
     if pod["spec"].get("schedulingGates"):
         condition = {
             "type": "PodScheduled",
@@ -155,32 +154,6 @@ def prepare_status(new: Object, old: Object) -> None:
     qos = old.get("status", {}).get("qosClass")
     if qos and not new["status"].get("qosClass"):
         new["status"]["qosClass"] = qos
-
-
-def qos_class(spec: Object) -> str:
-    """Return Guaranteed if all containers limit cpu and memory to their requests, BestEffort if none asks, else Burstable."""
-    asked, guaranteed = False, True
-    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
-        resources = (container or {}).get("resources") or {}
-        limits, requests = _amounts(resources.get("limits")), _amounts(resources.get("requests"))
-        asked = asked or bool(limits or requests)
-        guaranteed = guaranteed and len(limits) == 2 and all(requests.get(k, v) == v for k, v in limits.items())
-    if not asked:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
-def _amounts(amounts: Object | None) -> dict[str, Any]:
-    """The cpu and memory that are more than zero; unreadable ones are validation's matter."""
-    found = {}
-    for name in ("cpu", "memory"):
-        try:
-            amount = quantity.parse((amounts or {}).get(name, 0))
-        except quantity.QuantityError:
-            continue
-        if amount:
-            found[name] = amount
-    return found
 
 
 def grace(pod: Object, asked: int | None) -> int:
@@ -213,6 +186,7 @@ STRATEGY = Strategy(
     validate_create=podvalidation.validate_create,
     validate_update=podupdates.validate_update,
     validate_status=podupdates.validate_status,
+    parts=podparts.PARTS,
     warnings=warnings,
     grace=grace,
     columns=podcells.COLUMNS,

@@ -108,6 +108,13 @@ def name_and_creation(obj: Object, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp")]
 
 
+class Part(NamedTuple):
+    """A subresource through which a part of an object changes: take the part, keep the rest; judge the change."""
+
+    prepare: Callable[[Object, Object], None]
+    validate: Callable[[Object, Object], Iterator[Cause]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A kind's rules. Defaults fit a kind without status, generation or rules of its own."""
@@ -129,6 +136,8 @@ class Strategy:
     validate_create: Callable[[Object], Iterator[Cause]] = no_causes
     validate_update: Callable[[Object, Object], Iterator[Cause]] = no_update_causes
     validate_status: Callable[[Object, Object], Iterator[Cause]] = no_update_causes
+    # Subresources of the kind's own, beside status.
+    parts: Mapping[str, Part] = field(default_factory=dict)
     warnings: Callable[[Object], Iterator[str]] = lambda obj: iter(())
     name_rule: Callable[[str], Sequence[str]] = dns_subdomain
     # PUT of a missing object creates it.
