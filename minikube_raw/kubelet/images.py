@@ -14,7 +14,7 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
-from minikube_raw.kubelet.pods import all_containers
+from minikube_raw.kubelet.pods import every_container
 from minikube_raw.kubelet.podstatus import Waiting
 from minikube_raw.oci import recipes, reference
 from minikube_raw.oci.images import ImageError, ImageNotFound, ImageStore
@@ -154,7 +154,7 @@ class ImageManager:
 
     def forget(self, pod: Pod) -> None:
         """Drop what is remembered of a pod that is gone."""
-        for container in all_containers(pod):
+        for container in every_container(pod):
             key = _key(pod, container)
             self._backoff.forget(key)
             self._failures.pop(key, None)

@@ -17,7 +17,7 @@ from minikube_raw.api.core import ConfigMap, Pod, Secret, Service
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.rest import Client, Resource
 from minikube_raw.kubelet import env
-from minikube_raw.kubelet.pods import all_containers
+from minikube_raw.kubelet.pods import every_container
 
 CONFIG_MAPS = Resource(scheme.CONFIG_MAP, ConfigMap)
 SECRETS = Resource(scheme.SECRET, Secret)
@@ -50,7 +50,7 @@ def references(pod: Pod) -> set[Reference]:
 
 
 def _names(pod: Pod) -> Iterator[tuple[str, str]]:
-    for container in all_containers(pod):
+    for container in every_container(pod):
         for source in container.env_from:
             yield "configmaps", source.config_map_ref.name if source.config_map_ref else ""
             yield "secrets", source.secret_ref.name if source.secret_ref else ""

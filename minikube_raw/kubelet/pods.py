@@ -20,9 +20,14 @@ def all_containers(pod: Pod) -> tuple[Container, ...]:
     return pod.spec.init_containers + pod.spec.containers
 
 
+def every_container(pod: Pod) -> tuple[Container, ...]:
+    """All containers with the ephemeral ones, which count for no phase, no class and no readiness."""
+    return all_containers(pod) + pod.spec.ephemeral_containers
+
+
 def container(pod: Pod, name: str) -> Container | None:
-    """The container or init container of that name."""
-    return next((each for each in all_containers(pod) if each.name == name), None)
+    """The container of that name, of whichever kind."""
+    return next((each for each in every_container(pod) if each.name == name), None)
 
 
 def is_sidecar(container: Container) -> bool:
@@ -53,11 +58,12 @@ def logged(logs_dir: Path) -> list[str]:
 
 
 def field_path(pod: Pod, container_name: str) -> str:
-    """The field an Event is about: spec.containers{name}, spec.initContainers{name}, or "" for the pod itself."""
+    """The field an Event is about: spec.containers{name}, spec.initContainers{name}, …, or "" for the pod itself."""
     if not container_name:
         return ""
-    init = any(each.name == container_name for each in pod.spec.init_containers)
-    return f"spec.{'initContainers' if init else 'containers'}{{{container_name}}}"
+    kinds = {"initContainers": pod.spec.init_containers, "ephemeralContainers": pod.spec.ephemeral_containers}
+    kind = next((kind for kind, own in kinds.items() if any(each.name == container_name for each in own)), "containers")
+    return f"spec.{kind}{{{container_name}}}"
 
 
 def from_manifest(manifest: Any) -> Pod:

@@ -56,7 +56,8 @@ def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     status |= _addresses(pod, found, around, previous)
     status["startTime"] = previous.get("startTime") or timestamp(around.now)
     status |= {"initContainerStatuses": init} if init else {}
-    status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value} | _pod_resources(pod)
+    status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value}
+    status |= _ephemeral(pod, found, around, previous) | _pod_resources(pod)
     return {key: value for key, value in status.items() if value is not None}
 
 
@@ -79,6 +80,18 @@ def refused_status(pod: Pod, reason: str, message: str, now: float) -> Json:
         "startTime": timestamp(now),
         "qosClass": qos.qos_class(pod).value,
     }
+
+
+def _ephemeral(pod: Pod, found: Found, around: Circumstances, previous: Json) -> Json:
+    """ephemeralContainerStatuses: never ready, and without `started`, for nobody waits for them."""
+    shown = []
+    for each in pod.spec.ephemeral_containers:
+        status = _container_status(pod, each, found, around, previous, init=False) | {"ready": False}
+        del status["started"]
+        if status["state"].get("waiting", {}).get("reason") == "PodInitializing":
+            status["state"] = {"waiting": {"reason": "ContainerCreating"}}
+        shown.append(status)
+    return {"ephemeralContainerStatuses": shown} if shown else {}
 
 
 # -- containers ------------------------------------------------------------------------------------------------------
@@ -185,7 +198,8 @@ def _image(
     known = around.image_names.get(last.image)
     if known is not None:
         return known
-    written = (*previous.get("initContainerStatuses", ()), *previous.get("containerStatuses", ()))
+    kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+    written = [each for kind in kinds for each in previous.get(kind, ())]
     before = next((each for each in written if each.get("containerID") == _container_id(last)), None)
     return (before["image"], before["imageID"]) if before else (last.image_name or container.image, last.image)
 

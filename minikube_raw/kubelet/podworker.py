@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import admission, convert, ending, podstatus, stopping, syncpod
+from minikube_raw.kubelet import admission, convert, ending, ephemeral, podstatus, stopping, syncpod
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.pods import all_containers, grace_period, is_terminal, key
@@ -155,7 +155,7 @@ class PodWorker:
         now = self._tools.clock.now()
         waits = {each.name: self._starter.restarts.get(each.name) for each in all_containers(pod)}
         acting: list[syncpod.Action] = []
-        for action in syncpod.compute_actions(pod, found, waits, now):
+        for action in (*syncpod.compute_actions(pod, found, waits, now), *ephemeral.actions(pod, found)):
             if isinstance(action, syncpod.Wait):
                 self._starter.back_off(pod, action)
             elif not self._is_held(action):

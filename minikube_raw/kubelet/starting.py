@@ -5,8 +5,10 @@ Whatever fails becomes an Event and a hold with a reason; `podworker` decides wh
 
 from __future__ import annotations
 
+import msgspec
+
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet import convert, env, syncpod
+from minikube_raw.kubelet import convert, env, ephemeral, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.images import ImageUnavailable
@@ -73,6 +75,7 @@ class Starter:
         try:
             prepared = await tools.preparation.container(pod, wanted, sandbox)
             config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
+            config = msgspec.structs.replace(config, pid_target=ephemeral.target_id(wanted, found))
             container_id = await tools.runtime.create_container(sandbox.id, config)
             tools.record(pod, "Normal", "Created", "Container created", wanted.name)
             self._holds.release(wanted.name)

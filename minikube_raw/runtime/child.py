@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 class Child:
     """A forked child; `status` hears from it and closes when its program runs."""
 
-    def __init__(self, pod: Pod, cgroup: str) -> None:
+    def __init__(self, pod: Pod, cgroup: str, pid_namespace: int = -1) -> None:
         self.cgroup = cgroup
         self.status, theirs = wire.pair()
         flags = namespaces.CLONE_NEWNS
-        if pod.request["pid"] == "CONTAINER":
+        if pid_namespace < 0 and pod.request["pid"] == "CONTAINER":
             flags |= namespaces.CLONE_NEWPID
-        shared = pod.pause_pidns if pod.request["pid"] == sandbox.POD else -1
-        self.pid, self.pidfd = pod.fork(flags, cgroup, shared)
+        elif pid_namespace < 0 and pod.request["pid"] == sandbox.POD:
+            pid_namespace = pod.pause_pidns
+        self.pid, self.pidfd = pod.fork(flags, cgroup, pid_namespace)
         if self.pid == 0:
             init.run_container(theirs, cgroup)
         theirs.close()

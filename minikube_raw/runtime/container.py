@@ -43,8 +43,8 @@ if TYPE_CHECKING:
         def release(self, name: str) -> None:
             """Gives copies up."""
 
-        def take_child(self, cgroup: str) -> Child:
-            """A child that waits to become a container."""
+        def take_child(self, cgroup: str, pid_target: str) -> Child:
+            """A child that waits to become a container, in the PID namespace of another one if that is named."""
             ...
 
         def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class Container:
         )
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
-        child = self.pod.take_child(self.request["cgroup"])
+        child = self.pod.take_child(self.request["cgroup"], self.request.get("pidTarget", ""))
         self.pid, self.pidfd = child.pid, child.pidfd
         boot, pid, started = pidfd.process_identity(child.pid)
         identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}

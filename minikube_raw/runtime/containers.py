@@ -131,7 +131,8 @@ class Containers:
             "cgroup": cgroup,
             "limits": spec.limits(config.resources),
             "privileged": config.security.privileged,
-            "pid": pod.namespaces.pid.value,
+            "pid": "TARGET" if config.pid_target else pod.namespaces.pid.value,
+            "pidTarget": config.pid_target,
             "rootfs": {
                 "lowers": [*map(str, snapshot.lowers), layout.mount_points],
                 "upper": str(snapshot.upper),

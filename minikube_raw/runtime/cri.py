@@ -140,6 +140,7 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     stdin_once: bool = False
     tty: bool = False
     stop_signal: str = ""  # empty: the image's, else SIGTERM
+    pid_target: str = ""  # a container of the pod whose PID namespace it joins (CRI: NamespaceMode TARGET, target_id)
     resources: LinuxContainerResources = LinuxContainerResources()
     security: SecurityContext = SecurityContext()
 

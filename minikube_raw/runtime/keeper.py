@@ -7,6 +7,7 @@ All it ever uses was imported before the fork.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -206,13 +207,28 @@ class Keeper:
                 namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
         return pid, pidfd
 
-    def take_child(self, cgroup: str) -> Child:
-        """Returns a child that waits to become a container: the one forked while the network was made, or a new one."""
+    def take_child(self, cgroup: str, pid_target: str = "") -> Child:
+        """Returns a child that waits to become a container: the one forked while the network was made, or a new one.
+
+        With `pid_target`, a container of ours, it is a process of that one's PID namespace.
+        """
+        if pid_target:
+            return self._child_beside(cgroup, pid_target)
         child = self._spare_child
         if child is None or child.cgroup != cgroup:
             return Child(self, cgroup)
         self._spare_child = None
         return Child(self, cgroup) if child.has_died() else child
+
+    def _child_beside(self, cgroup: str, target: str) -> Child:
+        known = self._containers.get(target)
+        if known is None or known.exit is not None:
+            raise ProcessLookupError(errno.ESRCH, f"target container {target} does not run")
+        namespace = os.open(f"/proc/{known.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Child(self, cgroup, namespace)
+        finally:
+            os.close(namespace)
 
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""
