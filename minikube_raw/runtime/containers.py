@@ -262,8 +262,8 @@ class Containers:
             manager(container.record.request["cgroup"]).remove()
         self._snapshots.remove(container.id)
         shutil.rmtree(self._state.layout.container(container.id), ignore_errors=True)
-        self._state.exit_records.remove(container.id)
         self._state.container_records.remove(container.id)
+        self._state.exit_records.remove(container.id)  # last: a container that is known must not lose its end
 
     async def _reclaim(self) -> None:
         await self._state.in_thread(self._snapshots.reclaim)

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 
-from minikube_raw.linux import fds, namespaces, process, proctitle, signals, steps
+from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
 from minikube_raw.linux.cgroups import manager
 
 from . import sandbox, wire
@@ -130,6 +130,7 @@ class Keeper:
                 self._create(connection)
         except OSError as error:
             self._send(connection, {"id": 0, "error": _wording(error), "steps": [wire.text(steps.stop_recording())]})
+            self._vanish()
             raise
         listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
@@ -137,7 +138,16 @@ class Keeper:
         made = {"not_enforced": self._not_enforced, "steps": [wire.text(steps.take())]}
         if self._send(connection, {"id": 0, **self._hello(), **made}):
             self.loop.run()
-        # else whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
+        else:  # whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
+            self._vanish()
+
+    def _vanish(self) -> None:
+        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's."""
+        self._tell_launcher({"op": "release", "sandbox": self.request["id"]})
+        if self._spare_child is not None:
+            pidfd.send_signal(self._spare_child.pidfd, signals.SIGKILL)
+            pidfd.reap(self._spare_child.pidfd)
+            manager(self._spare_child.cgroup).remove()
 
     def _create(self, connection: Socket) -> None:
         made = self._made or sandbox.create_namespaces(self.request)

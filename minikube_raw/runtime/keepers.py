@@ -72,6 +72,11 @@ class Keepers:
         with suppress(OSError), wire.connect(self._launcher) as launcher:  # a launcher that died holds nothing
             wire.send(launcher, {"op": "release", "sandbox": sandbox.id})
 
+    def retain(self) -> None:
+        """Tells the launcher which sandboxes there are: what it holds for others keeps namespaces of pods alive that are gone."""
+        with suppress(OSError), wire.connect(self._launcher) as launcher:
+            wire.send(launcher, {"op": "retain", "sandboxes": list(self._state.sandboxes)})
+
     def _request(self, record: SandboxRecord) -> Message:
         """Returns what a keeper must know of its sandbox."""
         config, layout = record.config, self._state.layout

@@ -38,14 +38,28 @@ def main(arguments: Sequence[str]) -> NoReturn:
     process.become_subreaper()
     rlimits.raise_open_files()
     if cgroup:
-        manager(cgroup).create()
-        manager(cgroup).attach(0)
+        _enter_fresh(cgroup)
     os.makedirs(f"{run_dir}/root", 0o700, exist_ok=True)
     _keep_only_mounts(run_dir, [path for path in needed_paths if path])
     features.all()
     pidfd.boot_id()
     Launcher(run_dir).serve()
     os._exit(0)
+
+
+def _enter_fresh(cgroup: str) -> None:
+    """Moves into a cgroup made anew, unless keepers of an earlier launcher live in it.
+
+    A directory that was emptied by cgroup.kill remembers it: Linux 6.14 and newer kill every child that is cloned from there
+    into another cgroup (the kill_seq of the parent's cgroup is compared with that of the child's).
+    """
+    group = manager(cgroup)
+    try:
+        group.remove(0)
+    except OSError:
+        pass
+    group.create()
+    group.attach(0)
 
 
 def _run_from_sealed_copy() -> None:
@@ -161,6 +175,9 @@ class Launcher:
             self._hold(message["sandbox"], message["name"], received[0])
         elif operation == "release":
             self._release(message["sandbox"], message.get("name"))
+        elif operation == "retain":
+            for forgotten in self._held.keys() - set(message["sandboxes"]):
+                self._release(forgotten, None)
         elif operation == "take":
             self._give(message["sandbox"], connection)
         elif operation == "exit code":

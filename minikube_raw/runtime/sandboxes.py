@@ -31,19 +31,40 @@ class Sandboxes:
 
     async def run(self, config: PodSandboxConfig) -> str:
         """RunPodSandbox."""
-        known = self._find(config)
-        sandbox = known or self._record(config)
+        sandbox = self._find(config)
+        if sandbox is not None and not sandbox.record.ready and not sandbox.lock.locked():
+            # Interrupted by a crash. A keeper may still be at it, so nothing of the new attempt may bear the same name.
+            await self._give_up(sandbox)
+            sandbox = None
+        await self._torn_down(config.uid)
+        sandbox = sandbox or self._record(config)
         async with sandbox.lock:
             if sandbox.record.ready:
                 return sandbox.id
-            if known is not None:
-                await self._undo(sandbox)  # what an attempt that was interrupted may have left
             try:
                 await self._make(sandbox)
             except BaseException:
                 await self._undo(sandbox)
                 raise
         return sandbox.id
+
+    async def _torn_down(self, uid: str) -> None:
+        """Waits for the end of earlier sandboxes of a pod: the pod's cgroup, which they take down, is the new one's too."""
+        earlier = [each.teardown for each in self._of_pod(uid) if each.teardown is not None]
+        if earlier:
+            await asyncio.wait(earlier)
+
+    def _of_pod(self, uid: str) -> list[Sandbox]:
+        return [each for each in self._state.sandboxes.values() if each.record.config.uid == uid]
+
+    async def _give_up(self, sandbox: Sandbox) -> None:
+        """Undoes and forgets a sandbox that was never ready; one whose network resists stays, stopped, until its removal."""
+        async with sandbox.lock:
+            sandbox.record.stopped = True
+            self._state.sandbox_records.write(sandbox.id, sandbox.record)
+            await self._undo(sandbox)
+        if not sandbox.record.attached:
+            self._forget(sandbox)
 
     def _find(self, config: PodSandboxConfig) -> Sandbox | None:
         for sandbox in self._state.sandboxes.values():
@@ -136,16 +157,25 @@ class Sandboxes:
             self._state.sandbox_records.write(sandbox.id, record)
 
     def _remove_kernel_objects(self, sandbox: Sandbox) -> None:
-        group = manager(sandbox.record.cgroup)
-        try:
-            if group.exists():
-                group.kill_all()
-            group.remove()
-        except OSError as error:
-            self._state.warn(f"cgroup {sandbox.record.cgroup} is not removed yet: {error}")
+        for path in self._own_cgroups(sandbox):
+            group = manager(path)
+            try:
+                if group.exists():
+                    group.kill_all()
+                group.remove()
+            except OSError as error:
+                self._state.warn(f"cgroup {path} is not removed yet: {error}")
         if sandbox.record.netns:
             namespaces.unpin(sandbox.record.netns)
         shutil.rmtree(self._state.layout.sandbox(sandbox.id), ignore_errors=True)
+
+    def _own_cgroups(self, sandbox: Sandbox) -> list[str]:
+        """The pod's cgroup; only what is in it of this sandbox when another of the same pod lives there."""
+        pod = sandbox.record.cgroup
+        others = (each for each in self._of_pod(sandbox.record.config.uid) if each is not sandbox)
+        if not any(each.record.cgroup == pod and not each.record.stopped for each in others):
+            return [pod]
+        return [f"{pod}/{name}" for name in {*sandbox.containers, sandbox.record.first_container}]
 
     async def remove(self, sandbox_id: str) -> None:
         """RemovePodSandbox, for a sandbox that is stopped and has no containers any more."""
@@ -157,7 +187,10 @@ class Sandboxes:
         if sandbox.record.attached:
             raise RuntimeServiceError("RemovePodSandboxError", "the pod's network is not taken down yet")
         config = sandbox.record.config
-        self._state.sandbox_records.remove(sandbox_id)
-        self._state.sandboxes.pop(sandbox_id, None)
-        if all(other.record.config.uid != config.uid for other in self._state.sandboxes.values()):
+        self._forget(sandbox)
+        if not self._of_pod(config.uid):
             trace.forget(self._state.layout.traces, config.namespace, config.name)
+
+    def _forget(self, sandbox: Sandbox) -> None:
+        self._state.sandbox_records.remove(sandbox.id)
+        self._state.sandboxes.pop(sandbox.id, None)

@@ -96,6 +96,7 @@ class Runtime:
         """Reads the records, removes what none of them owns, connects to the keepers and replaces those that died."""
         self._state.load()
         await self._state.in_thread(self._sweep)
+        self._keepers.retain()
         async with asyncio.TaskGroup() as group:
             for sandbox in self._state.sandboxes.values():
                 group.create_task(self._recover(sandbox))
