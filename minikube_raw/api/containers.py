@@ -181,6 +181,20 @@ class SecurityContext(View, frozen=True, gc=False):
     se_linux_options: SELinuxOptions | None = None
 
 
+class ContainerRestartRuleOnExitCodes(View, frozen=True, gc=False):
+    """Exit codes a rule is about; `operator` is In or NotIn."""
+
+    operator: str = ""
+    values: tuple[int, ...] = ()
+
+
+class ContainerRestartRule(View, frozen=True, gc=False):
+    """What follows an exit with certain codes; `action` is Restart."""
+
+    action: str = ""
+    exit_codes: ContainerRestartRuleOnExitCodes | None = None
+
+
 class Container(View, frozen=True, gc=False):
     """core/v1.Container, init and ephemeral ones too. `restart_policy` Always on an init container: a sidecar."""
 
@@ -202,6 +216,7 @@ class Container(View, frozen=True, gc=False):
     image_pull_policy: str = ""
     security_context: SecurityContext | None = None
     restart_policy: str = ""
+    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: str = "File"
     stdin: bool = False

@@ -16,7 +16,7 @@ from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.pods import is_sidecar
-from minikube_raw.kubelet.syncpod import Found, init_succeeded, should_restart
+from minikube_raw.kubelet.syncpod import Found, Health, coming_phase, init_succeeded
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus
 
 Json = dict[str, Any]
@@ -137,7 +137,7 @@ def _states(pod: Pod, container: Container, found: Found, around: Circumstances,
     ended = [each for each in runs if _has_ended(each)]
     if runs and runs[0].state is ContainerState.RUNNING:
         return {"running": {"startedAt": timestamp(runs[0].started_at / 1e9)}}, _terminated(ended[:1])
-    if runs and _has_ended(runs[0]) and not (waiting and not around.terminating):
+    if runs and _has_ended(runs[0]) and not (waiting and not around.terminating and not around.terminated):
         return _terminated(ended[:1]), _terminated(ended[1:2])
     if waiting is not None and not around.terminated:
         return {"waiting": _without_empty({"reason": waiting.reason, "message": waiting.message})}, _terminated(
@@ -154,8 +154,14 @@ def _was_due(pod: Pod, container: Container, found: Found, *, init: bool) -> boo
     inits = [each.name for each in pod.spec.init_containers]
     main_ran = any(found.runs_of(each.name) for each in pod.spec.containers)
     if not init:
-        return main_ran or all(init_succeeded(each, found) for each in pod.spec.init_containers)
+        return main_ran or all(init_succeeded(each, found) or _ran(each, found) for each in pod.spec.init_containers)
     return main_ran or any(found.runs_of(name) for name in inits[inits.index(container.name) :])
+
+
+def _ran(sidecar: Container, found: Found) -> bool:
+    """Whether a sidecar has run; that it does not any more is the pod's end, not its own."""
+    last = found.latest(sidecar.name)
+    return is_sidecar(sidecar) and last is not None and last.started_at > 0
 
 
 def _has_ended(status: ContainerStatus) -> bool:
@@ -277,7 +283,7 @@ def _conditions(
     pod: Pod, found: Found, around: Circumstances, previous: Json, phase: str, init: list[Json], main: list[Json]
 ) -> list[Json]:
     """The kubelet's conditions in its order; conditions of others are theirs to write."""
-    ready = _containers_ready(pod, around, phase, init, main)
+    ready = _containers_ready(pod, found, around, phase, init, main)
     own = [
         ("PodReadyToStartContainers", found.ready_sandbox is not None and not around.terminated, "", ""),
         ("Initialized", *_initialized(pod, found, phase, around)),
@@ -312,8 +318,9 @@ def _condition(pod: Pod, wanted: tuple[str, bool, str, str], before: Mapping[str
 
 
 def _initialized(pod: Pod, found: Found, phase: str, around: Circumstances) -> tuple[bool, str, str]:
-    incomplete = [each.name for each in pod.spec.init_containers if not init_succeeded(each, found)]
-    if phase == "Succeeded":
+    health = Health(around.not_started)
+    incomplete = [each.name for each in pod.spec.init_containers if not init_succeeded(each, found, health)]
+    if phase == "Succeeded" or (around.ending is None and coming_phase(pod, found) == "Succeeded"):
         return True, "PodCompleted", ""
     if incomplete and not any(found.runs_of(each.name) for each in pod.spec.containers):
         return False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(incomplete)}]"
@@ -321,9 +328,9 @@ def _initialized(pod: Pod, found: Found, phase: str, around: Circumstances) -> t
 
 
 def _containers_ready(
-    pod: Pod, around: Circumstances, phase: str, init: list[Json], main: list[Json]
+    pod: Pod, found: Found, around: Circumstances, phase: str, init: list[Json], main: list[Json]
 ) -> tuple[bool, str, str]:
-    coming = "Failed" if around.ending is not None else _all_ended(pod, main)
+    coming = "Failed" if around.ending is not None else coming_phase(pod, found)
     if "Succeeded" in (phase, coming):
         return False, "PodCompleted", ""
     if "Failed" in (phase, coming):
@@ -334,16 +341,6 @@ def _containers_ready(
     if unready:
         return False, "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
     return True, "", ""
-
-
-def _all_ended(pod: Pod, main: list[Json]) -> str:
-    """The phase that is coming when every container has ended and none is restarted, before everything is stopped."""
-    exits = [each["state"].get("terminated", {}).get("exitCode") for each in main]
-    if not exits or any(each is None for each in exits) or pod.spec.restart_policy == "Always":
-        return ""
-    if pod.spec.restart_policy == "OnFailure" and any(exits):
-        return ""
-    return "Failed" if any(exits) else "Succeeded"
 
 
 def _with_gates(pod: Pod, ready: tuple[bool, str, str]) -> tuple[bool, str, str]:
@@ -357,9 +354,3 @@ def _with_gates(pod: Pod, ready: tuple[bool, str, str]) -> tuple[bool, str, str]
         return ready
     quoted = "; ".join(f'corresponding condition of pod readiness gate "{gate}" does not exist.' for gate in missing)
     return False, "ReadinessGatesNotReady", quoted
-
-
-def restart_expected(pod: Pod, found: Found, name: str) -> bool:
-    """Whether a container that ended will be started again."""
-    last = found.latest(name)
-    return last is not None and _has_ended(last) and should_restart(pod.spec.restart_policy, last)

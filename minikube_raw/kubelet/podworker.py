@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import admission, convert, ending, ephemeral, podstatus, stopping, syncpod
+from minikube_raw.kubelet import admission, convert, ending, ephemeral, podstatus, probes, syncpod
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.holds import Holds
-from minikube_raw.kubelet.pods import all_containers, grace_period, is_terminal, key
+from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key
 from minikube_raw.kubelet.podstatus import Circumstances
+from minikube_raw.kubelet.probing import Prober
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter
+from minikube_raw.kubelet.stopping import Stop, Stopper
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.runtime import cri
 
@@ -45,6 +47,8 @@ class PodWorker:
         self._changed = asyncio.Event()
         self._holds = Holds(tools.clock, self._due.set)
         self._starter = Starter(uid, tools, self._holds)
+        self._stopper = Stopper(tools, self._changed)
+        self._prober = Prober(tools, self._verdict)
         self._ending: Ending | None = None
         self._terminated = False
         self._end_told = False
@@ -60,15 +64,23 @@ class PodWorker:
         if not echo:
             self._changed.set()
             self._due.set()
+            if self._must_end():
+                self._starter.interrupt()
 
     def end(self, ending: Ending) -> None:
         """Stop the whole pod and show it as Failed with a reason. The first one holds; a pod that has ended stays as it is."""
         self._ending = self._ending or ending
         self._changed.set()
         self._due.set()
+        self._starter.interrupt()
 
     def look_again(self) -> None:
         """Something about the pod may have changed on the node."""
+        self._due.set()
+
+    def _verdict(self) -> None:
+        """A probe changed its mind: about what to do next, or, while the pod is being stopped, about what to say."""
+        self._changed.set()
         self._due.set()
 
     def objects_changed(self) -> None:
@@ -109,15 +121,18 @@ class PodWorker:
 
     async def _drive(self, pod: Pod) -> None:
         """Act until there is nothing to do at this moment."""
-        while not self._terminated and not self._is_over(pod):
+        while not self._terminated and not self._is_over(pod) and not self._superseded(pod):
             found = await self._tools.find(self.uid)
+            self._prober.follow(pod, found, self._probed_before())
             acting = self._decide(pod, found)
             if not acting or not self.status:
                 self._report(pod, found)
-            if not acting or (self._changed.is_set() and self._superseded()):
+            if not acting:
                 break
             for action in acting:
                 await self._act(pod, action, found)
+                if self._superseded(pod):
+                    break
         if self._stale_volumes and not self._terminated:
             self._stale_volumes = False
             await self._starter.set_up_volumes(pod)
@@ -155,7 +170,8 @@ class PodWorker:
         now = self._tools.clock.now()
         waits = {each.name: self._starter.restarts.get(each.name) for each in all_containers(pod)}
         acting: list[syncpod.Action] = []
-        for action in (*syncpod.compute_actions(pod, found, waits, now), *ephemeral.actions(pod, found)):
+        health = syncpod.Health(self._prober.not_started(), self._prober.failed())
+        for action in (*syncpod.compute_actions(pod, found, waits, now, health), *ephemeral.actions(pod, found)):
             if isinstance(action, syncpod.Wait):
                 self._starter.back_off(pod, action)
             elif not self._is_held(action):
@@ -170,12 +186,25 @@ class PodWorker:
                 return self._holds.is_held(action.name)
         return False
 
-    def _superseded(self) -> bool:
+    def _superseded(self, pod: Pod) -> bool:
         """Whether the wish has changed so that another round must decide."""
-        self._changed.clear()
-        if self._ending is not None:
-            return True
-        return not self._wanted or (self.pod is not None and self.pod.metadata.deletion_timestamp is not None)
+        return self._must_end() or (self.pod is not pod and self.pod is not None and not _same_wish(pod, self.pod))
+
+    def _must_end(self) -> bool:
+        """Whether the pod is deleted, or ended as a whole."""
+        deleted = self.pod is not None and self.pod.metadata.deletion_timestamp is not None
+        return not self._wanted or deleted or self._ending is not None
+
+    def _probed_before(self) -> dict[str, tuple[bool, bool]]:
+        """What the kubelet before us said of running containers: id → (started, ready)."""
+        if self.status:
+            return {}
+        said = (*self._server_has.get("initContainerStatuses", ()), *self._server_has.get("containerStatuses", ()))
+        return {
+            each["containerID"].partition("://")[2]: (bool(each.get("started")), bool(each.get("ready")))
+            for each in said
+            if each.get("containerID") and "running" in each.get("state", {})
+        }
 
     async def _act(self, pod: Pod, action: syncpod.Action, found: syncpod.Found) -> None:
         match action:
@@ -183,10 +212,15 @@ class PodWorker:
                 self._stale_volumes = False
                 await self._starter.run_sandbox(pod, action)
             case syncpod.StartContainer():
-                await self._starter.start(pod, action, found)
+                failed = await self._starter.start(pod, action, found)
+                if failed:
+                    await self._stop_one(pod, failed, "FailedPostStartHook")
+                    self._report(pod, await self._tools.find(self.uid))
             case syncpod.StopContainer():
-                self._tools.record(pod, "Normal", "Killing", action.message, action.name)
-                await self._tools.runtime.stop_container(action.container_id, grace_period(pod))
+                await self._stop_one(pod, action.container_id, action.message, self._probe_grace(pod, action))
+                if action.again and not self._superseded(pod) and (last := found.latest(action.name)) is not None:
+                    again = syncpod.StartContainer(action.name, last.attempt + 1, self._tools.clock.now())
+                    await self._starter.start(pod, again, found)
             case syncpod.Finish():
                 await self._finish(pod)
             case syncpod.Wait():
@@ -202,6 +236,8 @@ class PodWorker:
             now=self._tools.clock.now(),
             waiting=self._holds.waiting(),
             image_names=self._tools.preparation.image_names,
+            unready=self._prober.unready(),
+            not_started=self._prober.not_started(),
             terminating=terminating,
             terminated=self._terminated,
             ending=self._ending,
@@ -214,8 +250,11 @@ class PodWorker:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     async def _finish(self, pod: Pod) -> None:
-        """All containers have ended for good: take the sandbox down, then show the terminal phase."""
+        """All main containers have ended for good: stop sidecars and sandbox, then show the terminal phase."""
         found = await self._tools.find(self.uid)
+        if found.running():
+            self._report(pod, found)
+            await self._stop_all(pod, found)
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
@@ -226,13 +265,14 @@ class PodWorker:
         """Stop everything, then show why. Nothing is removed: the containers' logs stay as long as the object."""
         found = await self._tools.find(self.uid)
         self._report(pod, found)
-        await self._stop_all(pod, found.running())
+        await self._stop_all(pod, found)
         await self._finish(pod)
 
     async def _end_terminal(self, pod: Pod) -> None:
         """A pod that is Succeeded or Failed already: nothing of it runs; its containers stay for their logs."""
         self._terminated = True
         self._tools.room.release(self.uid)
+        self._prober.stop()
         found = await self._tools.find(self.uid)
         for sandbox in found.sandboxes:
             if sandbox.state is cri.SandboxState.READY:
@@ -258,7 +298,7 @@ class PodWorker:
         if running:
             if pod is not None and self._wanted:
                 self._report(pod, found, terminating=True)
-            await self._stop_all(pod, running)
+            await self._stop_all(pod, found)
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
@@ -270,18 +310,44 @@ class PodWorker:
         await self._clean_up(pod, found)
         self._cleaned = True
 
-    async def _stop_all(self, pod: Pod | None, running: list[cri.ContainerStatus]) -> None:
-        if pod is not None:
-            for each in running:
-                self._tools.record(pod, "Normal", "Killing", f"Stopping container {each.name}", each.name)
-        await stopping.stop_all(self._tools.runtime, running, lambda: self._grace(running), self._changed)
+    async def _stop_all(self, pod: Pod | None, found: syncpod.Found) -> None:
+        """Every container, in the pod's order; a readiness that changes meanwhile is shown."""
+        running = found.running()
 
-    def _grace(self, running: list[cri.ContainerStatus]) -> float:
+        async def meanwhile() -> None:
+            if pod is not None and self._wanted:
+                self._report(pod, await self._tools.find(self.uid), terminating=True)
+
+        if pod is not None:
+            self._prober.follow(pod, found, self._probed_before(), ending=True)
+        ips = found.sandbox.ips if found.sandbox is not None else ()
+        stops = [Stop(each, f"Stopping container {each.name}") for each in running]
+        await self._stopper.stop(pod, stops, lambda: self._grace(running), ips, meanwhile)
+        self._prober.stop()
+
+    async def _stop_one(self, pod: Pod, container_id: str, message: str, grace: int | None = None) -> None:
+        found = await self._tools.find(self.uid)
+        running = [each for each in found.running() if each.id == container_id]
+        ips = found.sandbox.ips if found.sandbox is not None else ()
+        await self._stopper.stop(
+            pod, [Stop(each, message) for each in running], lambda: self._grace(running, grace), ips
+        )
+
+    def _probe_grace(self, pod: Pod, action: syncpod.StopContainer) -> int | None:
+        """A liveness or startup probe's own terminationGracePeriodSeconds."""
+        wanted = container(pod, action.name)
+        if wanted is None or not action.probe:
+            return None
+        return probes.probes_of(wanted)[probes.Kind(action.probe)].termination_grace_period_seconds
+
+    def _grace(self, running: list[cri.ContainerStatus], own: int | None = None) -> float:
+        """Seconds; `own` replaces the pod's terminationGracePeriodSeconds as long as it is not deleted."""
         if self.pod is not None:
-            gone = not self._wanted and self.pod.metadata.deletion_timestamp is not None
-            own = 1 if gone else grace_period(self.pod)
+            deleted = self.pod.metadata.deletion_timestamp is not None
+            asked = own if own is not None and not deleted else grace_period(self.pod)
+            asked = 1 if deleted and not self._wanted else asked
             shortest = self._ending.grace if self._ending is not None else None
-            return own if shortest is None else min(own, shortest)
+            return asked if shortest is None else min(asked, shortest)
         noted = [each.annotations.get(convert.GRACE_PERIOD, "") for each in running]
         return max((int(each) for each in noted if each.isdigit()), default=_DEFAULT_GRACE)
 
@@ -292,6 +358,7 @@ class PodWorker:
             await self._tools.runtime.remove_pod_sandbox(sandbox.id)
         await self._tools.preparation.release(self.uid, pod)
         self._holds.cancel()
+        self._prober.stop()
 
     def __repr__(self) -> str:
         return f"PodWorker({key(self.pod) if self.pod else self.uid})"

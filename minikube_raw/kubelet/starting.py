@@ -5,20 +5,25 @@ Whatever fails becomes an Event and a hold with a reason; `podworker` decides wh
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
+from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet import convert, env, ephemeral, syncpod
+from minikube_raw.kubelet import convert, env, ephemeral, hooks, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.images import ImageUnavailable
 from minikube_raw.kubelet.pods import container, log_directory_name
 from minikube_raw.kubelet.podstatus import Waiting
+from minikube_raw.kubelet.probe_actions import Asked
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import MountError
 from minikube_raw.runtime import cri
 
 BACKING_OFF = "CrashLoopBackOff"
+POST_START_FAILED = "PostStartHookError"
 CONFIG_RETRY_SECONDS = 10.0
 UNAVAILABLE_RETRY_SECONDS = 1.0
 
@@ -33,6 +38,7 @@ class Starter:
         self._holds = holds
         self._mounts = Backoff(initial=0.5, maximum=120.0)
         self._told_backoff: dict[str, float] = {}
+        self._hook: asyncio.Task[None] | None = None
 
     async def run_sandbox(self, pod: Pod, action: syncpod.RunSandbox) -> None:
         """Volumes first (a pod whose volumes are missing gets no sandbox), then the sandbox."""
@@ -66,12 +72,12 @@ class Starter:
             return False
         return True
 
-    async def start(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> None:
-        """One container, from its image to its program."""
+    async def start(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> str:
+        """One container, from its image to the end of its postStart hook; returns its id when the hook failed, else ""."""
         tools, now = self._tools, self._tools.clock.now()
         wanted, sandbox = container(pod, action.name), found.ready_sandbox
         if wanted is None or sandbox is None:
-            return
+            return ""
         try:
             prepared = await tools.preparation.container(pod, wanted, sandbox)
             config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
@@ -83,12 +89,38 @@ class Starter:
                 self.restarts.advance(wanted.name, action.after, now)
             await tools.runtime.start_container(container_id)
             tools.record(pod, "Normal", "Started", "Container started", wanted.name)
+            if wanted.lifecycle is not None and wanted.lifecycle.post_start is not None:
+                at = hooks.address(sandbox.ips, tools.node().ip, host_network=pod.spec.host_network)
+                return await self._post_start(Asked(pod, wanted, container_id, at), wanted.lifecycle.post_start)
         except ImageUnavailable as error:
             self._holds.hold(wanted.name, error.waiting, error.retry_at)
         except env.ConfigError as error:
             self._fail(pod, wanted, Waiting("CreateContainerConfigError", str(error)))
         except cri.RuntimeServiceError as error:
             await self._start_failed(pod, wanted, action, error)
+        return ""
+
+    async def _post_start(self, asked: Asked, handler: LifecycleHandler) -> str:
+        """Others see the container as running once its hook is done; `interrupt` leaves the hook, not the container."""
+        self._hook = asyncio.create_task(hooks.run(self._tools.runtime, self._tools.clock, asked, handler))
+        try:
+            await asyncio.wait({self._hook})
+            if self._hook.cancelled() or (failed := self._hook.exception()) is None:
+                return ""
+            if not isinstance(failed, hooks.HookError):
+                raise failed
+            name = asked.container.name
+            self._tools.record(asked.pod, "Warning", "FailedPostStartHook", "PostStartHook failed", name)
+            self._holds.hold(name, Waiting(POST_START_FAILED, str(failed)), self._tools.clock.now())
+            return asked.container_id
+        finally:
+            self._hook.cancel()
+            self._hook = None
+
+    def interrupt(self) -> None:
+        """The pod is to end: a postStart hook that is under way is called off."""
+        if self._hook is not None:
+            self._hook.cancel()
 
     async def _start_failed(
         self, pod: Pod, wanted: Container, action: syncpod.StartContainer, error: cri.RuntimeServiceError

@@ -12,7 +12,9 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
+from minikube_raw.kubelet.pods import container as container_named
 from minikube_raw.kubelet.pods import is_sidecar
+from minikube_raw.kubelet.restarts import policy_of, should_restart
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
 
 
@@ -32,11 +34,16 @@ class StartContainer(msgspec.Struct, frozen=True, gc=False):
 
 
 class StopContainer(msgspec.Struct, frozen=True, gc=False):
-    """End a container that should not run; message goes into the Killing Event."""
+    """End a container that should not run; message goes into the Killing Event.
+
+    `probe` is the one that failed, if that is why; `again`: start it anew whatever its restart policy says.
+    """
 
     container_id: str
     name: str
     message: str
+    probe: str = ""
+    again: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True, gc=False):
@@ -92,63 +99,72 @@ def found(sandboxes: list[PodSandboxStatus], containers: list[ContainerStatus]) 
     )
 
 
-def should_restart(restart_policy: str, last: ContainerStatus) -> bool:
-    """Whether a container that is not running any more is to be started again."""
-    if last.state is ContainerState.CREATED:
-        return True
-    if restart_policy == "OnFailure":
-        return last.exit_code != 0 or last.state is ContainerState.UNKNOWN
-    return restart_policy == "Always"
+class Health(msgspec.Struct, frozen=True):
+    """What probes say of containers by id: whose startup probe has not succeeded, and who failed which probe."""
+
+    not_started: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = {}
+
+
+NO_PROBES = Health()
 
 
 def compute_actions(
-    pod: Pod,
-    found: Found,
-    waits: Mapping[str, backoff.Entry | None],
-    now: float,
-    failed_liveness: Mapping[str, str] | None = None,
+    pod: Pod, found: Found, waits: Mapping[str, backoff.Entry | None], now: float, health: Health = NO_PROBES
 ) -> list[Action]:
-    """Compare wish and finding. `waits`: by container name; `failed_liveness`: container id → probe."""
+    """Compare wish and finding. `waits`: by container name."""
     sandbox = found.ready_sandbox
     if sandbox is None:
         return _without_sandbox(pod, found)
-    actions, ready_for_main = _init_actions(pod, found, waits, now)
-    if not ready_for_main:
-        return actions
-    for container in pod.spec.containers:
-        actions += _container_actions(container.name, pod.spec.restart_policy, found, waits, now)
-    actions += _unhealthy(found, failed_liveness or {})
-    return [Finish()] if is_finished(pod, found) else actions
+    actions, ready_for_main = _init_actions(pod, found, waits, now, health)
+    if ready_for_main:
+        for container in pod.spec.containers:
+            actions += _container_actions(pod, container, found, waits, now)
+    if is_finished(pod, found):
+        return [Finish()]
+    return actions + _stops(pod, found, health)
 
 
 def is_finished(pod: Pod, found: Found) -> bool:
-    """Whether every container has ended for good (or an init container has failed for good)."""
-    policy = pod.spec.restart_policy
+    """Whether every main container has ended for good, or an init container has failed for good. Sidecars may still run."""
     if init_failed(pod, found):
-        return not found.running()
-    if policy == "Always":
-        return False
-    latest = [found.latest(container.name) for container in pod.spec.containers]
-    return all(each is not None and _ended(each) and not should_restart(policy, each) for each in latest)
+        return True
+    return all(_is_done(pod, each, found) for each in pod.spec.containers)
 
 
 def init_failed(pod: Pod, found: Found) -> bool:
-    """Whether an init container failed in a pod that does not retry."""
-    if pod.spec.restart_policy != "Never":
-        return False
+    """Whether an init container failed and is not retried."""
     plain = [each for each in pod.spec.init_containers if not is_sidecar(each)]
-    latest = [found.latest(each.name) for each in plain]
-    return any(each is not None and _ended(each) and each.exit_code != 0 for each in latest)
+    latest = [(each, found.latest(each.name)) for each in plain]
+    return any(
+        last is not None and _ended(last) and last.exit_code != 0 and not should_restart(pod, each, last)
+        for each, last in latest
+    )
 
 
-def init_succeeded(container: Container, found: Found) -> bool:
-    """Whether an init container is done: ended with 0, or started when it is a sidecar."""
+def coming_phase(pod: Pod, found: Found) -> str:
+    """Succeeded or Failed when every container has ended for good but that is not shown yet, else ""."""
+    if not found.containers or not is_finished(pod, found) or found.running():
+        return ""
+    if init_failed(pod, found):
+        return "Failed"
+    latest = [found.latest(each.name) for each in pod.spec.containers]
+    return "Failed" if any(each is not None and each.exit_code for each in latest) else "Succeeded"
+
+
+def init_succeeded(container: Container, found: Found, health: Health = NO_PROBES) -> bool:
+    """Whether an init container is done: ended with 0, or, when it is a sidecar, started (its startup probe has succeeded)."""
     last = found.latest(container.name)
     if last is None:
         return False
     if is_sidecar(container):
-        return last.started_at > 0 or last.state is ContainerState.RUNNING
+        return last.state is ContainerState.RUNNING and last.id not in health.not_started
     return last.state is ContainerState.EXITED and last.exit_code == 0
+
+
+def _is_done(pod: Pod, container: Container, found: Found) -> bool:
+    last = found.latest(container.name)
+    return last is not None and _ended(last) and not should_restart(pod, container, last)
 
 
 def _ended(status: ContainerStatus) -> bool:
@@ -166,7 +182,7 @@ def _without_sandbox(pod: Pod, found: Found) -> list[Action]:
 
 
 def _init_actions(
-    pod: Pod, found: Found, waits: Mapping[str, backoff.Entry | None], now: float
+    pod: Pod, found: Found, waits: Mapping[str, backoff.Entry | None], now: float, health: Health
 ) -> tuple[list[Action], bool]:
     """Actions for init containers, and whether the main containers' turn has come.
 
@@ -177,40 +193,44 @@ def _init_actions(
     main_started = current is not None and any(
         each.sandbox_id == current.id and each.name in main_names for each in found.containers
     )
-    if init_failed(pod, found):
-        stops: list[Action] = [
-            StopContainer(each.id, each.name, f"Stopping container {each.name}") for each in found.running()
-        ]
-        return stops or [Finish()], False
     actions: list[Action] = []
-    policy = "OnFailure" if pod.spec.restart_policy == "Always" else pod.spec.restart_policy
     for container in pod.spec.init_containers:
+        done = _done_here(container, found, health)
         if is_sidecar(container):
-            actions += _container_actions(container.name, "Always", found, waits, now)
-        elif not main_started and not _done_here(container, found):
-            last = found.latest(container.name)
-            again = last is not None and last.exit_code == 0 and _ended(last)
-            actions += _container_actions(
-                container.name, "Always" if again else policy, found, {} if again else waits, now
-            )
-        if not main_started and not _done_here(container, found):
+            actions += _container_actions(pod, container, found, waits, now)
+        elif not main_started and not done:
+            actions += _plain_init_actions(pod, container, found, waits, now)
+        if not main_started and not done:
             return actions, False
     return actions, True
 
 
-def _done_here(container: Container, found: Found) -> bool:
+def _plain_init_actions(
+    pod: Pod, container: Container, found: Found, waits: Mapping[str, backoff.Entry | None], now: float
+) -> list[Action]:
+    """One that succeeded in an earlier sandbox runs again at once."""
+    last = found.latest(container.name)
+    if last is not None and _ended(last) and last.exit_code == 0:
+        return [StartContainer(container.name, last.attempt + 1, after=_end_of(last))]
+    return _container_actions(pod, container, found, waits, now)
+
+
+def _done_here(container: Container, found: Found, health: Health) -> bool:
     """Whether an init container is done in the present sandbox; a new sandbox runs them all again."""
     current = found.ready_sandbox
     last = found.latest(container.name)
     return (
-        current is not None and last is not None and last.sandbox_id == current.id and init_succeeded(container, found)
+        current is not None
+        and last is not None
+        and last.sandbox_id == current.id
+        and init_succeeded(container, found, health)
     )
 
 
 def _container_actions(
-    name: str, policy: str, found: Found, waits: Mapping[str, backoff.Entry | None], now: float
+    pod: Pod, container: Container, found: Found, waits: Mapping[str, backoff.Entry | None], now: float
 ) -> list[Action]:
-    last = found.latest(name)
+    name, last = container.name, found.latest(container.name)
     if last is None:
         return [StartContainer(name=name, attempt=0)]
     if last.state is ContainerState.RUNNING:
@@ -218,19 +238,36 @@ def _container_actions(
     if last.state is ContainerState.CREATED:
         here = found.ready_sandbox is not None and last.sandbox_id == found.ready_sandbox.id
         return [StartContainer(name=name, attempt=last.attempt if here else last.attempt + 1)]
-    if not should_restart(policy, last):
+    if not should_restart(pod, container, last):
         return []
-    ended = (last.finished_at or last.created_at) / 1e9
-    entry = waits.get(name)
+    ended, entry = _end_of(last), waits.get(name)
     left = backoff.remaining(entry, ended, now)
     if left > 0 and entry is not None:
         return [Wait(name=name, until=now + left, delay=entry.delay)]
     return [StartContainer(name=name, attempt=last.attempt + 1, after=ended)]
 
 
-def _unhealthy(found: Found, failed: Mapping[str, str]) -> list[Action]:
-    return [
-        StopContainer(each.id, each.name, f"Container {each.name} failed {failed[each.id]} probe, will be restarted")
-        for each in found.running()
-        if each.id in failed
-    ]
+def _end_of(last: ContainerStatus) -> float:
+    return (last.finished_at or last.created_at) / 1e9
+
+
+def _stops(pod: Pod, found: Found, health: Health) -> list[Action]:
+    """Containers that run but should not go on: their image was changed, or a probe has failed."""
+    stops: list[Action] = []
+    for each in found.running():
+        wanted = container_named(pod, each.name)
+        if wanted is None:
+            continue
+        if each.image_name and each.image_name != wanted.image:
+            message = f"Container {each.name} definition changed, will be restarted"
+            stops.append(StopContainer(each.id, each.name, message, again=True))
+        elif (probe := health.failed.get(each.id)) is not None:
+            stops.append(StopContainer(each.id, each.name, _failed_probe(pod, wanted, probe), probe))
+    return stops
+
+
+def _failed_probe(pod: Pod, wanted: Container, probe: str) -> str:
+    if policy_of(pod, wanted) != "Never" or wanted.restart_policy_rules:
+        return f"Container {wanted.name} failed {probe} probe, will be restarted"
+    alone = len(pod.spec.containers) == 1
+    return f"Stopping container {wanted.name}" if alone else f"Container {wanted.name} failed {probe} probe"

@@ -23,8 +23,12 @@ class FakeRuntime:
         self.containers: dict[str, cri.ContainerStatus] = {}
         self.configs: dict[str, cri.ContainerConfig] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.execs: list[tuple[str, ...]] = []
         self.fail: dict[str, list[cri.RuntimeServiceError]] = {}
         self.ignores_term: set[str] = set()
+        self.answers: dict[
+            str, list[cri.ExecResult | Exception] | asyncio.Event
+        ] = {}  # to exec_sync, by the first word
         self.changed = asyncio.Event()
         self._look_again: Callable[[str], None] = lambda uid: None
         self._ids = itertools.count(1)
@@ -81,7 +85,7 @@ class FakeRuntime:
     async def stop_container(self, container_id: str, grace: float) -> None:
         status = self.containers[container_id]
         self._called("stop_container", status.name, grace)
-        if status.name in self.ignores_term and grace > 1:
+        if status.name in self.ignores_term and grace > 2:
             await self._killed.setdefault(container_id, asyncio.Event()).wait()
             return
         self.exit(container_id, 137 if status.name in self.ignores_term else 0)
@@ -106,6 +110,16 @@ class FakeRuntime:
         raise NotImplementedError
 
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> cri.ExecResult:
+        """What `answers` has for the command: the next result (the last one again and again), or success at an event."""
+        self.execs.append((container_id, *command))
+        answer = self.answers.get(command[0])
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+        elif answer:
+            result = answer.pop(0) if len(answer) > 1 else answer[0]
+            if isinstance(result, Exception):
+                raise result
+            return result
         return cri.ExecResult(b"", b"", 0)
 
     async def exec(self, container_id: str, command: list[str], *, tty: bool = False, stdin: bool = False) -> Any:

@@ -3,108 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
 import pytest
-from fake_runtime import FakeRuntime
-from pod_builders import NOW, pod
+from pod_builders import pod
+from worked_node import Image, with_status
 
-from minikube_raw.api.core import Pod, PodStatus
-from minikube_raw.client.clock import ManualClock
+from minikube_raw.api.core import Pod
 from minikube_raw.kubelet import convert
-from minikube_raw.kubelet.classshares import ClassShares
 from minikube_raw.kubelet.ending import Ending
-from minikube_raw.kubelet.images import ImageManager
-from minikube_raw.kubelet.objects import NoObjects
 from minikube_raw.kubelet.pods import logged
 from minikube_raw.kubelet.podworker import PodWorker
-from minikube_raw.kubelet.preparation import Preparation
-from minikube_raw.kubelet.tools import Tools
-from minikube_raw.kubelet.volumes import VolumeManager
-from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.runtime import cri
-
-
-class Config(msgspec.Struct, frozen=True):
-    user: str = ""
-
-
-class Image(msgspec.Struct):
-    id: str = "sha256:abc"
-    digest: str = "sha256:def"
-    references: tuple[str, ...] = ("docker.io/library/busybox:latest",)
-    config: Config = Config()
-
-
-class Images:
-    def __init__(self) -> None:
-        self.present: dict[str, Image] = {"docker.io/library/busybox:latest": Image()}
-
-    def find(self, name: str) -> Image | None:
-        return self.present.get(name)
-
-    def obtain(self, name: str) -> Image | None:
-        return None
-
-
-class Node:
-    """Workers with everything around them; collects statuses, deletions and Events."""
-
-    def __init__(self, tmp_path: Any, tasks: asyncio.TaskGroup) -> None:
-        self.clock = ManualClock(NOW)
-        self.runtime = FakeRuntime(self.clock.now)
-        self.images = Images()
-        self.statuses: list[dict[str, Any]] = []
-        self.deleted: list[str] = []
-        self.events: list[str] = []
-        volumes = VolumeManager(tmp_path / "pods")
-        facts = convert.NodeFacts(name="n1", ip="10.243.0.11", memory_capacity=2**30)
-        images = ImageManager(self.images, self._record)
-        preparation = Preparation(images, volumes, NoObjects(), lambda: facts, self.clock)
-        self.tools = tools = Tools(
-            self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs")
-        )
-        self.shares: dict[str, int] = {}
-        self.workers = PodWorkers(tools, tasks, ClassShares(self.shares.__setitem__))
-        self.runtime.on_change(self.workers.look_again)
-
-    def set(self, pod: Pod, status: dict[str, Any], server_has: dict[str, Any]) -> None:
-        self.statuses.append(status)
-
-    def delete(self, pod: Pod) -> None:
-        self.deleted.append(pod.metadata.uid)
-
-    def forget(self, uid: str) -> None:
-        pass
-
-    def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
-        self.events.append(f"{kind} {reason} {message}" if kind == "Warning" else reason)
-
-    @property
-    def container(self) -> dict[str, Any]:
-        """The first container's status, as written last."""
-        return dict(self.statuses[-1]["containerStatuses"][0]) if self.statuses else {"state": {}}
-
-    @property
-    def state(self) -> str:
-        """running, terminated, or the reason for waiting."""
-        state = self.container["state"]
-        return str(state["waiting"]["reason"]) if "waiting" in state else next(iter(state), "")
-
-    def phase(self) -> str:
-        return str(self.statuses[-1]["phase"]) if self.statuses else ""
-
-
-@pytest.fixture
-async def node(tmp_path: Any) -> AsyncIterator[Node]:
-    tasks = asyncio.TaskGroup()
-    async with tasks:
-        made = Node(tmp_path, tasks)
-        yield made
-        for task in tasks._tasks:
-            task.cancel()
 
 
 def deleted(wish: Pod, grace: int = 30) -> Pod:
@@ -118,10 +28,6 @@ DISRUPTED = {
     "reason": "TerminationByKubelet",
     "message": "The node was low on resource: memory. ",
 }
-
-
-def with_status(wish: Pod, status: dict[str, Any]) -> Pod:
-    return msgspec.structs.replace(wish, status=msgspec.convert(status, PodStatus))
 
 
 async def test_a_pod_runs_and_says_so(node, eventually) -> None:
@@ -216,7 +122,7 @@ async def test_a_forced_deletion_shortens_a_grace_period_that_runs(node, eventua
     node.workers.remove("u1")
 
     await eventually(lambda: node.workers.get("u1") is None)
-    assert ("stop_container", "c", 1) in node.runtime.calls
+    assert ("stop_container", "c", 2) in node.runtime.calls
 
 
 async def test_a_pod_past_its_deadline_is_stopped_then_failed(node, eventually) -> None:
@@ -264,7 +170,7 @@ async def test_a_pod_ended_as_a_whole_keeps_its_reason_after_a_restart_of_the_ku
     again = PodWorker("u1", node.tools, with_status(wish, node.statuses[-1]))
     assert not await again._sync()
 
-    assert ("stop_container", "c", 1) in node.runtime.calls
+    assert ("stop_container", "c", 2) in node.runtime.calls
     assert {each["type"]: each.get("reason") for each in node.statuses[-2]["conditions"]}["Ready"] == "PodFailed"
     for status in (ended, again.status):
         assert (status["phase"], status["reason"], status["message"]) == ("Failed", evicted.reason, evicted.message)
