@@ -13,6 +13,7 @@ from minikube_raw.apiserver.cache import KindCache
 from minikube_raw.apiserver.changes import Change
 from minikube_raw.apiserver.defaultclass import DefaultStorageClass
 from minikube_raw.apiserver.objects import decode
+from minikube_raw.apiserver.podaccounts import PodAccounts
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.services import Allocator
 from minikube_raw.apiserver.resources.strategy import Object
@@ -28,6 +29,7 @@ class Admission:
         self._watch_cache = registry.watch_cache
         self._allocator = Allocator(service_cidr)
         self._default_class = DefaultStorageClass(registry)
+        self._pod_accounts = PodAccounts(registry)
         registry.watch_cache.listen(self._record)
 
     def _record(self, cache: KindCache, change: Change) -> None:
@@ -55,8 +57,10 @@ class Admission:
             raise status.StatusError(error.code, error.reason, error.message, details)
 
     async def complete(self, kind: Kind, obj: Object) -> None:
-        """Fill in what a new object leaves to other objects."""
-        if kind is scheme.PERSISTENT_VOLUME_CLAIM:
+        """Fill in what a new object leaves to other objects. Raises 403."""
+        if kind is scheme.POD:
+            await self._pod_accounts.admit(obj)
+        elif kind is scheme.PERSISTENT_VOLUME_CLAIM:
             self._default_class.admit(obj)
 
     def user(self, user: User, info: RequestInfo, new: Object | None, old: Object | None) -> None:

@@ -1,5 +1,5 @@
-"""What every cluster has from the start: the four system namespaces, the Service `kubernetes` at the range's first address, and
-a default StorageClass, which its users may change or delete for good: it is made together with the namespaces only.
+"""What every cluster has from the start: the four system namespaces with their accounts, the Service `kubernetes` at the range's
+first address, and a default StorageClass. Users may change or delete that for good: it is made together with the namespaces only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 from minikube_raw.api import scheme, status
 from minikube_raw.api.storage import DEFAULT_CLASS, LOCAL_PROVISIONER
 from minikube_raw.apiserver.auth import LOOPBACK
+from minikube_raw.apiserver.podaccounts import DEFAULT_ACCOUNT
 from minikube_raw.apiserver.resources.core import SYSTEM_NAMESPACES
 from minikube_raw.client.transport import Request, Transport
 
@@ -27,6 +28,9 @@ async def ensure(server: APIServer, service_cidr: str, port: int) -> None:
     for name in SYSTEM_NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await _create(transport, scheme.path(scheme.NAMESPACE), namespace)
+        # The controller would make it too; but a cluster whose namespaces are there can take pods at once.
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": DEFAULT_ACCOUNT}}
+        await _create(transport, scheme.path(scheme.SERVICE_ACCOUNT, name), account)
     await _create(transport, scheme.path(scheme.SERVICE, "default"), _kubernetes(service_cidr, port))
 
 

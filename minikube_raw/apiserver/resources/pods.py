@@ -75,11 +75,9 @@ def _mirror_ips(pod_status: Object) -> None:
 
 
 def admit(pod: Object) -> None:
-    """ServiceAccount (without its token volume), Priority and DefaultTolerationSeconds. Raises 403."""
-    spec = pod["spec"]
-    spec["serviceAccountName"] = spec["serviceAccount"] = spec.get("serviceAccountName") or "default"
+    """Priority and DefaultTolerationSeconds. Raises 403."""
     _admit_priority(pod)
-    _admit_tolerations(spec)
+    _admit_tolerations(pod["spec"])
 
 
 def _admit_tolerations(spec: Object) -> None:
