@@ -82,18 +82,41 @@ SERVED_SUBRESOURCES = frozenset(
 
 def served(kind: Kind) -> Kind:
     """Return the row with those subresources only that are served here."""
-    subs = tuple(sub for sub in kind.subresources if sub.name in SERVED_SUBRESOURCES)
-    return msgspec.structs.replace(kind, subresources=subs)
+    subs = tuple(sub._replace(verbs=("get",)) if sub.name == "proxy" else sub for sub in kind.subresources)
+    return msgspec.structs.replace(kind, subresources=tuple(sub for sub in subs if serves(kind, sub.name)))
+
+
+def serves(kind: Kind, subresource: str) -> bool:
+    """Whether a subresource of the kind is served here: of the proxies that to a node's kubelet, for reading."""
+    if kind.subresource(subresource) is None:
+        return False
+    return subresource in SERVED_SUBRESOURCES or (subresource == "proxy" and kind.plural == "nodes")
+
+
+# Computed when they are asked for, from what kubelets tell; no published schema describes them.
+COMPUTED: tuple[Kind, ...] = tuple(
+    Kind(
+        group="metrics.k8s.io",
+        version="v1beta1",
+        kind=kind,
+        plural=plural,
+        singular="",
+        definition="",
+        namespaced=plural == "pods",
+        verbs=("get", "list"),
+    )
+    for kind, plural in (("NodeMetrics", "nodes"), ("PodMetrics", "pods"))
+)
 
 
 class Discovery:
     """The discovery documents, built once."""
 
     def __init__(self, kinds: Sequence[Kind], address: str) -> None:
-        self._kinds = sorted((*kinds, *VIRTUAL), key=lambda kind: kind.plural)
+        self._kinds = sorted((*kinds, *VIRTUAL, *COMPUTED), key=lambda kind: kind.plural)
         self._address = address
         groups = dict.fromkeys(kind.group for kind in scheme.KINDS if kind.group)
-        self.groups = list(groups | dict.fromkeys(kind.group for kind in VIRTUAL if kind.group))
+        self.groups = list(groups | dict.fromkeys(kind.group for kind in (*VIRTUAL, *COMPUTED) if kind.group))
         self._aggregated = {path: self._aggregate(names) for path, names in (("/api", [""]), ("/apis", self.groups))}
 
     def versions(self, group: str) -> list[str]:

@@ -15,7 +15,6 @@ import msgspec
 
 from minikube_raw.api import protobuf, status, times
 from minikube_raw.api.patch import APPLY_PATCH
-from minikube_raw.api.scheme import Kind
 from minikube_raw.apiserver import (
     answers,
     auth,
@@ -34,10 +33,11 @@ from minikube_raw.apiserver.admission import Admission
 from minikube_raw.apiserver.answers import Answer, PlainNotFound
 from minikube_raw.apiserver.auth import Authorizer, User
 from minikube_raw.apiserver.deletion import Deleter
-from minikube_raw.apiserver.discovery import SERVED_SUBRESOURCES
+from minikube_raw.apiserver.discovery import serves
 from minikube_raw.apiserver.documents import Documents
 from minikube_raw.apiserver.issuer import Issuer
 from minikube_raw.apiserver.lists import Page
+from minikube_raw.apiserver.metrics import GROUP, Metrics
 from minikube_raw.apiserver.negotiation import Representation
 from minikube_raw.apiserver.options import delete_options, first, list_options, write_options
 from minikube_raw.apiserver.registry import Now, Registry, Resource
@@ -51,7 +51,7 @@ from minikube_raw.client.transport import Request
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 # What kubectl asks before it says that nobody knows a kind (openapi3 validation, `failed to check CRD` otherwise).
 _DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions", "list")
-_STREAMS = frozenset({"log", "exec", "attach", "portforward"})
+_STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 # Objects of a list written in protobuf (0.1 ms each) before the loop may serve others.
 _PROTOBUF_PIECE = 50
 
@@ -90,8 +90,10 @@ class Dispatcher:
         documents: Documents,
         now: Now,
         issuer: Issuer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._registry = registry
+        self._metrics = metrics
         self._authorize = authorize
         self._documents = documents
         self._issuer = issuer
@@ -149,6 +151,8 @@ class Dispatcher:
             return self._no_definitions()
         if self._reviews.serves(info):
             return self._reviews.answer(request, user, info)
+        if info.group == GROUP and self._metrics is not None:
+            return await self._metrics.answer(request, info)
         call = self.call(request, user, info)
         handler = self._handler(call)
         if handler is None:
@@ -171,9 +175,9 @@ class Dispatcher:
         out_of_scope = bool(info.namespace) if not kind.namespaced else bool(info.name and not info.namespace)
         if out_of_scope and not (kind.plural == "namespaces" and info.name == info.namespace):
             raise status.no_such_resource()
-        if info.subresource and not _is_served(kind, info.subresource):
+        if info.subresource and not serves(kind, info.subresource):
             raise status.no_such_resource()
-        if info.rest:
+        if info.rest and info.subresource != "proxy":
             raise status.no_such_resource()
         if info.name in (".", ".."):
             raise status.bad_request(f"Name parameter invalid: \"{info.name}\": may not be '{info.name}'")
@@ -420,10 +424,6 @@ class Dispatcher:
 
         written = await self._writer.update(call.resource, merge, context, as_is=True)
         return answers.encoded(written.value, wanted)
-
-
-def _is_served(kind: Kind, subresource: str) -> bool:
-    return subresource in SERVED_SUBRESOURCES and kind.subresource(subresource) is not None
 
 
 async def _listed(resource: Resource, values: list[bytes], metadata: Object, wanted: Representation) -> Answer:

@@ -57,6 +57,25 @@ class Kubelets:
         except aiohttp.ClientError as error:
             raise _unreachable(url, error) from None
 
+    async def page(self, node: str, path: str, parameters: Parameters) -> aiohttp.ClientResponse:
+        """Get a page of a node's kubelet. Raises Refused in its words, 404 for no such node, 503 when it cannot be reached."""
+        host, port = self._address(node)
+        url = f"https://{host}:{port}/{path}"
+        try:
+            return await self._client().get(url, params=list(parameters))
+        except aiohttp.ClientError as error:
+            raise _unreachable(url, error) from None
+
+    async def summary(self, node: str) -> Object:
+        """A node's /stats/summary without disks. Raises as `page`, with a Status for a refusal."""
+        try:
+            async with await self.page(node, "stats/summary", [("only_cpu_and_memory", "true")]) as answer:
+                return decode(await answer.read())
+        except Refused as refused:
+            raise refused.as_status() from None
+        except aiohttp.ClientError as error:
+            raise _unreachable(node, error) from None
+
     async def stream(
         self, pod: Object, verb: str, container: str, parameters: Parameters
     ) -> aiohttp.ClientWebSocketResponse:

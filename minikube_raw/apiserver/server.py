@@ -26,6 +26,8 @@ from minikube_raw.apiserver.dispatch import Dispatcher
 from minikube_raw.apiserver.documents import Documents
 from minikube_raw.apiserver.http import Front, protocol_log
 from minikube_raw.apiserver.issuer import Issuer
+from minikube_raw.apiserver.kubelets import Kubelets
+from minikube_raw.apiserver.metrics import Metrics
 from minikube_raw.apiserver.nodes import NodeAuthorizer
 from minikube_raw.apiserver.openapi import OpenAPI
 from minikube_raw.apiserver.references import References
@@ -77,8 +79,12 @@ class APIServer:
         published = self.issuer.documents(options.advertise) if self.issuer else {}
         documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks, published)
         admission = Admission(self.registry, options.service_cidr)
-        self._dispatcher = Dispatcher(self.registry, admission, authorize, documents, options.clock, self.issuer)
-        self._proxy = Proxy(self.registry, self._kubelet_tls())
+        self._kubelets = Kubelets(self.registry, self._kubelet_tls())
+        metrics = Metrics(self.registry, self._kubelets.summary, options.clock)
+        self._dispatcher = Dispatcher(
+            self.registry, admission, authorize, documents, options.clock, self.issuer, metrics
+        )
+        self._proxy = Proxy(self._kubelets)
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
@@ -96,7 +102,7 @@ class APIServer:
         await self.registry.watch_cache.stop()
         if self._runner is not None:
             await self._runner.cleanup()
-        await self._proxy.close()
+        await self._kubelets.close()
 
     @property
     def ports(self) -> list[int]:

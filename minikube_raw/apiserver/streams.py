@@ -6,7 +6,6 @@ Logs are `podlog`'s, port-forwarding is `portforward`'s.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -14,13 +13,12 @@ import msgspec
 from aiohttp import web
 
 from minikube_raw.api import status
-from minikube_raw.apiserver import podlog, portforward
+from minikube_raw.apiserver import nodeproxy, podlog, portforward
 from minikube_raw.apiserver.dispatch import Call
 from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.options import Query, first
 from minikube_raw.apiserver.podlog import choose_container
-from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.apiserver.routes import is_true
 from minikube_raw.streaming import accepting
@@ -28,18 +26,16 @@ from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN,
 
 
 class Proxy:
-    """Serves the streaming subresources of pods."""
+    """Serves the streaming subresources of pods, and kubelets' pages."""
 
-    def __init__(self, registry: Registry, kubelet_tls: ssl.SSLContext | None) -> None:
-        self._kubelets = Kubelets(registry, kubelet_tls)
-
-    async def close(self) -> None:
-        """Let go of the connections to kubelets."""
-        await self._kubelets.close()
+    def __init__(self, kubelets: Kubelets) -> None:
+        self._kubelets = kubelets
 
     async def serve(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
-        """Answer a request for a pod's streams. Raises StatusError before the first byte."""
+        """Answer a request for a pod's streams or a node's pages. Raises StatusError before the first byte."""
         subresource, query = call.info.subresource, call.request.query
+        if subresource == "proxy":
+            return await nodeproxy.serve(self._kubelets, http, call.info.name, call.info.rest, query)
         if call.info.verb not in (("get",) if subresource == "log" else ("get", "create")):
             raise status.method_not_allowed()
         entry = await call.resource.fresh_entry(call.info.namespace, call.info.name)

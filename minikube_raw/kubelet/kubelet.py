@@ -33,6 +33,7 @@ from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
+from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.statusmanager import StatusManager
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -90,7 +91,8 @@ class Kubelet:
         self._room = Room(self._node_view)
         self._workers: PodWorkers | None = None
         self._runners: list[web.AppRunner] = []
-        self._server = server.Server(self, runtime, self._watcher, self._clock)
+        self._stats = StatsProvider(options, self, runtime)
+        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
 
     async def run(self) -> None:
         """Work until cancelled."""

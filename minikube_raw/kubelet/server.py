@@ -17,10 +17,11 @@ from aiohttp import web
 from minikube_raw.api.core import Pod
 from minikube_raw.api.status import StatusError
 from minikube_raw.client.clock import Clock
-from minikube_raw.kubelet import portforward, streaming
+from minikube_raw.kubelet import portforward, statsserver, streaming
 from minikube_raw.kubelet.logserver import LogServer, runs_of
 from minikube_raw.kubelet.nodeview import Node, PodView
 from minikube_raw.kubelet.pods import container as find_container
+from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
 from minikube_raw.streaming import accepting
@@ -33,8 +34,16 @@ MASTERS = "system:masters"
 class Server:
     """Handlers over a node; `application` is what aiohttp serves."""
 
-    def __init__(self, node: Node, runtime: cri.RuntimeService, watcher: FileWatcher, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: Node,
+        runtime: cri.RuntimeService,
+        watcher: FileWatcher,
+        clock: Clock,
+        stats: StatsProvider | None = None,
+    ) -> None:
         self._node = node
+        self._stats = stats
         self._runtime = runtime
         self._log_server = LogServer(node, runtime, watcher, clock)
 
@@ -51,6 +60,8 @@ class Server:
                 app.router.add_route(method, f"/exec/{pod}/{{container}}", self._exec)
                 app.router.add_route(method, f"/attach/{pod}/{{container}}", self._attach)
                 app.router.add_route(method, f"/portForward/{pod}", self._port_forward)
+        if self._stats is not None:
+            statsserver.add_routes(app, self._stats)
         app.router.add_post("/run/{namespace}/{pod}/{container}", self._run)
         return app
 

@@ -36,6 +36,7 @@ from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import HOST_PORTS
 from minikube_raw.kubelet.podnetwork import make_network
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
@@ -95,7 +96,8 @@ class StandaloneAgent:
             pod_pids_limit=options.pod_pids_limit,
             allocatable=capacity.amounts(),
         )
-        self._server = server.Server(self, runtime, self._watcher, self._clock)
+        self._stats = StatsProvider(options, self, runtime)
+        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
 
     async def run(self, ready: int = -1) -> None:
         """Work until the last pod is removed; a byte on `ready` says that the socket answers."""

@@ -274,6 +274,10 @@ class RuntimeService(Protocol):
         """Remove a container's files and records (its log stays); it must not run."""
         ...
 
+    def writable_layer(self, container_id: str) -> str:
+        """The directory that holds what a container wrote beside its volumes, whose use counts as its rootfs (CRI's FsId)."""
+        ...
+
     async def update_container_resources(self, container_id: str, resources: LinuxContainerResources) -> None:
         """Change the limits of a container that runs or will. What is None stays; oom_score_adj stays in any case.
 

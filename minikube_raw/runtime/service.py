@@ -135,6 +135,10 @@ class Runtime:
         """See cri."""
         self._state.tell = tell
 
+    def writable_layer(self, container_id: str) -> str:
+        """See cri."""
+        return f"{self._state.layout.snapshots}/{container_id}/upper"
+
     async def update_container_resources(self, container_id: str, resources: LinuxContainerResources) -> None:
         """See cri."""
         await self._resources.update_container(container_id, resources)

@@ -82,7 +82,9 @@ def set_hugetlb(directory: str, limits: Limits) -> list[str]:
 
 def read_cpu(directory: str, stats: Stats) -> None:
     """cpu.stat has the throttled time, cpu.cfs_quota_us the limit; use is counted by cpuacct."""
-    stats.cpu_throttled_ns = files.read_flat(f"{directory}/cpu.stat").get("throttled_time")
+    detail = files.read_flat(f"{directory}/cpu.stat")
+    stats.cpu_throttled_ns = detail.get("throttled_time")
+    stats.cpu_periods, stats.cpu_throttled_periods = detail.get("nr_periods"), detail.get("nr_throttled")
     quota = files.read_number(f"{directory}/cpu.cfs_quota_us")
     period = files.read_number(f"{directory}/cpu.cfs_period_us")
     stats.cpu_limit = quota / period if quota is not None and quota > 0 and period else None
@@ -101,7 +103,9 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.memory_usage = usage
     stats.memory_peak = files.read_number(f"{directory}/memory.max_usage_in_bytes")
     stats.memory_working_set = max(usage - detail.get("total_inactive_file", 0), 0)
-    stats.memory_rss = detail.get("total_rss")
+    stats.memory_rss, stats.memory_cache = detail.get("total_rss"), detail.get("total_cache")
+    stats.page_faults, stats.page_faults_major = detail.get("total_pgfault"), detail.get("total_pgmajfault")
+    stats.swap_usage = detail.get("total_swap")
     stats.memory_limit = limit if limit is not None and limit < _NO_LIMIT_FROM else None
     stats.oom_kills = read_oom_kills(directory)
 

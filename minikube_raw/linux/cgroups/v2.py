@@ -94,6 +94,7 @@ def read_cpu(directory: str, stats: Stats) -> None:
     detail = files.read_flat(f"{directory}/cpu.stat")
     stats.cpu_usage_ns = detail.get("usage_usec", 0) * 1000
     stats.cpu_throttled_ns = detail.get("throttled_usec", 0) * 1000
+    stats.cpu_periods, stats.cpu_throttled_periods = detail.get("nr_periods"), detail.get("nr_throttled")
     stats.cpu_limit = _read_cpu_limit(f"{directory}/cpu.max")
 
 
@@ -113,7 +114,9 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.memory_usage = usage
     stats.memory_peak = files.read_number(f"{directory}/memory.peak")
     stats.memory_working_set = max(usage - detail.get("inactive_file", 0), 0)
-    stats.memory_rss = detail.get("anon")
+    stats.memory_rss, stats.memory_cache = detail.get("anon"), detail.get("file")
+    stats.page_faults, stats.page_faults_major = detail.get("pgfault"), detail.get("pgmajfault")
+    stats.swap_usage = files.read_number(f"{directory}/memory.swap.current")
     stats.memory_limit = files.read_number(f"{directory}/memory.max")
     stats.oom_kills = read_oom_kills(directory)
 

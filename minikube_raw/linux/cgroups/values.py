@@ -97,35 +97,47 @@ class Limits(_Values):
 class Stats(_Values):
     """Use of one cgroup and those below it; None where no controller counts it. CPU in ns, memory in bytes.
 
-    cpu_limit is the quota in CPUs, None without one.
+    cpu_limit is the quota in CPUs, None without one; cpu_throttled_periods of cpu_periods ran into it.
     memory_working_set is use without inactive file cache, what the kubelet compares with eviction thresholds;
     memory_peak is the highest use so far; memory_limit is None without one; oom_kills counts this cgroup alone.
     """
 
     __slots__ = (
         "cpu_limit",
+        "cpu_periods",
         "cpu_throttled_ns",
+        "cpu_throttled_periods",
         "cpu_usage_ns",
+        "memory_cache",
         "memory_limit",
         "memory_peak",
         "memory_rss",
         "memory_usage",
         "memory_working_set",
         "oom_kills",
+        "page_faults",
+        "page_faults_major",
         "pids",
+        "swap_usage",
     )
 
     def __init__(self) -> None:
         self.cpu_usage_ns: int | None = None
         self.cpu_throttled_ns: int | None = None
+        self.cpu_periods: int | None = None
+        self.cpu_throttled_periods: int | None = None
         self.cpu_limit: float | None = None
+        self.memory_cache: int | None = None
         self.memory_usage: int | None = None
         self.memory_peak: int | None = None
         self.memory_working_set: int | None = None
         self.memory_rss: int | None = None
         self.memory_limit: int | None = None
         self.oom_kills: int | None = None
+        self.page_faults: int | None = None
+        self.page_faults_major: int | None = None
         self.pids: int | None = None
+        self.swap_usage: int | None = None
 
 
 class Pressure(_Values):

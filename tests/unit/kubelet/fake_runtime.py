@@ -128,6 +128,9 @@ class FakeRuntime:
     async def attach(self, container_id: str) -> Any:
         raise NotImplementedError
 
+    def writable_layer(self, container_id: str) -> str:
+        return f"/layers/{container_id}"
+
     async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
         self._called("update_container_resources", container_id)
         self._change(container_id, resources=resources)

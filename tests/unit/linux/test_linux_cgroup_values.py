@@ -174,17 +174,19 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "memory.usage_in_bytes": "1000",
         "memory.max_usage_in_bytes": "2000",
         "memory.limit_in_bytes": "4096",
-        "memory.stat": "inactive_file 1\nrss 2\ntotal_rss 600\ntotal_inactive_file 300",
+        "memory.stat": "inactive_file 1\nrss 2\ntotal_rss 600\ntotal_inactive_file 300\ntotal_cache 400\n"
+        "total_pgfault 50\ntotal_pgmajfault 5\ntotal_swap 10",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
         "pids.current": "4",
     }
     v2_use = {
-        "cpu.stat": "usage_usec 7000\nuser_usec 1\nthrottled_usec 5000",
+        "cpu.stat": "usage_usec 7000\nuser_usec 1\nthrottled_usec 5000\nnr_periods 3\nnr_throttled 1",
         "cpu.max": "150000 100000",
         "memory.current": "1000",
         "memory.peak": "2000",
         "memory.max": "4096",
-        "memory.stat": "anon 600\ninactive_file 300",
+        "memory.stat": "anon 600\ninactive_file 300\nfile 400\npgfault 50\npgmajfault 5",
+        "memory.swap.current": "10",
         "memory.events.local": "oom 3\noom_kill 2",
         "pids.current": "4",
     }
@@ -196,15 +198,21 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
     assert stats == on_v2.stats()
     assert stats.as_dict() == {
         "cpu_limit": 1.5,
+        "cpu_periods": 3,
         "cpu_throttled_ns": 5_000_000,
+        "cpu_throttled_periods": 1,
         "cpu_usage_ns": 7_000_000,
+        "memory_cache": 400,
         "memory_limit": 4096,
         "memory_peak": 2000,
         "memory_rss": 600,
         "memory_usage": 1000,
         "memory_working_set": 700,
         "oom_kills": 2,
+        "page_faults": 50,
+        "page_faults_major": 5,
         "pids": 4,
+        "swap_usage": 10,
     }
     assert on_v1.oom_kills() == on_v2.oom_kills() == 2
 

@@ -1,0 +1,145 @@
+"""/metrics/resource, /metrics/cadvisor and /metrics as Prometheus text (exposition format 0.0.4).
+
+A writer of our own: figures are read when they are asked for, so a client library's registry of living counters would only
+be filled to be emptied again. Names and labels are the kubelet's and cAdvisor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import psutil
+
+from minikube_raw.kubelet.usage import NodeUse, PodUse, Reading
+from minikube_raw.linux.cgroups import Stats
+
+CONTENT_TYPE = "text/plain; version=0.0.4"
+Labels = Mapping[str, str]
+Value = Callable[[Stats], float | None]
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+class Page:
+    """Families of samples in the order they are first written."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def family(self, name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float, float]]) -> None:
+        """Write one family: (labels, value, seconds since the epoch or 0) each."""
+        self._lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        for labels, value, at in samples:
+            inside = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in sorted(labels.items()))
+            stamp = f" {int(at * 1000)}" if at else ""
+            self._lines.append(f"{name}{{{inside}}} {value!r}{stamp}" if inside else f"{name} {value!r}{stamp}")
+
+    def text(self) -> str:
+        """The page."""
+        return "\n".join([*self._lines, ""])
+
+
+def resource(use: NodeUse) -> str:
+    """/metrics/resource: what autoscalers read."""
+    page = Page()
+    levels: list[tuple[str, list[tuple[Labels, Reading]]]] = [
+        ("container", _containers(use)),
+        ("node", [({}, use.node)]),
+        ("pod", [(_pod_labels(each), each.reading) for each in use.pods]),
+    ]
+    for level, rows in levels:
+        seconds = [(labels, (row.stats.cpu_usage_ns or 0) / 1e9, row.at) for labels, row in rows]
+        text = f"Cumulative cpu time consumed by the {level} in core-seconds"
+        page.family(f"{level}_cpu_usage_seconds_total", "counter", text, seconds)
+        sets = [(labels, row.stats.memory_working_set or 0, row.at) for labels, row in rows]
+        page.family(f"{level}_memory_working_set_bytes", "gauge", f"Current working set of the {level} in bytes", sets)
+        swaps = [(labels, row.stats.swap_usage or 0, row.at) for labels, row in rows]
+        page.family(f"{level}_swap_usage_bytes", "gauge", f"Current amount of the {level} swap usage in bytes", swaps)
+        if level == "container":
+            starts = [(labels, row.since, 0.0) for labels, row in rows]
+            text = "Start time of the container since unix epoch in seconds"
+            page.family("container_start_time_seconds", "gauge", text, starts)
+    page.family("resource_scrape_error", "gauge", "1 if there was an error while getting metrics", [({}, 0, 0)])
+    return page.text()
+
+
+def _containers(use: NodeUse) -> list[tuple[Labels, Reading]]:
+    return [
+        ({"container": each.status.name, **_pod_labels(pod)}, each.reading)
+        for pod in use.pods
+        for each in pod.containers
+    ]
+
+
+def _pod_labels(use: PodUse) -> Labels:
+    return {"namespace": use.pod.metadata.namespace, "pod": use.pod.metadata.name}
+
+
+# name → type and value of a cgroup's figures; what no controller counts is left out.
+_CADVISOR: dict[str, tuple[str, Value]] = {
+    "container_cpu_cfs_periods_total": ("counter", lambda stats: stats.cpu_periods),
+    "container_cpu_cfs_throttled_periods_total": ("counter", lambda stats: stats.cpu_throttled_periods),
+    "container_cpu_cfs_throttled_seconds_total": ("counter", lambda stats: _seconds(stats.cpu_throttled_ns)),
+    "container_cpu_usage_seconds_total": ("counter", lambda stats: _seconds(stats.cpu_usage_ns)),
+    "container_memory_cache": ("gauge", lambda stats: stats.memory_cache),
+    "container_memory_max_usage_bytes": ("gauge", lambda stats: stats.memory_peak),
+    "container_memory_rss": ("gauge", lambda stats: stats.memory_rss),
+    "container_memory_swap": ("gauge", lambda stats: stats.swap_usage),
+    "container_memory_usage_bytes": ("gauge", lambda stats: stats.memory_usage),
+    "container_memory_working_set_bytes": ("gauge", lambda stats: stats.memory_working_set),
+    "container_oom_events_total": ("counter", lambda stats: stats.oom_kills),
+    "container_processes": ("gauge", lambda stats: stats.pids),
+    "container_spec_memory_limit_bytes": ("gauge", lambda stats: stats.memory_limit or 0),
+}
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9
+
+
+def cadvisor(use: NodeUse) -> str:
+    """/metrics/cadvisor: a row for the node (id "/"), for the cgroup of all pods, for each pod and each container."""
+    page, rows = Page(), list(_cadvisor_rows(use))
+    for name, (kind, value) in _CADVISOR.items():
+        total = {"cpu": "total"} if name == "container_cpu_usage_seconds_total" else {}
+        figures = ((labels, value(row.stats), row.at) for labels, row in rows)
+        page.family(name, kind, name, [({**labels, **total}, n, at) for labels, n, at in figures if n is not None])
+    starts = [(labels, row.since, row.at) for labels, row in rows]
+    page.family(
+        "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", starts
+    )
+    return page.text()
+
+
+def _cadvisor_rows(use: NodeUse) -> Iterable[tuple[Labels, Reading]]:
+    nothing = {"container": "", "image": "", "name": "", "namespace": "", "pod": ""}
+    yield {**nothing, "id": "/"}, use.node
+    yield {**nothing, "id": "/kubepods"}, use.all_pods
+    for pod in use.pods:
+        labels = {**nothing, **_pod_labels(pod), "id": f"/{pod.cgroup}"}
+        yield labels, pod.reading
+        for each in pod.containers:
+            own = {"container": each.status.name, "image": each.status.image_name, "name": each.status.id}
+            yield {**labels, **own, "id": f"/{pod.cgroup}/{each.status.id}"}, each.reading
+
+
+def kubelet(*, running_pods: int, running_containers: int, version: str, node: str) -> str:
+    """/metrics: the agent itself."""
+    page, process = Page(), psutil.Process()
+    with process.oneshot():
+        cpu, memory = sum(process.cpu_times()[:2]), process.memory_info()
+        began, files = process.create_time(), process.num_fds()
+    running = {"container_state": "running"}
+    one: list[tuple[str, str, str, Labels, float]] = [
+        ("kubelet_node_name", "gauge", "The node's name. The count is always 1.", {"node": node}, 1),
+        ("kubelet_running_containers", "gauge", "Number of containers currently running", running, running_containers),
+        ("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox", {}, running_pods),
+        ("kubernetes_build_info", "gauge", "A metric with a constant '1' value", {"git_version": version}, 1),
+        ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", {}, cpu),
+        ("process_open_fds", "gauge", "Number of open file descriptors.", {}, files),
+        ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", {}, memory.rss),
+        ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", {}, began),
+        ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", {}, memory.vms),
+    ]  # fmt: skip
+    for name, kind, text, labels, value in one:
+        page.family(name, kind, text, [(labels, value, 0)])
+    return page.text()

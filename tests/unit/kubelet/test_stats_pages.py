@@ -1,0 +1,91 @@
+"""Readings of cgroups as the kubelet's pages show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pod_builders import pod, run
+
+from minikube_raw.kubelet import exposition, summary
+from minikube_raw.kubelet.summary import Around, PodDisk
+from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
+from minikube_raw.linux.cgroups import Pressure, Stats
+from minikube_raw.linux.disk_usage import FileSystem, Use
+
+AT = 1_700_000_010.0
+DISK = FileSystem(capacity=1000, available=400, used=600, inodes=100, inodes_free=90)
+
+
+def reading(memory: int, limit: int | None = None, **psi: dict[str, Pressure]) -> Reading:
+    stats = Stats()
+    stats.cpu_usage_ns, stats.memory_usage, stats.memory_working_set = 74_068_567, memory, memory
+    stats.memory_rss, stats.memory_limit, stats.page_faults, stats.pids = 114_688, limit, 5307, 2
+    return Reading(AT, AT - 10, stats, 0.0037, 10.0, psi)
+
+
+def use() -> NodeUse:
+    wish = pod(volumes=[{"name": "v", "emptyDir": {}}])
+    one = ContainerUse(run(), reading(405_504, 33_554_432))
+    pods = (PodUse(wish, "kubepods/burstable/podu1", reading(450_560, 33_554_432), (one,)),)
+    stalled = {"some": Pressure(1.5, 0.5, 0.1, 7)}
+    return NodeUse(reading(5_000_000, cpu=stalled), reading(500_000), pods, 22_534_615_040)
+
+
+def around(disks: dict[str, PodDisk]) -> Around:
+    return Around("n1", DISK, DISK, disks, lambda process, at: {"time": at, "name": "eth0"}, 12, 32_768)
+
+
+def test_the_summary_has_the_kubelets_shape_and_figures() -> None:
+    disk = PodDisk(AT, {"c": Use(28_672, 10)}, {"c": Use(0, 1)}, {"v": Use(4096, 1)}, {})
+    told: dict[str, Any] = summary.summary(use(), around({"u1": disk}))
+    node, (seen,) = told["node"], told["pods"]
+    assert (node["nodeName"], node["systemContainers"][0]["name"]) == ("n1", "pods")
+    assert node["memory"]["availableBytes"] == 22_534_615_040
+    assert node["cpu"]["psi"] == {"some": {"total": 7000, "avg10": 1.5, "avg60": 0.5, "avg300": 0.1}}
+    assert node["rlimit"]["maxpid"] == 32_768
+    assert seen["podRef"] == {"name": "p", "namespace": "ns", "uid": "u1"}
+    assert seen["ephemeral-storage"]["usedBytes"] == 32_768
+    (container,) = seen["containers"]
+    assert container["memory"] == {
+        "time": "2023-11-14T22:13:30Z",
+        "availableBytes": 33_148_928,
+        "usageBytes": 405_504,
+        "workingSetBytes": 405_504,
+        "rssBytes": 114_688,
+        "pageFaults": 5307,
+        "majorPageFaults": 0,
+    }
+    assert container["cpu"]["usageNanoCores"] == 3_700_000
+    assert (container["rootfs"]["usedBytes"], container["rootfs"]["inodesUsed"]) == (28_672, 10)
+    assert seen["volume"][0]["name"] == "v"
+
+
+def test_without_disks_the_summary_says_nothing_of_them() -> None:
+    told = summary.summary(use(), around({}), only_cpu_and_memory=True)
+    assert {"fs", "network", "runtime", "rlimit", "io"}.isdisjoint(told["node"])
+    assert set(told["pods"][0]) == {"podRef", "startTime", "containers", "cpu", "memory", "swap"}
+
+
+def test_resource_metrics_are_the_kubelets_lines() -> None:
+    lines = exposition.resource(use()).splitlines()
+    assert 'container_cpu_usage_seconds_total{container="c",namespace="ns",pod="p"} 0.074068567 1700000010000' in lines
+    assert 'pod_memory_working_set_bytes{namespace="ns",pod="p"} 450560 1700000010000' in lines
+    assert "node_memory_working_set_bytes 5000000 1700000010000" in lines
+    assert "# TYPE container_start_time_seconds gauge" in lines
+    assert "resource_scrape_error 0" in lines
+
+
+def test_cadvisor_metrics_name_the_node_the_pod_and_the_container() -> None:
+    lines = exposition.cadvisor(use()).splitlines()
+    found = [line for line in lines if line.startswith("container_memory_working_set_bytes")]
+    assert [line.partition(" ")[2].split()[0] for line in found] == ["5000000", "500000", "450560", "405504"]
+    assert (
+        'container="c",id="/kubepods/burstable/podu1/c0",image="busybox",name="c0",namespace="ns",pod="p"' in found[3]
+    )
+    assert not any(line.startswith("container_cpu_cfs_periods_total{") for line in lines)  # nobody counts them here
+
+
+def test_labels_cannot_break_out_of_their_quotes() -> None:
+    page = exposition.Page()
+    page.family("x", "gauge", "text", [({"a": 'b"\\\n'}, 1, 0)])
+    assert page.text() == '# HELP x text\n# TYPE x gauge\nx{a="b\\"\\\\\\n"} 1\n'
