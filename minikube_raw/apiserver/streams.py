@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -23,6 +24,7 @@ from minikube_raw.apiserver.resources.strategy import Object
 from minikube_raw.apiserver.routes import is_true
 from minikube_raw.streaming import accepting
 from minikube_raw.streaming.channels import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, Channels
+from minikube_raw.streaming.wschannels import V5, WebSocketChannels
 
 
 class Proxy:
@@ -80,12 +82,24 @@ async def bridge(client: Channels, kubelet: aiohttp.ClientWebSocketResponse) -> 
     try:
         await asyncio.wait((forth, back), return_when=asyncio.FIRST_COMPLETED)
         if back.done() and back.exception() is None:
-            await client.finish(back.result())
+            await client.finish(_as_told_over(client, back.result()))
     finally:
         for task in (forth, back):
             task.cancel()
         await asyncio.gather(forth, back, return_exceptions=True)
         await kubelet.close()
+
+
+def _as_told_over(client: Channels, final: bytes) -> bytes:
+    """Return the final status as Kubernetes' API server tells it: over v5.channel.k8s.io it wraps an error that is no exit code
+    once more (apiserver pkg/util/proxy, streamtranslator.go).
+    """
+    if not (isinstance(client, WebSocketChannels) and client.protocol == V5):
+        return final
+    told = msgspec.json.decode(final, type=dict[str, Any])
+    if told.get("reason") != "InternalError":
+        return final
+    return msgspec.json.encode(status.internal_error(told["message"]).to_dict())
 
 
 async def _to_kubelet(client: Channels, kubelet: aiohttp.ClientWebSocketResponse) -> None:

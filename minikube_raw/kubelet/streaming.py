@@ -53,7 +53,8 @@ def _failure(reason: str, message: str, details: object, **more: object) -> byte
 
 async def stream(channels: Channels, session: ExecSession) -> None:
     """Carry a session's streams until its process has ended or the client has left; then close both."""
-    outputs = {STDOUT: session.stdout, STDERR: session.stderr}
+    # stderr first: a client that has seen the end of an archive leaves, and the error was written before that.
+    outputs = {STDERR: session.stderr, STDOUT: session.stdout}
     pumps = [_Pump(channels, channel, fd) for channel, fd in outputs.items() if fd is not None]
     client = asyncio.create_task(_receive(channels, session))
     process = asyncio.create_task(session.wait())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from contextlib import suppress
 
@@ -36,7 +37,11 @@ class Streams:
         answer, descriptors = await self._keepers.ask(sandbox, message, timeout=EXEC_START_TIMEOUT)
         if "error" in answer:
             wire.close(descriptors)
-            text = f"failed to exec in container: unable to start container process: {answer['error']}"
+            # containerd's and runc's words; the id is one they give to each exec.
+            started = f'failed to start exec "{secrets.token_hex(32)}": OCI runtime exec failed: exec failed'
+            text = (
+                f"failed to exec in container: {started}: unable to start container process: {answer['error']}: unknown"
+            )
             raise RuntimeServiceError(answer.get("reason", "ExecError"), text)
 
         async def kill() -> None:

@@ -13,8 +13,9 @@ from aiohttp import WSMsgType, web
 from minikube_raw.streaming.channels import CLOSE, ERROR, STDERR, STDOUT, Message, exit_text
 
 # In order of preference; "" is a client that names none and gets v1.
+V5 = "v5.channel.k8s.io"
 PROTOCOLS = (
-    "v5.channel.k8s.io",
+    V5,
     "v4.channel.k8s.io",
     "v4.base64.channel.k8s.io",
     "channel.k8s.io",
@@ -28,7 +29,7 @@ class WebSocketChannels:
     def __init__(self, socket: web.WebSocketResponse, asked: frozenset[int]) -> None:
         self._socket = socket
         self._outputs = asked & {STDOUT, STDERR} | {ERROR}
-        protocol = socket.ws_protocol or ""
+        protocol = self.protocol = socket.ws_protocol or ""
         self._base64 = "base64" in protocol
         self._json_status = protocol.startswith(("v4.", "v5."))
         self._closes = protocol.startswith("v5.")

@@ -1,4 +1,4 @@
-"""A cluster of three nodes for the tests of this folder.
+"""A cluster of three nodes for all tests that ask for one, whatever folder they are in.
 
 Everything runs below a temporary state and run directory with a kubeconfig of its own, in the network and mount
 namespace that `make cluster` gives the test runner.
@@ -15,15 +15,10 @@ from tests import host
 from tests.clusters import Cluster, need_root_and_loopback
 
 
-@pytest.fixture(scope="session", autouse=True)
-def loopback() -> None:
-    """The test runner's network namespace is a new one."""
-    need_root_and_loopback()
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes, up for the whole session; afterwards the host must be as it was."""
+    need_root_and_loopback()
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     before = host.snapshot()
     try:
