@@ -39,6 +39,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     image_names: Mapping[str, tuple[str, str]] = {}  # image id → (image, imageID) as statuses show them
     unready: frozenset[str] = frozenset()  # container ids whose readiness probe has not succeeded
     not_started: frozenset[str] = frozenset()  # container ids whose startup probe has not succeeded
+    messages: Mapping[str, str] = {}  # container id → its termination message
     users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
     terminating: bool = False
     terminated: bool = False  # containers and sandbox are gone for good
@@ -136,17 +137,17 @@ def _states(pod: Pod, container: Container, found: Found, around: Circumstances,
     waiting = around.waiting.get(container.name)
     ended = [each for each in runs if _has_ended(each)]
     if runs and runs[0].state is ContainerState.RUNNING:
-        return {"running": {"startedAt": timestamp(runs[0].started_at / 1e9)}}, _terminated(ended[:1])
+        return {"running": {"startedAt": timestamp(runs[0].started_at / 1e9)}}, _terminated(ended[:1], around)
     if runs and _has_ended(runs[0]) and not (waiting and not around.terminating and not around.terminated):
-        return _terminated(ended[:1]), _terminated(ended[1:2])
+        return _terminated(ended[:1], around), _terminated(ended[1:2], around)
     if waiting is not None and not around.terminated:
         return {"waiting": _without_empty({"reason": waiting.reason, "message": waiting.message})}, _terminated(
-            ended[:1]
+            ended[:1], around
         )
     if around.terminated and not runs and _was_due(pod, container, found, init=init):
         return _never_located(), {}
     reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
-    return {"waiting": {"reason": reason}}, _terminated(ended[:1])
+    return {"waiting": {"reason": reason}}, _terminated(ended[:1], around)
 
 
 def _was_due(pod: Pod, container: Container, found: Found, *, init: bool) -> bool:
@@ -174,14 +175,15 @@ def _never_located() -> Json:
     return {"terminated": {**never, "startedAt": None, "finishedAt": None}}
 
 
-def _terminated(runs: list[ContainerStatus]) -> Json:
+def _terminated(runs: list[ContainerStatus], around: Circumstances) -> Json:
     """ContainerState.terminated of the first of runs, or {}."""
     if not runs:
         return {}
     run = runs[0]
     reason = run.reason or ("Completed" if run.exit_code == 0 else "Error")
+    message = run.message or around.messages.get(run.id, "")
     return {
-        "terminated": _without_empty({"exitCode": run.exit_code, "reason": reason, "message": run.message})
+        "terminated": _without_empty({"exitCode": run.exit_code, "reason": reason, "message": message})
         | {"startedAt": timestamp(run.started_at / 1e9), "finishedAt": timestamp(run.finished_at / 1e9)}
         | {"containerID": _container_id(run)}
     }

@@ -24,6 +24,7 @@ from minikube_raw.kubelet.podstatus import Circumstances
 from minikube_raw.kubelet.probing import Prober
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter
 from minikube_raw.kubelet.stopping import Stop, Stopper
+from minikube_raw.kubelet.terminationmessages import MAX_POD_BYTES
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.runtime import cri
 
@@ -49,6 +50,7 @@ class PodWorker:
         self._starter = Starter(uid, tools, self._holds)
         self._stopper = Stopper(tools, self._changed)
         self._prober = Prober(tools, self._verdict)
+        self._messages: dict[str, str] = {}
         self._ending: Ending | None = None
         self._terminated = False
         self._end_told = False
@@ -238,6 +240,7 @@ class PodWorker:
             image_names=self._tools.preparation.image_names,
             unready=self._prober.unready(),
             not_started=self._prober.not_started(),
+            messages=self._last_words(pod, found),
             terminating=terminating,
             terminated=self._terminated,
             ending=self._ending,
@@ -246,6 +249,15 @@ class PodWorker:
         if status != self.status:
             self.status = status
             self._tools.statuses.set(pod, status, self._server_has)
+
+    def _last_words(self, pod: Pod, found: syncpod.Found) -> dict[str, str]:
+        """The termination messages of the runs that a status shows; each is read once."""
+        share = MAX_POD_BYTES // max(len(all_containers(pod)), 1)
+        for each in found.containers:
+            wanted = container(pod, each.name)
+            if each.state is cri.ContainerState.EXITED and wanted is not None and each.id not in self._messages:
+                self._messages[each.id] = self._tools.preparation.messages.read(self.uid, wanted, each)[:share]
+        return self._messages
 
     # -- ending ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, downward, env, projection
 from minikube_raw.kubelet.images import ImageManager, NodeImage
 from minikube_raw.kubelet.objects import ReferredObjects
+from minikube_raw.kubelet.terminationmessages import TerminationMessages
 from minikube_raw.kubelet.volumes import MountError, VolumeManager
 from minikube_raw.runtime import cri
 
@@ -34,6 +35,7 @@ class Preparation:
         self._objects = objects
         self._node = node
         self._clock = clock
+        self.messages = TerminationMessages(volumes.pod_dir)
         self.image_names: dict[str, tuple[str, str]] = {}  # image id → (image, imageID) as statuses show them
 
     async def volumes(self, pod: Pod) -> None:

@@ -6,6 +6,8 @@ Whatever fails becomes an Event and a hold with a reason; `podworker` decides wh
 from __future__ import annotations
 
 import asyncio
+import glob
+from pathlib import Path
 
 import msgspec
 
@@ -82,6 +84,8 @@ class Starter:
             prepared = await tools.preparation.container(pod, wanted, sandbox)
             config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
             config = msgspec.structs.replace(config, pid_target=ephemeral.target_id(wanted, found))
+            messages = tools.preparation.messages.prepare(self._uid, wanted, action.attempt)
+            config = msgspec.structs.replace(config, mounts=config.mounts + messages)
             container_id = await tools.runtime.create_container(sandbox.id, config)
             tools.record(pod, "Normal", "Created", "Container created", wanted.name)
             self._holds.release(wanted.name)
@@ -89,6 +93,7 @@ class Starter:
                 self.restarts.advance(wanted.name, action.after, now)
             await tools.runtime.start_container(container_id)
             tools.record(pod, "Normal", "Started", "Container started", wanted.name)
+            await self._forget_older(found.runs_of(wanted.name)[1:])
             if wanted.lifecycle is not None and wanted.lifecycle.post_start is not None:
                 at = hooks.address(sandbox.ips, tools.node().ip, host_network=pod.spec.host_network)
                 return await self._post_start(Asked(pod, wanted, container_id, at), wanted.lifecycle.post_start)
@@ -116,6 +121,14 @@ class Starter:
         finally:
             self._hook.cancel()
             self._hook = None
+
+    async def _forget_older(self, runs: list[cri.ContainerStatus]) -> None:
+        """Of a container that keeps ending the last run is kept, for its log and its lastState."""
+        for each in runs:
+            await self._tools.runtime.remove_container(each.id)
+            self._tools.preparation.messages.forget(self._uid, each.name, each.attempt)
+            for path in glob.glob(f"{glob.escape(each.log_path)}*") if each.log_path else ():
+                Path(path).unlink(missing_ok=True)
 
     def interrupt(self) -> None:
         """The pod is to end: a postStart hook that is under way is called off."""
