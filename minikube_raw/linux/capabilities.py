@@ -119,7 +119,8 @@ def set_sets(effective: int, permitted: int, inheritable: int = 0) -> None:
         word.effective, word.permitted = effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF
         word.inheritable = inheritable >> shift & 0xFFFFFFFF
     header = cap_header(_LINUX_CAPABILITY_VERSION_3, 0)
-    checked("capset", f"{effective:x}", _capset, ctypes.addressof(header), ctypes.addressof(data))
+    step = (effective, permitted, inheritable)
+    checked("capset", f"{effective:x}", _capset, ctypes.addressof(header), ctypes.addressof(data), step=step)
 
 
 def apply(bits: int) -> None:

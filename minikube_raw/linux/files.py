@@ -19,10 +19,19 @@ def make_directory(path: str, mode: int = 0o755, *, dir_fd: int | None = None) -
     except FileExistsError:
         return False
     finally:
-        steps.end(began, "mkdir", path)
+        steps.end(began, "mkdir", path if dir_fd is None else (dir_fd, path))
     if mode & ~0o755:  # bits that a usual umask takes away
         os.chmod(path, mode, dir_fd=dir_fd)
     return True
+
+
+def make_directories(path: str, mode: int = 0o755) -> None:
+    """Makes a directory and its missing parents with exactly `mode`; those that exist are left as they are."""
+    try:
+        make_directory(path, mode)
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path), mode)
+        make_directory(path, mode)
 
 
 def make_character_device(path: str, major: int, minor: int, mode: int = 0o666, *, dir_fd: int | None = None) -> None:

@@ -79,49 +79,53 @@ _mount_setattr = bind_syscall("mount_setattr", c_int, c_char_p, c_uint, c_void_p
 def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
     """mount(2); an empty fstype or data is passed as NULL."""
     arguments = os.fsencode(source), os.fsencode(target), fstype.encode() or None, flags, os.fsencode(data) or None
-    checked("mount", target, _mount, *arguments)
+    checked("mount", target, _mount, *arguments, step=(source, target, fstype, flags, data))
 
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    checked("umount2", target, _umount2, os.fsencode(target), flags)
+    checked("umount2", target, _umount2, os.fsencode(target), flags, step=(target, flags))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    checked("pivot_root", new_root, _pivot_root, os.fsencode(new_root), os.fsencode(put_old))
+    checked("pivot_root", new_root, _pivot_root, os.fsencode(new_root), os.fsencode(put_old), step=(new_root, put_old))
 
 
 def fsopen(fstype: str) -> int:
     """fsopen(2): a file system context, closed on exec."""
-    return checked("fsopen", fstype, _fsopen, fstype.encode(), FSOPEN_CLOEXEC)
+    return checked("fsopen", fstype, _fsopen, fstype.encode(), FSOPEN_CLOEXEC, step=(fstype, FSOPEN_CLOEXEC))
 
 
 def fsconfig_string(context: int, key: str, value: str) -> None:
     """fsconfig(2) FSCONFIG_SET_STRING; a value of more than 255 bytes is EINVAL in the kernel."""
     arguments = context, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0
-    checked("fsconfig", f"{key}={value}", _fsconfig, *arguments)
+    checked("fsconfig", f"{key}={value}", _fsconfig, *arguments, step=(context, FSCONFIG_SET_STRING, key, value))
 
 
 def fsconfig_flag(context: int, key: str) -> None:
     """fsconfig(2) FSCONFIG_SET_FLAG."""
-    checked("fsconfig", key, _fsconfig, context, FSCONFIG_SET_FLAG, key.encode(), None, 0)
+    arguments = context, FSCONFIG_SET_FLAG, key.encode(), None, 0
+    checked("fsconfig", key, _fsconfig, *arguments, step=(context, FSCONFIG_SET_FLAG, key))
 
 
 def fsconfig_create(context: int) -> None:
     """fsconfig(2) FSCONFIG_CMD_CREATE: makes the superblock."""
-    checked("fsconfig", "create", _fsconfig, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    arguments = context, FSCONFIG_CMD_CREATE, None, None, 0
+    checked("fsconfig", "create", _fsconfig, *arguments, step=(context, FSCONFIG_CMD_CREATE))
 
 
 def fsmount(context: int, attributes: int = 0) -> int:
     """fsmount(2): a detached mount of the context's superblock, as a descriptor closed on exec."""
-    return checked("fsmount", "", _fsmount, context, FSMOUNT_CLOEXEC, attributes)
+    arguments = context, FSMOUNT_CLOEXEC, attributes
+    return checked("fsmount", "", _fsmount, *arguments, step=arguments)
 
 
 def move_mount(mount_fd: int, target: str, target_dirfd: int = AT_FDCWD) -> None:
     """move_mount(2): attaches a detached mount at a path; an empty path means the directory descriptor itself."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
-    checked("move_mount", target, _move_mount, mount_fd, b"", target_dirfd, os.fsencode(target), flags)
+    arguments = mount_fd, b"", target_dirfd, os.fsencode(target), flags
+    checked("move_mount", target, _move_mount, *arguments, step=(mount_fd, "", target_dirfd, target, flags))
 
 
 def open_tree(path: str, *, clone: bool = True, recursive: bool = True, dirfd: int = AT_FDCWD) -> int:
@@ -129,7 +133,7 @@ def open_tree(path: str, *, clone: bool = True, recursive: bool = True, dirfd: i
     flags = OPEN_TREE_CLOEXEC | (0 if path else AT_EMPTY_PATH)
     if clone:
         flags |= OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0)
-    return checked("open_tree", path, _open_tree, dirfd, os.fsencode(path), flags)
+    return checked("open_tree", path, _open_tree, dirfd, os.fsencode(path), flags, step=(dirfd, path, flags))
 
 
 def mount_setattr(
@@ -146,4 +150,5 @@ def mount_setattr(
     attributes = mount_attr(set, clear, propagation, userns_fd)
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     arguments = dirfd, os.fsencode(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes)
-    checked("mount_setattr", path, _mount_setattr, *arguments)
+    step = (dirfd, path, flags, set, clear, propagation, userns_fd)
+    checked("mount_setattr", path, _mount_setattr, *arguments, step=step)

@@ -82,12 +82,12 @@ for _hook in (_before_fork, _after_fork_in_parent, _after_fork_in_child):
 
 def unshare(flags: int) -> None:
     """unshare(2): moves the calling thread into new namespaces (the next children for PID and time)."""
-    checked("unshare", hex(flags), _unshare, flags)
+    checked("unshare", hex(flags), _unshare, flags, step=(flags,))
 
 
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2): joins the namespace, or with a pidfd those of the process that `nstype` names."""
-    checked("setns", hex(nstype) if nstype else f"fd {fd}", _setns, fd, nstype)
+    checked("setns", hex(nstype) if nstype else f"fd {fd}", _setns, fd, nstype, step=(fd, nstype))
 
 
 def pin(path: str, kind: str) -> None:
@@ -186,7 +186,7 @@ def clone_child(flags: int = 0, cgroup_fd: int | None = None) -> tuple[int, int]
         return 0, -1
     code = ctypes.get_errno()
     _after_fork_in_parent()
-    steps.end(began, "clone", hex(flags))
+    steps.end(began, "clone", (flags | CLONE_PIDFD | (0 if cgroup_fd is None else CLONE_INTO_CGROUP), pid))
     if pid < 0:
         ctypes.set_errno(code)
         raise_errno("clone", hex(flags))

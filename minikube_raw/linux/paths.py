@@ -98,10 +98,13 @@ def make_directories_in_root(rootfd: int, path: str, mode: int = 0o755, *, links
 
 
 def _make(parent: int, name: str, mode: int) -> bool:
+    began = steps.begin()
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:  # a directory or a link to one, or else the next open says what is wrong with it
         return False
+    finally:
+        steps.end(began, "mkdir", (parent, name))
     return True
 
 

@@ -1,6 +1,6 @@
-"""What a process sets about itself: prctl(2), session keyring, host name, and the loopback device of its namespace.
+"""What a process sets about itself: prctl(2), ids, session keyring, host name, and the loopback device of its namespace.
 
-One thin function each. User and group ids are the standard library's (os.setresuid, os.setresgid, os.setgroups).
+One thin function each.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from ctypes import c_char_p, c_int, c_size_t, c_uint, c_ulong
 
 from . import steps
 from .syscalls import bind, bind_syscall, checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -81,6 +85,23 @@ def join_new_session_keyring(name: str | None = None) -> bool:
     except OSError:
         return False  # EDQUOT, ENOSYS or a filter's EPERM: the old keyring is kept, as runc does with --no-new-keyring
     return True
+
+
+def set_groups(groups: Sequence[int]) -> None:
+    """setgroups(2): the supplementary groups, for this thread's process as a whole."""
+    began = steps.begin()
+    os.setgroups(groups)
+    steps.end(began, "setgroups", tuple(groups))
+
+
+def set_ids(uid: int, gid: int) -> None:
+    """setresgid(2), then setresuid(2): real, effective and saved ids at once."""
+    began = steps.begin()
+    os.setresgid(gid, gid, gid)
+    steps.end(began, "setresgid", (gid, gid, gid))
+    began = steps.begin()
+    os.setresuid(uid, uid, uid)
+    steps.end(began, "setresuid", (uid, uid, uid))
 
 
 def set_hostname(name: str) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-    Step: TypeAlias = tuple[int, int, str, str]  # began (CLOCK_MONOTONIC ns), took (ns), what, object
+    # Began (CLOCK_MONOTONIC ns), took (ns), what, object: words, or the arguments of a system call as it was made.
+    Step: TypeAlias = tuple[int, int, str, str | tuple[object, ...]]
 
 
 class _Recorder(_thread._local):
@@ -56,10 +57,13 @@ def begin() -> int:
 
 
 def end(began: int, what: str, subject: object = "") -> None:
-    """Notes that the step which began at `began` (from begin()) is over; `subject` is what it was done to."""
+    """Notes that the step which began at `began` (from begin()) is over; `subject` is what it was done to.
+
+    A tuple is the system call's arguments, flags as numbers: whoever shows them names the bits (runtime/callwords.py).
+    """
     if began and (log := _recorder.log) is not None:
-        text = subject if isinstance(subject, str) else str(subject)
-        log.append((began, monotonic_ns() - began, what, text))
+        kept = subject if isinstance(subject, str | tuple) else str(subject)
+        log.append((began, monotonic_ns() - began, what, kept))
 
 
 def add(steps: list[Step]) -> None:

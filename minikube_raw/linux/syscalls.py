@@ -102,11 +102,20 @@ def raise_errno(call: str, *paths: object) -> NoReturn:
     raise OSError(code, text, *paths)
 
 
-def checked(call: str, subject: object, function: Callable[..., int], *arguments: object) -> int:
-    """Calls `function` and records the step; a negative result raises OSError naming `call` and `subject`."""
+def checked(
+    call: str,
+    subject: object,
+    function: Callable[..., int],
+    *arguments: object,
+    step: tuple[object, ...] | None = None,
+) -> int:
+    """Calls `function` and records the step; a negative result raises OSError naming `call` and `subject`.
+
+    `step` are the call's arguments for the trace, where the subject alone would not say what was done.
+    """
     began = steps.begin()
     result = function(*arguments)
-    steps.end(began, call, subject)
+    steps.end(began, call, subject if step is None else step)
     if result < 0:
         raise_errno(call, subject)
     return result

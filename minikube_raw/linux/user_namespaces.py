@@ -41,7 +41,7 @@ def _stay_in_new_namespace(tell: int, hold: int, let_go: int) -> int:
     """In the child: tells when the namespace is there and stays until the parent lets go (or ends)."""
     os.close(let_go)
     try:
-        checked("unshare", "CLONE_NEWUSER", _unshare, CLONE_NEWUSER)
+        checked("unshare", "CLONE_NEWUSER", _unshare, CLONE_NEWUSER, step=(CLONE_NEWUSER,))
     except OSError:
         return 1
     os.write(tell, b"1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from minikube_raw.linux import fds, features, mounts, pidfd, signals, terminals
+from minikube_raw.linux import fds, features, files, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
 from . import atomic, sandbox, wire
@@ -89,7 +89,7 @@ class Container:
 
     def start(self, volumes: list[int], answer: Answer) -> None:
         """Forks the first process; `answer` is called when its program runs or cannot. Owns `volumes`."""
-        os.makedirs(self.run_dir, exist_ok=True)
+        files.make_directories(self.run_dir)
         self.not_enforced = sandbox.create_cgroup(
             self.request["cgroup"], self.request["limits"], all_devices=self.request["privileged"]
         )
@@ -321,7 +321,7 @@ class Start:
         except wire.Closed:
             self._done()
             return
-        self._steps += message.get("steps", [])
+        self._steps += [wire.recorded("child", self._container.pid, text) for text in message.get("steps", ())]
         if "terminal" in message:
             self._container.take_terminal(received[0])
         elif "ready" in message:

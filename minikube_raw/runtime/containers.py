@@ -162,7 +162,7 @@ class Containers:
             finally:
                 wire.close(volumes)
             if sandbox.trace is not None:
-                sandbox.trace.add("keeper", answer.get("steps", ()))
+                sandbox.trace.add(answer.get("steps", ()))
             if "error" in answer:
                 self._fail(sandbox, container, answer)
             if sandbox.trace is not None:

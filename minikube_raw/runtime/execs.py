@@ -73,7 +73,7 @@ class Exec:
         except wire.Closed:
             self._done()
             return
-        self._steps += message.get("steps", [])
+        self._steps += [wire.recorded("child", self.pid, text) for text in message.get("steps", ())]
         if "terminal" in message:
             os.set_blocking(received[0], False)
             self.to_client.append(received[0])

@@ -92,9 +92,9 @@ def join_cgroup(path: str) -> None:
 
 def _leave_keeper(kept: Sequence[int]) -> None:
     """Lets go of everything that is the keeper's; until exec the child dies with it."""
+    steps.start_recording()
     process.set_parent_death_signal(signals.SIGKILL)
     fds.close_all_but([0, 1, 2, *kept])
-    steps.start_recording()
     os.umask(0)
     os.setsid()
 
@@ -211,9 +211,8 @@ def _drop_privileges(wanted: Spec, user: users.User) -> None:
         process.set_no_new_privileges()
     process.set_keep_capabilities(True)
     capabilities.drop_bounding(kept)
-    os.setgroups(user.groups)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
+    process.set_groups(user.groups)
+    process.set_ids(user.uid, user.gid)
     process.set_keep_capabilities(False)
     capabilities.apply(kept)
 

@@ -73,7 +73,8 @@ def _run(work: Callable[[], None]) -> NoReturn:
 
 
 def _settle(kept: Socket, title: str) -> None:
-    """Lets go of everything that is the launcher's and becomes a process of its own."""
+    """Lets go of everything that is the launcher's and becomes a process of its own, whose steps are recorded."""
+    steps.start_recording()
     fds.close_all_but([0, 1, 2, kept.fileno()])
     signals.reset()
     signals.ignore(signals.SIGPIPE)
@@ -113,7 +114,6 @@ class Keeper:
         self._last_exec = 0
         self._not_enforced: list[str] = []
         self._spare_child: Child | None = None
-        steps.start_recording()
 
     def prepare(self) -> None:
         """Makes the namespaces that nearly every pod has, before it is known which."""
@@ -129,13 +129,13 @@ class Keeper:
             else:
                 self._create(connection)
         except OSError as error:
-            self._send(connection, {"id": 0, "error": _wording(error), "steps": [wire.text(steps.stop_recording())]})
+            self._send(connection, {"id": 0, "error": _wording(error), "steps": [_recorded()]})
             self._vanish()
             raise
         listener = wire.listen(request["socket"])
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
-        made = {"not_enforced": self._not_enforced, "steps": [wire.text(steps.take())]}
+        made = {"not_enforced": self._not_enforced, "steps": [_recorded()]}
         if self._send(connection, {"id": 0, **self._hello(), **made}):
             self.loop.run()
         else:  # whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
@@ -283,7 +283,7 @@ class Keeper:
             return
 
         def answer(result: Request, descriptors: Any = ()) -> None:
-            result["steps"] = [wire.text(steps.take()), *result.get("steps", ())]
+            result["steps"] = [_recorded(), *result.get("steps", ())]
             self._send(connection, {"id": message["id"], **result}, descriptors)
 
         try:
@@ -418,6 +418,11 @@ class Keeper:
             held.update(zip(message["names"], received, strict=True))
             if not message["more"]:
                 return held
+
+
+def _recorded() -> str:
+    """What this keeper has done since it was asked last, for the pod's trace."""
+    return wire.recorded("keeper", os.getpid(), wire.text(steps.take()))
 
 
 def _namespaces_of(pid: int, kinds: dict[str, int]) -> dict[str, int]:

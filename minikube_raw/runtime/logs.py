@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 
+from minikube_raw.linux import files
+
 MAX_LINE = 16 * 1024
 
 
@@ -48,7 +50,7 @@ class LogFile:
 
     def reopen(self) -> None:
         """Opens the path again, after somebody has renamed the file: the kubelet's rotation."""
-        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        files.make_directories(os.path.dirname(self.path))
         opened = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self.close()
         self._fd = opened

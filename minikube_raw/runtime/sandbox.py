@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from minikube_raw.linux import fds, mounts, namespaces, process, signals, steps
+from minikube_raw.linux import fds, files, mounts, namespaces, process, signals, steps
 from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def make_shared_memory(request: Request) -> None:
 
 
 def _mount_shared_memory(path: str) -> None:
-    os.makedirs(path, exist_ok=True)
+    files.make_directories(path)
     flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
     mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={SHM_SIZE}")
 

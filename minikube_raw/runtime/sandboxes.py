@@ -105,7 +105,7 @@ class Sandboxes:
                 if netns.done():
                     await self._attach(sandbox, recorded, netns.result())
             answer, _ = await answered
-        recorded.add("keeper", answer.get("steps", ()))
+        recorded.add(answer.get("steps", ()))
         if "error" in answer:
             raise RuntimeServiceError("CreatePodSandboxError", f"failed to create pod sandbox: {answer['error']}")
         self._state.not_enforced(answer.get("not_enforced", ()))
@@ -119,7 +119,7 @@ class Sandboxes:
             record.attached = True
             self._state.sandbox_records.write(sandbox.id, record)
         work = networking.attach(self.network, sandbox.id, record.config, netns, record.netns)
-        record.ips = await self._state.in_thread(lambda: recorded.record(work))
+        record.ips = await self._state.in_thread(lambda: recorded.record(work, who="cni"))
 
     async def stop(self, sandbox_id: str, stop_container: Callable[[str, float], Awaitable[None]]) -> None:
         """StopPodSandbox: returns once nothing runs; the network is taken down in the background."""

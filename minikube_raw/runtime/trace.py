@@ -1,7 +1,8 @@
-"""Every step a pod went through, timed: gathered from kubelet, launcher, keeper and container children, one file per pod.
+"""Every step a pod went through, timed: gathered from kubelet, CNI, keeper and container children, one file per pod.
 
 All processes of a node share CLOCK_MONOTONIC, so their steps fall on one line: {"start_ms", "steps": [{at_ms, took_ms,
-what, object, who}]}; at_ms counts from the sandbox's begin, start_ms is the time until the first container's program ran.
+what, object, who, pid}]}; at_ms counts from the sandbox's begin (a keeper that was made ahead of time has earlier ones),
+start_ms is the time until the first container's program ran.
 Steps are JSON text from whoever recorded them to the file, a line each: no pod's start pays for taking them apart, and no
 kubelet keeps them in memory. Reading puts them in order.
 """
@@ -19,6 +20,9 @@ import msgspec
 
 from minikube_raw.linux import steps
 
+from . import wire
+from .callwords import words
+
 Result = TypeVar("Result")
 _MOST_BYTES = 400_000  # twenty starts of a container; a pod that restarts for ever must not fill the disk
 
@@ -35,12 +39,13 @@ class PodTrace:
         self._mode = "w"  # what an earlier pod of this name left goes
         self._writing = threading.Lock()
 
-    def add(self, who: str, recorded: Iterable[str]) -> None:
-        """Adds what a process recorded: JSON lists of steps (began ns, took ns, what, object)."""
+    def add(self, recorded: Iterable[str]) -> None:
+        """Adds what processes recorded (wire.recorded); a keeper of an earlier release sends the bare list of its steps."""
         for text in recorded:
             if self._taken < _MOST_BYTES:
-                self._taken += len(text)
-                self._lines.append(f'{{"who":"{who}","steps":{text}}}\n')
+                line = wire.recorded("keeper", 0, text) if text.startswith("[") else text
+                self._taken += len(line)
+                self._lines.append(f"{line}\n")
 
     def program_ran(self, executed_ns: int) -> None:
         """Notes when a container's program began; the first one ends the pod's start."""
@@ -48,13 +53,14 @@ class PodTrace:
             self._program_ran = True
             self._lines.append(_line({"program": executed_ns}))
 
-    def record(self, function: Callable[[], Result]) -> Result:
+    def record(self, function: Callable[[], Result], who: str = "kubelet") -> Result:
         """Runs a function of the kubelet's own side (in whatever thread) with its steps recorded."""
         steps.start_recording()
         try:
             return function()
         finally:
-            self.add("kubelet", [msgspec.json.encode(steps.stop_recording()).decode()])
+            recorded = msgspec.json.encode(steps.stop_recording()).decode()
+            self.add([wire.recorded(who, os.getpid(), recorded)])
 
     def save(self) -> None:
         """Writes what has come since the last time; any thread may."""
@@ -83,13 +89,14 @@ def load(directory: str, namespace: str, name: str) -> dict[str, Any] | None:
         return None
     head, *parts = (msgspec.json.decode(line) for line in lines if line.endswith(b"\n"))  # the last is being written
     began: int = head["began"]
-    recorded = [(step, part["who"]) for part in parts for step in part.get("steps", ())]
+    recorded = [(step, part["who"], part["pid"]) for part in parts for step in part.get("steps", ())]
     return {
         "pod": head["pod"],
         "start_ms": next((_ms(part["program"] - began) for part in parts if "program" in part), None),
         "steps": [
-            {"at_ms": _ms(at - began), "took_ms": _ms(took), "what": what, "object": subject, "who": who}
-            for (at, took, what, subject), who in sorted(recorded)
+            {"at_ms": _ms(at - began), "took_ms": _ms(took), "what": what, "object": words(what, subject)}
+            | {"who": who, "pid": pid}
+            for (at, took, what, subject), who, pid in sorted(recorded, key=lambda each: each[0][:2])
         ],
     }
 

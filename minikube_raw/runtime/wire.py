@@ -125,6 +125,11 @@ def text(value: object) -> str:
     return jsontext.dumps(value)
 
 
+def recorded(who: str, pid: int, steps_text: str) -> str:
+    """Returns the steps of a process (text() of their list) with who it is: a line of the pod's trace."""
+    return f'{{"who":"{who}","pid":{pid},"steps":{steps_text}}}'
+
+
 def close(descriptors: Iterable[int]) -> None:
     """Closes descriptors; those that are -1 or closed already are fine."""
     for descriptor in descriptors:

@@ -213,7 +213,9 @@ def test_a_failed_mount_names_call_and_target_and_is_recorded() -> None:
         mounts.tmpfs("/missing/target")
     recorded = steps.stop_recording()
     assert failed.value.filename == "/missing/target"
-    assert [(what, subject) for _, _, what, subject in recorded] == [("mount", "/missing/target")]
+    assert [(what, subject) for _, _, what, subject in recorded] == [
+        ("mount", ("tmpfs", "/missing/target", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=755"))
+    ]
 
 
 @pytest.mark.usefixtures("kernel_features")

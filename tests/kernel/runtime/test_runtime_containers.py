@@ -358,7 +358,7 @@ async def test_the_trace_has_the_steps_of_everybody_in_one_line_of_time(node: No
     found = trace.load(runtime.traces, "default", "traced")
     assert found is not None
     steps = found["steps"]
-    assert {step["who"] for step in steps} == {"kubelet", "keeper"}
+    assert {step["who"] for step in steps} == {"kubelet", "cni", "keeper", "child"}
     assert {"unshare", "clone", "mount", "pivot_root", "capset", "mkdir"} <= {step["what"] for step in steps}
     assert [step["at_ms"] for step in steps] == sorted(step["at_ms"] for step in steps)
     assert all(step["at_ms"] <= found["start_ms"] for step in steps)

@@ -103,9 +103,9 @@ def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> No
     path = trace.trace_path(str(tmp_path), "ns", "pod")
     made = trace.PodTrace(path, "ns/pod")
     began = made._began
-    made.add("keeper", [wire.text([(began + 3_000_000, 500_000, "mount", "/proc")])])
+    made.add([wire.recorded("child", 7, wire.text([(began + 3_000_000, 500_000, "umount2", ("/proc", 2))]))])
     made.save()
-    made.add("kubelet", [wire.text([(began + 1_000_000, 250_000, "open_tree", "/a")])])
+    made.add([wire.text([(began + 1_000_000, 250_000, "open_tree", "/a")])])  # as keepers of earlier releases send it
     made.program_ran(began + 5_000_000)
     made.program_ran(began + 9_000_000)
     made.save()
@@ -116,8 +116,8 @@ def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> No
         "pod": "ns/pod",
         "start_ms": 5.0,
         "steps": [
-            {"at_ms": 1.0, "took_ms": 0.25, "what": "open_tree", "object": "/a", "who": "kubelet"},
-            {"at_ms": 3.0, "took_ms": 0.5, "what": "mount", "object": "/proc", "who": "keeper"},
+            {"at_ms": 1.0, "took_ms": 0.25, "what": "open_tree", "object": "/a", "who": "keeper", "pid": 0},
+            {"at_ms": 3.0, "took_ms": 0.5, "what": "umount2", "object": "/proc, MNT_DETACH", "who": "child", "pid": 7},
         ],
     }
     trace.forget(str(tmp_path), "ns", "pod")
