@@ -23,6 +23,7 @@ from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
+from minikube_raw.kubelet.containergc import ContainerGC
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
@@ -108,6 +109,7 @@ class Kubelet:
                 await self._serve()
                 await self._register()
                 tasks.create_task(self._log_rotation().run())
+                tasks.create_task(ContainerGC(self._runtime, self._clock).run())
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
                 tasks.create_task(self._registration.keep_status())
