@@ -67,6 +67,13 @@ class ResourceRequirements(View, frozen=True, gc=False):
     requests: dict[str, QuantityText] = {}
 
 
+class ContainerResizePolicy(View, frozen=True, gc=False):
+    """What a container needs to take a changed amount: `restart_policy` is NotRequired or RestartContainer."""
+
+    resource_name: str = ""
+    restart_policy: str = ""
+
+
 class ExecAction(View, frozen=True, gc=False):
     """A command run in the container; exit status 0 is success."""
 
@@ -207,6 +214,7 @@ class Container(View, frozen=True, gc=False):
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFromSource, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    resize_policy: tuple[ContainerResizePolicy, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     volume_devices: tuple[VolumeDevice, ...] = ()
     liveness_probe: Probe | None = None

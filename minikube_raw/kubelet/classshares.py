@@ -39,9 +39,12 @@ class ClassShares:
         write(qos.parent_of_class(qos.QOSClass.BEST_EFFORT), qos.MIN_SHARES)
 
     def add(self, pod: Pod) -> None:
-        """A pod is about to run here."""
-        if qos.qos_class(pod) is qos.QOSClass.BURSTABLE:
-            self._asked[pod.metadata.uid] = qos.pod_request(pod, qos.milli_cpu)
+        """A pod is about to run here, or asks for another amount."""
+        if qos.qos_class(pod) is not qos.QOSClass.BURSTABLE:
+            return
+        asked = qos.pod_request(pod, qos.milli_cpu)
+        if self._asked.get(pod.metadata.uid) != asked:
+            self._asked[pod.metadata.uid] = asked
             self._update()
 
     def remove(self, uid: str) -> None:

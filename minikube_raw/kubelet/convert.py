@@ -19,6 +19,7 @@ POD_NAME = "io.kubernetes.pod.name"
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 POD_UID = "io.kubernetes.pod.uid"
 CONTAINER_NAME = "io.kubernetes.container.name"
+RESOURCES = "minikube-raw.io/resources"
 GRACE_PERIOD = "io.kubernetes.pod.terminationGracePeriod"
 _PROPAGATION = {
     "HostToContainer": cri.MountPropagation.HOST_TO_CONTAINER,
@@ -85,17 +86,28 @@ def container_config(
         envs=tuple(prepared.envs.items()),
         mounts=prepared.mounts,
         labels=_labels(pod, container),
-        annotations={GRACE_PERIOD: str(grace_period(pod))},
+        annotations={GRACE_PERIOD: str(grace_period(pod)), **_note(container)},
         log_path=f"{container.name}/{attempt}.log",
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
         stop_signal=container.lifecycle.stop_signal if container.lifecycle is not None else "",
-        resources=qos.container_resources(
-            pod, container, oomscore.adjustment(pod, container, node.memory_capacity), node.kernel
-        ),
+        resources=container_resources(pod, container, node),
         security=security_context(pod, container.security_context or SecurityContext()),
     )
+
+
+def container_resources(pod: Pod, container: Container, node: NodeFacts) -> cri.LinuxContainerResources:
+    """The limits of a container's cgroup on this node."""
+    score = oomscore.adjustment(pod, container, node.memory_capacity)
+    return qos.container_resources(pod, container, score, node.kernel)
+
+
+def _note(container: Container) -> dict[str, str]:
+    """How a container remembers what it was created with, for a kubelet that comes after a resize (see `resizing`)."""
+    resources = container.resources
+    asks = resources.limits or resources.requests
+    return {RESOURCES: msgspec.json.encode(resources).decode()} if asks else {}
 
 
 def variables(

@@ -6,12 +6,12 @@ from the status written before as long as the condition has not changed. Sending
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from minikube_raw.api.core import Container, Pod, VolumeMount
+from minikube_raw.api.core import Container, Pod, ResourceRequirements, VolumeMount
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.ending import Ending
@@ -41,6 +41,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     not_started: frozenset[str] = frozenset()  # container ids whose startup probe has not succeeded
     messages: Mapping[str, str] = {}  # container id → its termination message
     users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
+    actual: Mapping[str, ResourceRequirements] = {}  # by container name: what its cgroup has, where it is being resized
+    resizing: Sequence[tuple[str, bool, str, str]] = ()  # conditions of a resize
     terminating: bool = False
     terminated: bool = False  # containers and sandbox are gone for good
     ending: Ending | None = None  # the pod is ended, or has ended, as a whole
@@ -58,7 +60,7 @@ def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     status["startTime"] = previous.get("startTime") or timestamp(around.now)
     status |= {"initContainerStatuses": init} if init else {}
     status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value}
-    status |= _ephemeral(pod, found, around, previous) | _pod_resources(pod)
+    status |= _ephemeral(pod, found, around, previous) | _pod_resources(pod, around.actual)
     return {key: value for key, value in status.items() if value is not None}
 
 
@@ -114,7 +116,7 @@ def _container_status(
     result |= {"containerID": _container_id(last)} if last else {}
     result["started"] = started
     if last is not None:
-        result |= _resources(container)
+        result |= _resources(container, around.actual.get(container.name, container.resources))
     if container.volume_mounts:
         result["volumeMounts"] = [_volume_mount(each) for each in container.volume_mounts]
     if running and last is not None and last.id in around.users:
@@ -212,20 +214,23 @@ def _image(
     return (before["image"], before["imageID"]) if before else (last.image_name or container.image, last.image)
 
 
-def _resources(container: Container) -> Json:
-    requests = _quantities(container.resources.requests)
-    limits = _quantities(container.resources.limits)
-    requests = requests or limits  # a limit alone asks for as much (the API server defaults it; a manifest may not)
+def _resources(container: Container, actual: ResourceRequirements) -> Json:
+    """allocatedResources are what the node has promised, resources what the cgroup has; they differ during a resize."""
+    # a limit alone asks for as much (the API server defaults it; a manifest may not)
+    allocated = _quantities(container.resources.requests or container.resources.limits)
+    limits, requests = _quantities(actual.limits), _quantities(actual.requests or actual.limits)
     both: Json = ({"limits": limits} if limits else {}) | ({"requests": requests} if requests else {})
-    return ({"allocatedResources": requests} if requests else {}) | {"resources": both}
+    return ({"allocatedResources": allocated} if allocated else {}) | {"resources": both}
 
 
-def _pod_resources(pod: Pod) -> Json:
+def _pod_resources(pod: Pod, actual: Mapping[str, ResourceRequirements]) -> Json:
     """status.allocatedResources and status.resources: the sums over the containers."""
-    requests = qos.totals([qos.requests_of(each) for each in pod.spec.containers])
-    limits = qos.totals([each.resources.limits for each in pod.spec.containers], everywhere=True)
+    allocated = qos.totals([qos.requests_of(each) for each in pod.spec.containers])
+    has = [actual.get(each.name, each.resources) for each in pod.spec.containers]
+    requests = qos.totals([{**each.limits, **each.requests} for each in has])
+    limits = qos.totals([each.limits for each in has], everywhere=True)
     shown: Json = ({"limits": limits} if limits else {}) | ({"requests": requests} if requests else {})
-    return ({"allocatedResources": requests} if requests else {}) | {"resources": shown}
+    return ({"allocatedResources": allocated} if allocated else {}) | {"resources": shown}
 
 
 def _quantities(amounts: qos.Amounts) -> dict[str, str]:
@@ -287,6 +292,7 @@ def _conditions(
     """The kubelet's conditions in its order; conditions of others are theirs to write."""
     ready = _containers_ready(pod, found, around, phase, init, main)
     own = [
+        *around.resizing,
         ("PodReadyToStartContainers", found.ready_sandbox is not None and not around.terminated, "", ""),
         ("Initialized", *_initialized(pod, found, phase, around)),
         ("Ready", *_with_gates(pod, ready)),

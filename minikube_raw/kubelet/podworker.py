@@ -22,6 +22,7 @@ from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key
 from minikube_raw.kubelet.podstatus import Circumstances
 from minikube_raw.kubelet.probing import Prober
+from minikube_raw.kubelet.resizing import Resizer
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter
 from minikube_raw.kubelet.stopping import Stop, Stopper
 from minikube_raw.kubelet.terminationmessages import MAX_POD_BYTES
@@ -31,6 +32,7 @@ from minikube_raw.runtime import cri
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 _DEFAULT_GRACE = 30
+RESIZE_RETRY_SECONDS = 10.0
 
 
 class PodWorker:
@@ -51,6 +53,8 @@ class PodWorker:
         self._stopper = Stopper(tools, self._changed)
         self._prober = Prober(tools, self._verdict)
         self._messages: dict[str, str] = {}
+        self._resizer = Resizer(tools)
+        self._driven: Pod | None = None  # the wish of this round
         self._ending: Ending | None = None
         self._terminated = False
         self._end_told = False
@@ -75,6 +79,11 @@ class PodWorker:
         self._changed.set()
         self._due.set()
         self._starter.interrupt()
+
+    def room_freed(self) -> None:
+        """Another pod has ended: a resize that waits for room may have it now."""
+        if self._resizer.waits_for_room:
+            self._due.set()
 
     def look_again(self) -> None:
         """Something about the pod may have changed on the node."""
@@ -108,7 +117,8 @@ class PodWorker:
 
     async def _sync(self) -> bool:
         """One round; True when nothing is left to do, ever."""
-        pod = self.pod
+        self._driven = self.pod
+        pod = None if self.pod is None else self._resizer.allocated(self.pod)
         if pod is None or not self._wanted or pod.metadata.deletion_timestamp is not None:
             return await self._terminate(pod)
         if is_terminal(pod) or self._terminated:
@@ -123,8 +133,9 @@ class PodWorker:
 
     async def _drive(self, pod: Pod) -> None:
         """Act until there is nothing to do at this moment."""
-        while not self._terminated and not self._is_over(pod) and not self._superseded(pod):
+        while not self._terminated and not self._is_over(pod) and not self._superseded():
             found = await self._tools.find(self.uid)
+            pod = await self._resize(pod, found)
             self._prober.follow(pod, found, self._probed_before())
             acting = self._decide(pod, found)
             if not acting or not self.status:
@@ -133,12 +144,21 @@ class PodWorker:
                 break
             for action in acting:
                 await self._act(pod, action, found)
-                if self._superseded(pod):
+                if self._superseded():
                     break
         if self._stale_volumes and not self._terminated:
             self._stale_volumes = False
             await self._starter.set_up_volumes(pod)
         self._await_deadline(pod)
+
+    async def _resize(self, pod: Pod, found: syncpod.Found) -> Pod:
+        """Bring the cgroups to what the wish asks for, if the node has it. Returns the pod as it is driven from now on."""
+        pod = self._resizer.look(self._driven or pod, found, self.status or self._server_has)
+        if self._resizer.in_progress:
+            self._report(pod, found)
+            if not await self._resizer.carry_out(pod, found):
+                self._holds.look_again_at(self._tools.clock.now() + RESIZE_RETRY_SECONDS)
+        return pod
 
     def _is_over(self, pod: Pod) -> bool:
         """Whether somebody ended the pod as a whole, or its deadline has passed."""
@@ -173,7 +193,8 @@ class PodWorker:
         waits = {each.name: self._starter.restarts.get(each.name) for each in all_containers(pod)}
         acting: list[syncpod.Action] = []
         health = syncpod.Health(self._prober.not_started(), self._prober.failed())
-        for action in (*syncpod.compute_actions(pod, found, waits, now, health), *ephemeral.actions(pod, found)):
+        wanted = (*syncpod.compute_actions(pod, found, waits, now, health), *ephemeral.actions(pod, found))
+        for action in (*wanted, *self._resizer.stops(pod, found)):
             if isinstance(action, syncpod.Wait):
                 self._starter.back_off(pod, action)
             elif not self._is_held(action):
@@ -188,9 +209,11 @@ class PodWorker:
                 return self._holds.is_held(action.name)
         return False
 
-    def _superseded(self, pod: Pod) -> bool:
+    def _superseded(self) -> bool:
         """Whether the wish has changed so that another round must decide."""
-        return self._must_end() or (self.pod is not pod and self.pod is not None and not _same_wish(pod, self.pod))
+        driven, wish = self._driven, self.pod
+        changed = driven is not wish and driven is not None and wish is not None and not _same_wish(driven, wish)
+        return self._must_end() or changed
 
     def _must_end(self) -> bool:
         """Whether the pod is deleted, or ended as a whole."""
@@ -220,7 +243,7 @@ class PodWorker:
                     self._report(pod, await self._tools.find(self.uid))
             case syncpod.StopContainer():
                 await self._stop_one(pod, action.container_id, action.message, self._probe_grace(pod, action))
-                if action.again and not self._superseded(pod) and (last := found.latest(action.name)) is not None:
+                if action.again and not self._superseded() and (last := found.latest(action.name)) is not None:
                     again = syncpod.StartContainer(action.name, last.attempt + 1, self._tools.clock.now())
                     await self._starter.start(pod, again, found)
             case syncpod.Finish():
@@ -241,6 +264,8 @@ class PodWorker:
             unready=self._prober.unready(),
             not_started=self._prober.not_started(),
             messages=self._last_words(pod, found),
+            actual=self._resizer.actual(pod, found),
+            resizing=self._resizer.conditions(),
             terminating=terminating,
             terminated=self._terminated,
             ending=self._ending,

@@ -41,6 +41,7 @@ class Room:
     def __init__(self, node: Callable[[], NodeView] = NodeView) -> None:
         self._node = node
         self._admitted: dict[str, Pod] = {}
+        self._freed: Callable[[], None] = lambda: None
 
     def refusal(self, pod: Pod, *, started: bool) -> Refusal | None:
         """What speaks against the pod; None when it is admitted, which it is until released. `started`: it was before."""
@@ -55,9 +56,30 @@ class Room:
         self._admitted[uid] = pod
         return None
 
+    def resize(self, pod: Pod) -> tuple[str, str, str] | None:
+        """Why an admitted pod cannot have what it now asks for: reason, message, and what the Event calls it. None: it has it."""
+        uid, allocatable = pod.metadata.uid, self._node().allocatable
+        if allocatable is not None:
+            for name in ("memory", "cpu"):
+                wanted, capacity = _amount(pod, name), _units(allocatable, name)
+                if wanted > capacity:
+                    text = f"Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+                    return "Infeasible", text, "Infeasible"
+            others = [other for known, other in self._admitted.items() if known != uid]
+            short = _shortage(pod, allocatable, others)
+            if short is not None:
+                return "Deferred", short.message, short.reason
+        self._admitted[uid] = pod
+        return None
+
+    def on_release(self, look_again: Callable[[], None]) -> None:
+        """Call `look_again` when room becomes free: who waits for it has to look again."""
+        self._freed = look_again
+
     def release(self, uid: str) -> None:
         """The pod has ended or is gone: its room is free."""
-        self._admitted.pop(uid, None)
+        if self._admitted.pop(uid, None) is not None:
+            self._freed()
 
     def admitted(self) -> Collection[Pod]:
         """The pods that hold room."""

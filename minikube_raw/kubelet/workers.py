@@ -26,6 +26,7 @@ class PodWorkers:
         self._shares = shares
         self._on_gone = on_gone
         self._tasks = tasks
+        tools.room.on_release(self._room_freed)
         self._workers: dict[str, PodWorker] = {}
 
     def update(self, pod: Pod) -> None:
@@ -35,6 +36,7 @@ class PodWorkers:
             self._shares.add(pod)
             self._start(PodWorker(pod.metadata.uid, self._tools, pod))
         else:
+            self._shares.add(pod)
             worker.update(pod)
 
     def remove(self, uid: str) -> None:
@@ -60,6 +62,10 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.objects_changed()
+
+    def _room_freed(self) -> None:
+        for worker in self._workers.values():
+            worker.room_freed()
 
     def get(self, uid: str) -> PodWorker | None:
         """The worker of a pod."""

@@ -61,7 +61,15 @@ class Node:
             self.runtime, preparation, self, self._record, self.clock, lambda: facts, str(tmp_path / "logs")
         )
         self.shares: dict[str, int] = {}
-        self.workers = PodWorkers(tools, tasks, ClassShares(self.shares.__setitem__))
+        self._tasks = tasks
+        self.use(tools)
+
+    def use(self, tools: Tools) -> None:
+        """Begin anew, as a kubelet that comes after another one: whatever ran before it runs on."""
+        for task in self._tasks._tasks:
+            task.cancel()
+        self.tools = tools
+        self.workers = PodWorkers(tools, self._tasks, ClassShares(self.shares.__setitem__))
         self.runtime.on_change(self.workers.look_again)
 
     def set(self, pod: Pod, status: dict[str, Any], server_has: dict[str, Any]) -> None:
