@@ -23,7 +23,8 @@ from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
-from minikube_raw.kubelet.containergc import ContainerGC
+from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.eviction import Eviction
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
@@ -36,6 +37,7 @@ from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.statusmanager import StatusManager
+from minikube_raw.kubelet.thresholds import Thresholds
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import FileWatcher
@@ -93,6 +95,7 @@ class Kubelet:
         self._workers: PodWorkers | None = None
         self._runners: list[web.AppRunner] = []
         self._stats = StatsProvider(options, self, runtime)
+        self._eviction = self._make_eviction()
         self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
 
     async def run(self) -> None:
@@ -109,10 +112,10 @@ class Kubelet:
                 await self._serve()
                 await self._register()
                 tasks.create_task(self._log_rotation().run())
-                tasks.create_task(ContainerGC(self._runtime, self._clock).run())
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
                 tasks.create_task(self._registration.keep_status())
+                tasks.create_task(self._eviction.run(node.pressure_file(self._options.cgroup_root)))
                 await self._join_network(tasks)
                 await self._follow_pods(tasks)
         finally:
@@ -256,7 +259,25 @@ class Kubelet:
     def _node_view(self) -> NodeView:
         seen = self._node_object
         labels = seen.metadata.labels or self._options.labels
-        return NodeView(self._options.node_name, self._allocatable, labels, seen.spec.taints)
+        pressures = self._eviction.conditions
+        return NodeView(self._options.node_name, self._allocatable, labels, seen.spec.taints, pressures)
+
+    def _make_eviction(self) -> Eviction:
+        return Eviction(
+            Thresholds(self._options),
+            self._stats,
+            self._room,
+            end=self._end_pod,
+            record=self._record,
+            told=self._warn,
+            changed=self._registration.status_changed,
+            clock=self._clock,
+            soft_grace=self._options.eviction_max_pod_grace_period,
+        )
+
+    def _end_pod(self, uid: str, ending: Ending) -> None:
+        if self._workers is not None:
+            self._workers.end(uid, ending)
 
     def _read_facts(self) -> convert.NodeFacts:
         options = self._options
@@ -283,4 +304,5 @@ class Kubelet:
             self._not_ready,
             before,
             self._clock.now(),
+            self._eviction.conditions,
         )

@@ -77,11 +77,7 @@ class LogServer:
     async def _run_to_read(self, view: PodView, name: str, *, previous: bool) -> _Run:
         """The run whose log is asked for. Raises HTTP 400 in the kubelet's words when there is none."""
         runs = await runs_of(self._runtime, view.pod, name)
-        # While a container waits to be started again its last run is both: what there is, and what was before.
-        waits = (
-            bool(runs) and runs[0].state is not cri.ContainerState.RUNNING and "waiting" in _state(view.status, name)
-        )
-        index = 1 if previous and not waits else 0
+        index = 1 if previous else 0
         if len(runs) > index:
             return _Run(runs[index].log_path or self._default_path(view.pod, runs[index]), runs[index].id)
         pod_name = view.pod.metadata.name
@@ -139,14 +135,9 @@ class _Follower:
         self.changed.set()
 
 
-def _state(status: Json, name: str) -> Json:
-    kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
-    statuses = (each for kind in kinds for each in status.get(kind, ()))
-    return next((each.get("state", {}) for each in statuses if each["name"] == name), {})
-
-
 def _waiting_reason(status: Json, name: str) -> str:
-    state = _state(status, name)
+    statuses = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    state: Json = next((each["state"] for each in statuses if each["name"] == name), {})
     reason = str(state.get("waiting", {}).get("reason", "ContainerCreating"))
     if reason in ("ErrImagePull", "ImagePullBackOff"):
         return "trying and failing to pull image" if reason == "ErrImagePull" else "image can't be pulled"

@@ -18,6 +18,7 @@ import psutil
 
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
+from minikube_raw.linux.cgroup_mounts import hierarchies
 from minikube_raw.linux.cgroups import detect, manager
 from minikube_raw.linux.pidfd import boot_id
 
@@ -86,6 +87,14 @@ def kernel(*, memory_qos: bool) -> qos.Kernel:
         memory_qos=memory_qos,
         hugepage_sizes=tuple(f"{each >> 20}Gi" if each >> 20 else f"{each >> 10}Mi" for each in kibibytes),
     )
+
+
+def pressure_file(cgroup_root: str) -> str:
+    """The PSI file of the node's memory, which may not exist."""
+    unified = hierarchies().unified
+    if not cgroup_root:
+        return "/proc/pressure/memory"
+    return f"{unified}/{cgroup_root}/memory.pressure" if unified else ""
 
 
 def most_pids() -> int:

@@ -27,7 +27,6 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
-from minikube_raw.kubelet.containergc import ContainerGC
 from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
 from minikube_raw.kubelet.localevents import LocalEvents
@@ -112,7 +111,6 @@ class StandaloneAgent:
             await self._workers.adopt_leftovers(self._volumes.known_pods())
             runner = await self._serve()
             rotation = tasks.create_task(self._log_rotation().run())
-            collection = tasks.create_task(ContainerGC(self._runtime, self._clock).run())
             if ready >= 0:
                 os.write(ready, b"1")
                 os.close(ready)
@@ -120,7 +118,6 @@ class StandaloneAgent:
                 await self._until_empty()
             finally:
                 rotation.cancel()
-                collection.cancel()
                 stop()
                 self._watcher.close()
                 await runner.cleanup()

@@ -20,6 +20,7 @@ from minikube_raw.kubelet.diskusage import DiskUsage, Holding
 from minikube_raw.kubelet.nodeview import Node
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.summary import PodDisk
+from minikube_raw.kubelet.thresholds import Observation
 from minikube_raw.kubelet.usage import NodeUse, Subject, UsageReader
 from minikube_raw.linux.disk_usage import FileSystem, file_system
 from minikube_raw.runtime import cri
@@ -52,6 +53,16 @@ class StatsProvider:
         async with self._disk_lock:
             self._disks.forget_all_but({pod.metadata.uid for pod in pods})
             return await asyncio.to_thread(self._disks.measure, holdings, max_age)
+
+    async def memory(self) -> dict[str, Observation]:
+        """The memory signals of eviction: a handful of files, read often."""
+        return await asyncio.to_thread(self._reader.memory)
+
+    def pids(self) -> Observation:
+        """Processes and threads the kernel can still make (/proc/loadavg counts both)."""
+        most = node.most_pids()
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+        return Observation(max(most - running, 0), most)
 
     def file_systems(self) -> tuple[FileSystem, FileSystem]:
         """(nodefs, imagefs): where pods write, where images lie."""

@@ -17,6 +17,7 @@ import psutil
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet.nodecgroup import PODS
+from minikube_raw.kubelet.thresholds import ALLOCATABLE, Observation
 from minikube_raw.linux.cgroups import Pressure, Stats, manager
 from minikube_raw.runtime import cri
 
@@ -96,6 +97,17 @@ class UsageReader:
             everything = self._cgroup(f"{self._root}/{PODS}", self._began, pressures)
             self._forget({PODS, "", *(each.cgroup for each in pods)})
         return NodeUse(node, everything, tuple(pods), memory_available(node.stats))
+
+    def memory(self) -> dict[str, Observation]:
+        """What is left of the node's memory, and of what all its pods together may use."""
+        node = manager(self._root).stats() if self._root else host_stats()
+        capacity = node.memory_limit or psutil.virtual_memory().total
+        found = {"memory.available": Observation(memory_available(node), capacity)}
+        pods = manager(f"{self._root}/{PODS}").stats()
+        if pods.memory_limit is not None:
+            left = max(pods.memory_limit - (pods.memory_working_set or 0), 0)
+            found[ALLOCATABLE] = Observation(left, pods.memory_limit)
+        return found
 
     def _pod(self, subject: Subject, pressures: bool) -> PodUse:
         path = f"{self._root}/{subject.cgroup}"

@@ -175,7 +175,7 @@ class Containers:
     def _check_oom_score(self, container: Container) -> None:
         """Without CAP_SYS_RESOURCE an oom_score_adj cannot be lowered: the container has ours (runtime.init kept it)."""
         if container.record.config.resources.oom_score_adj < 0 and not self._may_lower_oom_score:
-            self._state.not_enforced(["oom_score_adj below 0"])
+            self._state.not_enforced(["oom_score_adj below 0"], "it needs CAP_SYS_RESOURCE, which this host withholds")
 
     async def _open_volumes(self, sandbox: Sandbox, container: Container) -> list[int]:
         """Opens the container's mounts in our mount namespace, as detached copies that need no path any more."""

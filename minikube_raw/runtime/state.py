@@ -99,12 +99,12 @@ class NodeState:
         self.warnings.append(sentence)
         self.tell("RuntimeProblem", sentence)
 
-    def not_enforced(self, limits: Iterable[str]) -> None:
-        """Tells once for each limit that this host has no counterpart for it."""
+    def not_enforced(self, limits: Iterable[str], why: str = "this host has no counterpart for it") -> None:
+        """Tells once for each limit that this host cannot enforce it."""
         for limit in limits:
             if limit not in self._told:
                 self._told.add(limit)
-                message = f"{limit} is not enforced: this host has no counterpart for it"
+                message = f"{limit} is not enforced: {why}"
                 log.warning("%s", message)
                 self.tell("LimitNotEnforced", message)
 

@@ -1,0 +1,72 @@
+"""Whom a node that is short of something evicts, and what it says: order and words are the kubelet's.
+
+Pure. Pods that use more than they asked for go first, then those of lower priority, then those that exceed most
+(pkg/kubelet/eviction/helpers.go: rankMemoryPressure, rankDiskPressureFunc, rankPIDPressure). Critical pods never go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from minikube_raw.api import quantity
+from minikube_raw.api.core import Pod
+from minikube_raw.api.quantity import Quantity
+from minikube_raw.kubelet import qos
+from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.thresholds import Met
+
+EVICTED = "Evicted"
+CRITICAL_PRIORITY = 2_000_000_000
+_STATIC = ("kubernetes.io/config.mirror", "kubernetes.io/config.source")
+_IMMEDIATE_GRACE = 1  # seconds
+_REQUESTED = {"memory": "memory", "ephemeral-storage": "ephemeral-storage"}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A pod with what it uses of the resource in question, as a whole and by container."""
+
+    pod: Pod
+    used: int
+    containers: Mapping[str, int] = {}
+
+
+def is_critical(pod: Pod) -> bool:
+    """Whether the node keeps the pod whatever happens: a static one, or one of a system priority class."""
+    return pod.spec.priority >= CRITICAL_PRIORITY or any(name in pod.metadata.annotations for name in _STATIC)
+
+
+def choose(candidates: Iterable[Candidate], resource: str) -> Candidate | None:
+    """The pod to evict first for a resource; None when there is none to evict."""
+    evictable = [each for each in candidates if not is_critical(each.pod)]
+    return min(evictable, key=lambda each: _order(each, resource), default=None)
+
+
+def _order(candidate: Candidate, resource: str) -> tuple[bool, int, int]:
+    if resource not in _REQUESTED:
+        return False, candidate.pod.spec.priority, -candidate.used
+    beyond = candidate.used - _requested(candidate.pod, resource)
+    return beyond <= 0, candidate.pod.spec.priority, -beyond
+
+
+def _requested(pod: Pod, resource: str) -> int:
+    return qos.pod_request(pod, lambda amounts: quantity.resource(amounts, resource).value())
+
+
+def eviction(candidate: Candidate, met: Met, grace: int) -> Ending:
+    """How the chosen pod ends; `grace` in seconds counts where the threshold is a soft one."""
+    message = f"The node was low on resource: {met.resource}. "
+    message += f"Threshold quantity: {_bytes(met.quantity)}, available: {_bytes(met.available)}. "
+    for container in candidate.pod.spec.containers:
+        used = candidate.containers.get(container.name, 0)
+        asked = quantity.resource(container.resources.requests, met.resource)
+        if used > asked.value():
+            message += f"Container {container.name} was using {_bytes(used)}, request is {asked}, "
+            message += f"has larger consumption of {met.resource}. "
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message}
+    return Ending(EVICTED, message, _IMMEDIATE_GRACE if met.hard else grace, (target,))
+
+
+def _bytes(amount: int) -> str:
+    return str(Quantity(amount * quantity.NANO, quantity.BINARY_SI))
