@@ -72,6 +72,7 @@ SERVED_SUBRESOURCES = frozenset(
         "finalize",
         "log",
         "portforward",
+        "proxy",
         "resize",
         "scale",
         "status",
@@ -80,17 +81,20 @@ SERVED_SUBRESOURCES = frozenset(
 )
 
 
+# Services lead nowhere yet, so nothing can be passed on to them.
+_NOT_SERVED = frozenset({("services", "proxy")})
+
+
 def served(kind: Kind) -> Kind:
     """Return the row with those subresources only that are served here."""
-    subs = tuple(sub._replace(verbs=("get",)) if sub.name == "proxy" else sub for sub in kind.subresources)
-    return msgspec.structs.replace(kind, subresources=tuple(sub for sub in subs if serves(kind, sub.name)))
+    return msgspec.structs.replace(kind, subresources=tuple(s for s in kind.subresources if serves(kind, s.name)))
 
 
 def serves(kind: Kind, subresource: str) -> bool:
-    """Whether a subresource of the kind is served here: of the proxies that to a node's kubelet, for reading."""
+    """Whether a subresource of the kind is served here."""
     if kind.subresource(subresource) is None:
         return False
-    return subresource in SERVED_SUBRESOURCES or (subresource == "proxy" and kind.plural == "nodes")
+    return subresource in SERVED_SUBRESOURCES and (kind.plural, subresource) not in _NOT_SERVED
 
 
 # Computed when they are asked for, from what kubelets tell; no published schema describes them.

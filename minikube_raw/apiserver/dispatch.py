@@ -140,7 +140,7 @@ class Dispatcher:
         return info.is_resource and info.verb == "watch"
 
     def is_stream(self, info: RequestInfo) -> bool:
-        """Whether the answer is log output or a stream of bytes both ways."""
+        """Whether the answer is log output, a stream of bytes both ways, or somebody else's."""
         return info.is_resource and info.subresource in _STREAMS
 
     async def answer(self, request: Request, user: User, info: RequestInfo) -> Answer:

@@ -109,6 +109,12 @@ class Kubelets:
         except OSError as error:  # TimeoutError too
             raise _unreachable(url, error) from None
 
+    def proxied(self, node: str, port: str = "") -> tuple[aiohttp.ClientSession, str]:
+        """Return the session for kubelets and where a node's is (another port of the node, if asked). Raises 404, 500, 503."""
+        session = self._client()
+        host, own = self._address(node)
+        return session, f"https://{host}:{port or own}"
+
     async def close(self) -> None:
         """Let go of the connections."""
         if self._session is not None:

@@ -102,6 +102,7 @@ class APIServer:
         await self.registry.watch_cache.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self._proxy.close()
         await self._kubelets.close()
 
     @property

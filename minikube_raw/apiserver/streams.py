@@ -1,6 +1,6 @@
 """pods/exec and pods/attach: the client's side checked and spoken in whatever it speaks, the kubelet's in one form.
 
-Logs are `podlog`'s, port-forwarding is `portforward`'s.
+Logs are `podlog`'s, port-forwarding is `portforward`'s, plain HTTP `httpproxy`'s.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import msgspec
 from aiohttp import web
 
 from minikube_raw.api import status
-from minikube_raw.apiserver import nodeproxy, podlog, portforward
+from minikube_raw.apiserver import podlog, portforward
 from minikube_raw.apiserver.dispatch import Call
+from minikube_raw.apiserver.httpproxy import HTTPProxy
 from minikube_raw.apiserver.kubelets import Kubelets, Parameters, Refused
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.options import Query, first
@@ -28,16 +29,21 @@ from minikube_raw.streaming.wschannels import V5, WebSocketChannels
 
 
 class Proxy:
-    """Serves the streaming subresources of pods, and kubelets' pages."""
+    """Serves the subresources behind which a kubelet or a pod answers."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets
+        self._http = HTTPProxy(kubelets)
+
+    async def close(self) -> None:
+        """Let go of the connections to pods."""
+        await self._http.close()
 
     async def serve(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
-        """Answer a request for a pod's streams or a node's pages. Raises StatusError before the first byte."""
+        """Answer a request for a pod's streams, or one to be passed on. Raises StatusError before the first byte."""
         subresource, query = call.info.subresource, call.request.query
         if subresource == "proxy":
-            return await nodeproxy.serve(self._kubelets, http, call.info.name, call.info.rest, query)
+            return await self._http.serve(http, call)
         if call.info.verb not in (("get",) if subresource == "log" else ("get", "create")):
             raise status.method_not_allowed()
         entry = await call.resource.fresh_entry(call.info.namespace, call.info.name)
