@@ -66,7 +66,7 @@ class Cache:
             "result": attachment.result,
         }
         path = self._path(attachment.container_id, attachment.ifname)
-        partial = path.with_name(f".{path.name}.partial")
+        partial = _partial(path)
         partial.write_text(json.dumps(record))
         partial.replace(path)
 
@@ -89,12 +89,19 @@ class Cache:
             return None
 
     def remove(self, container_id: str, ifname: str) -> None:
-        """Forgets an attachment; a missing record is fine."""
-        with suppress(FileNotFoundError):
-            self._path(container_id, ifname).unlink()
+        """Forgets an attachment; a missing record, or one that a crash left half written, is fine."""
+        path = self._path(container_id, ifname)
+        for each in (_partial(path), path):
+            with suppress(FileNotFoundError):
+                each.unlink()
 
     def attachments(self) -> list[CachedAttachment]:
         """Every attachment of the network with a readable record."""
         found = (self._read(path) for path in self._directory.glob(f"{self._network}-*"))
         # the glob also meets networks whose name begins with ours
         return [entry for entry in found if entry and self._path(entry.container_id, entry.ifname).exists()]
+
+
+def _partial(path: Path) -> Path:
+    """Where a record is written before it takes its place."""
+    return path.with_name(f".{path.name}.partial")

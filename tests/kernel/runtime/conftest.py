@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
+pytest.register_assert_rewrite("crash_points", "runtime_node")  # before anybody imports them
+
 from runtime_node import Node, running_node
 
 from minikube_raw.linux import mounts, namespaces

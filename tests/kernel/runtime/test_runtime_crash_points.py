@@ -63,7 +63,8 @@ def strike_and_recover(
     except BaseException as error:
         error.add_note(f"crash point {point}")
         raise
-    shutil.rmtree(node.logs / UID, ignore_errors=True)
+    finally:
+        shutil.rmtree(node.logs / UID, ignore_errors=True)
 
 
 def cut_power(node: CrashNode) -> None:
