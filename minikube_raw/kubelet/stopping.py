@@ -101,6 +101,11 @@ class Stopper:
         async def stop_one(status: cri.ContainerStatus) -> None:
             try:
                 await self._stop_one(pod, status, windows[status.name], ended, pod_ips)
+            except cri.RuntimeServiceError as error:
+                if pod is not None:
+                    what = f'failed to "KillContainer" for "{status.name}" with {error.reason}: "{error}"'
+                    self._tools.record(pod, "Warning", "FailedKillPod", f"error killing pod: {what}")
+                raise
             finally:
                 ended[status.name].set()
 

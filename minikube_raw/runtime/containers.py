@@ -25,6 +25,8 @@ from .records import ContainerRecord, ExitRecord
 from .state import NodeState
 
 START_TIMEOUT = 120.0
+KILL_TIMEOUT = 10.0
+FIRST_TURN, LONGEST_TURN = 0.05, 0.4
 EXIT_TIMEOUT = 10.0  # between an empty cgroup and its keeper's word about the exit code
 _SOFT_OPEN_FILES = 1024
 
@@ -217,8 +219,7 @@ class Containers:
             self._signal(container, container.record.request["stopSignal"])
             with suppress(TimeoutError):
                 await asyncio.wait_for(container.ended.wait(), grace)
-        group = manager(container.record.request["cgroup"])
-        if not await self._state.in_thread(lambda: not group.exists() or group.kill_all()):
+        if not await self._kill(container):
             text = f"container {container_id} does not end: a process of it is in uninterruptible sleep"
             raise RuntimeServiceError("KillContainerError", text)
         try:
@@ -226,6 +227,24 @@ class Containers:
         except TimeoutError:  # there is no keeper to say how it ended
             sandbox = self._state.sandboxes[container.record.sandbox_id]
             self._state.finish(sandbox, container, adoption.lost(container))
+
+    async def _kill(self, container: Container) -> bool:
+        """SIGKILL until the cgroup is empty; False if something of it resists.
+
+        In short turns: containers that never end (uninterruptible sleep, somebody else's freezer) leave the threads to others.
+        """
+        group = manager(container.record.request["cgroup"])
+        turn, end = FIRST_TURN, asyncio.get_running_loop().time() + KILL_TIMEOUT
+
+        def kill() -> bool:
+            return not group.exists() or group.kill_all(FIRST_TURN)
+
+        while not await self._state.in_thread(kill):
+            if asyncio.get_running_loop().time() > end:
+                return False
+            await asyncio.sleep(turn)
+            turn = min(2 * turn, LONGEST_TURN)
+        return True
 
     def _signal(self, container: Container, name: str) -> None:
         try:

@@ -314,3 +314,19 @@ async def test_a_class_has_the_shares_that_its_pods_ask_for(node, eventually) ->
     await eventually(lambda: node.shares["kubepods/burstable"] == 256)
     node.workers.remove("u1")
     await eventually(lambda: node.shares["kubepods/burstable"] == 2)
+
+
+async def test_a_container_that_cannot_be_killed_is_told_and_tried_again(node, eventually) -> None:
+    node.workers.update(pod())
+    await eventually(lambda: node.phase() == "Running")
+    why = "container id1 does not end: a process of it is in uninterruptible sleep"
+    node.runtime.fail["stop_container"] = [cri.RuntimeServiceError("KillContainerError", why)]
+
+    node.workers.update(deleted(pod()))
+
+    told = (
+        f'Warning FailedKillPod error killing pod: failed to "KillContainer" for "c" with KillContainerError: "{why}"'
+    )
+    await eventually(lambda: told in node.events)
+    node.clock.advance(1)
+    await eventually(lambda: "remove_pod_sandbox" in node.runtime.verbs())
