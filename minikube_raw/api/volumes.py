@@ -117,6 +117,7 @@ class VolumeProjection(View, frozen=True, gc=False):
     secret: SecretProjection | None = None
     downward_api: DownwardAPIProjection | None = msgspec.field(default=None, name="downwardAPI")
     service_account_token: ServiceAccountTokenProjection | None = None
+    cluster_trust_bundle: dict[str, Any] | None = None
 
 
 class ProjectedVolumeSource(View, frozen=True, gc=False):

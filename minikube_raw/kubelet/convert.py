@@ -138,6 +138,7 @@ def security_context(pod: Pod, own: SecurityContext) -> cri.SecurityContext:
         run_as_user=own.run_as_user if own.run_as_user is not None else shared.run_as_user,
         run_as_group=own.run_as_group if own.run_as_group is not None else shared.run_as_group,
         supplemental_groups=groups,
+        strict_groups=shared.supplemental_groups_policy == "Strict",
         add_capabilities=capabilities.add if capabilities else (),
         drop_capabilities=capabilities.drop if capabilities else (),
         privileged=own.privileged,

@@ -31,6 +31,7 @@ from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
+from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.registration import Registration
@@ -38,6 +39,7 @@ from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.statusmanager import StatusManager
 from minikube_raw.kubelet.thresholds import Thresholds
+from minikube_raw.kubelet.tokens import Tokens
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import FileWatcher
@@ -84,7 +86,7 @@ class Kubelet:
         self._services = Informer(client, SERVICES, clock=self._clock)
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={options.node_name}", clock=self._clock)
         self._objects = WatchedObjects(client, self._services, self._objects_changed)
-        self._volumes = VolumeManager(options.pods_dir)
+        self._volumes = VolumeManager(options.pods_dir, options.memory_dir)
         self._local = LocalVolumes(client, options.node_name, options.volumes_dir, self._recorder, self._clock)
         self._watcher = FileWatcher()
         self._statuses = StatusManager(client, self._clock)
@@ -240,7 +242,11 @@ class Kubelet:
         return self._options.logs_dir / pods.log_directory_name(pod)
 
     def _tools(self) -> Tools:
-        preparation = Preparation(self._images, self._volumes, self._objects, lambda: self._facts, self._clock)
+        tokens = Tokens(self._client, self._clock, self._objects_changed)
+        claims = Claims(self._client, self._options.node_name, lambda: self._node_object.metadata.labels)
+        preparation = Preparation(
+            self._images, self._volumes, self._objects, lambda: self._facts, self._clock, tokens, claims
+        )
         return Tools(
             runtime=self._runtime,
             preparation=preparation,

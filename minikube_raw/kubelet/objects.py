@@ -1,7 +1,8 @@
-"""The ConfigMaps, Secrets and Services that this node's pods refer to, followed one object at a time.
+"""The ConfigMaps, Secrets, claims and Services that this node's pods refer to, followed one object at a time.
 
 A node may only read objects its pods use, and by name; so each has a watch of its own while some pod needs it, as
 the kubelet's watch-based manager has. A change wakes the pods that refer to it: a missing ConfigMap that appears starts them.
+Immutable objects are read once and not watched.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import msgspec
 
 from minikube_raw.api import scheme
 from minikube_raw.api.core import ConfigMap, Pod, Secret, Service
+from minikube_raw.api.storage import PersistentVolumeClaim
 from minikube_raw.client.informer import Informer
+from minikube_raw.client.resources import PERSISTENT_VOLUME_CLAIMS
 from minikube_raw.client.rest import Client, Resource
 from minikube_raw.kubelet import env
 from minikube_raw.kubelet.pods import every_container
@@ -22,10 +25,15 @@ from minikube_raw.kubelet.pods import every_container
 CONFIG_MAPS = Resource(scheme.CONFIG_MAP, ConfigMap)
 SECRETS = Resource(scheme.SECRET, Secret)
 SYNC_SECONDS = 10.0
+_RESOURCES: dict[str, Resource[Any]] = {
+    "configmaps": CONFIG_MAPS,
+    "secrets": SECRETS,
+    "persistentvolumeclaims": PERSISTENT_VOLUME_CLAIMS,
+}
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An object by kind ("configmaps", "secrets"), namespace and name."""
+    """An object by kind ("configmaps", "secrets", "persistentvolumeclaims"), namespace and name."""
 
     kind: str
     namespace: str
@@ -58,6 +66,7 @@ def _names(pod: Pod) -> Iterator[tuple[str, str]]:
             yield "configmaps", each.config_map_key_ref.name if each.config_map_key_ref else ""
             yield "secrets", each.secret_key_ref.name if each.secret_key_ref else ""
     for volume in pod.spec.volumes:
+        yield "persistentvolumeclaims", volume.claim_name(pod.metadata.name)
         yield "configmaps", volume.config_map.name if volume.config_map else ""
         yield "secrets", volume.secret.secret_name if volume.secret else ""
         for part in volume.projected.sources if volume.projected else ():
@@ -84,6 +93,16 @@ class _Watched:
         self.task = task
         self.users: set[str] = set()
 
+    @property
+    def view(self) -> Any:
+        """The object as last heard of, None while there is none."""
+        return next(iter(self.informer.cache.values()), None)
+
+    def stop_if_immutable(self) -> None:
+        """Follow no more what cannot change; what was read stays."""
+        if getattr(self.view, "immutable", False):
+            self.task.cancel()
+
 
 class WatchedObjects:
     """Follows what pods refer to; `wake` is called with the uid of a pod whose object changed."""
@@ -102,11 +121,14 @@ class WatchedObjects:
             for each in watched:
                 await each.informer.wait_synced()
             await self._services.wait_synced()
-        found = {each: next(iter(self._watched[each].informer.cache.values()), None) for each in needed}
+        for each in watched:
+            each.stop_if_immutable()
+        found = {each: self._watched[each].view for each in needed}
         return env.Referred(
             config_maps={each.name: view for each, view in found.items() if isinstance(view, ConfigMap)},
             secrets={each.name: view for each, view in found.items() if isinstance(view, Secret)},
             services=tuple(self._linked(pod)),
+            claims={each.name: view for each, view in found.items() if isinstance(view, PersistentVolumeClaim)},
         )
 
     def release(self, uid: str) -> None:
@@ -132,7 +154,7 @@ class WatchedObjects:
         return watched
 
     def _start(self, reference: Reference) -> _Watched:
-        resource: Resource[Any] = CONFIG_MAPS if reference.kind == "configmaps" else SECRETS
+        resource = _RESOURCES[reference.kind]
         informer = Informer(
             self._client, resource, namespace=reference.namespace, field_selector=f"metadata.name={reference.name}"
         )

@@ -65,6 +65,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.state_dir, "volumes")
 
     @property
+    def memory_dir(self) -> Path:
+        """Where the node mounts a tmpfs for volumes that must not reach a disk."""
+        return Path(self.run_dir, "volumes")
+
+    @property
     def logs_dir(self) -> Path:
         """Container logs, one directory per pod."""
         return Path(self.state_dir, "logs")

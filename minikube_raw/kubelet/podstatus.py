@@ -43,6 +43,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
     actual: Mapping[str, ResourceRequirements] = {}  # by container name: what its cgroup has, where it is being resized
     resizing: Sequence[tuple[str, bool, str, str]] = ()  # conditions of a resize
+    recursive_read_only: bool = False  # what the node can
     terminating: bool = False
     terminated: bool = False  # containers and sandbox are gone for good
     ending: Ending | None = None  # the pod is ended, or has ended, as a whole
@@ -118,7 +119,7 @@ def _container_status(
     if last is not None:
         result |= _resources(container, around.actual.get(container.name, container.resources))
     if container.volume_mounts:
-        result["volumeMounts"] = [_volume_mount(each) for each in container.volume_mounts]
+        result["volumeMounts"] = [_volume_mount(each, around) for each in container.volume_mounts]
     if running and last is not None and last.id in around.users:
         uid, gid, groups = around.users[last.id]
         result["user"] = {"linux": {"uid": uid, "gid": gid, "supplementalGroups": list(groups)}}
@@ -237,9 +238,12 @@ def _quantities(amounts: qos.Amounts) -> dict[str, str]:
     return {name: str(amount) for name, amount in amounts.items()}
 
 
-def _volume_mount(mount: VolumeMount) -> Json:
+def _volume_mount(mount: VolumeMount, around: Circumstances) -> Json:
     shown: Json = {"name": mount.name, "mountPath": mount.mount_path}
-    return shown | {"readOnly": True, "recursiveReadOnly": "Disabled"} if mount.read_only else shown
+    if not mount.read_only:
+        return shown
+    recursive = around.recursive_read_only and mount.recursive_read_only in ("Enabled", "IfPossible")
+    return shown | {"readOnly": True, "recursiveReadOnly": "Enabled" if recursive else "Disabled"}
 
 
 # -- the pod ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from minikube_raw.kubelet.starting import BACKING_OFF, Starter
 from minikube_raw.kubelet.stopping import Stop, Stopper
 from minikube_raw.kubelet.terminationmessages import MAX_POD_BYTES
 from minikube_raw.kubelet.tools import Tools
+from minikube_raw.kubelet.volumes import recursive_read_only
 from minikube_raw.runtime import cri
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class PodWorker:
         self._terminated = False
         self._end_told = False
         self._cleaned = False
-        self._stale_volumes = False
+        self._stale_volumes = True  # pods of an earlier kubelet: follow their objects again
         self._log_directories: set[str] = set()
 
     def update(self, pod: Pod | None) -> None:
@@ -68,6 +69,7 @@ class PodWorker:
         self._wanted = pod is not None
         self.pod = pod or self.pod
         if not echo:
+            self._stale_volumes = True  # labels and annotations are in downward files
             self._changed.set()
             self._due.set()
             if self._must_end():
@@ -148,7 +150,8 @@ class PodWorker:
                     break
         if self._stale_volumes and not self._terminated:
             self._stale_volumes = False
-            await self._starter.set_up_volumes(pod)
+            if not await self._starter.set_up_volumes(pod):
+                self._stale_volumes = True
         self._await_deadline(pod)
 
     async def _resize(self, pod: Pod, found: syncpod.Found) -> Pod:
@@ -266,6 +269,7 @@ class PodWorker:
             messages=self._last_words(pod, found),
             actual=self._resizer.actual(pod, found),
             resizing=self._resizer.conditions(),
+            recursive_read_only=recursive_read_only(),
             terminating=terminating,
             terminated=self._terminated,
             ending=self._ending,

@@ -7,15 +7,19 @@ env.ConfigError, MountError. The worker turns them into reasons, Events and anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from minikube_raw.api.core import Container, Pod
+from minikube_raw.api.volumes import ServiceAccountTokenProjection
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, downward, env, projection
 from minikube_raw.kubelet.images import ImageManager, NodeImage
+from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.objects import ReferredObjects
+from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.terminationmessages import TerminationMessages
-from minikube_raw.kubelet.volumes import MountError, VolumeManager
+from minikube_raw.kubelet.tokens import TokenError, Tokens
+from minikube_raw.kubelet.volumes import VolumeManager, needs_a_look
 from minikube_raw.runtime import cri
 
 
@@ -29,6 +33,8 @@ class Preparation:
         objects: ReferredObjects,
         node: Callable[[], convert.NodeFacts],
         clock: Clock,
+        tokens: Tokens | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self._images = images
         self._volumes = volumes
@@ -36,20 +42,40 @@ class Preparation:
         self._node = node
         self._clock = clock
         self.messages = TerminationMessages(volumes.pod_dir)
+        self._tokens = tokens
+        self._claims = claims
+        self._emptying: asyncio.Task[None] | None = None
+        self._more_trash = False
         self.image_names: dict[str, tuple[str, str]] = {}  # image id → (image, imageID) as statuses show them
 
     async def volumes(self, pod: Pod) -> None:
         """Set up the pod's volumes, or refresh them. Raises MountError."""
         if not pod.spec.volumes:
             return
-        node = self._node()
+        sources = await self._sources(pod)
+        await asyncio.to_thread(self._volumes.set_up, pod, sources)
+
+    async def _sources(self, pod: Pod) -> projection.Sources:
+        """What the pod's volumes are made from. Tokens are asked for while objects arrive. Raises MountError."""
+        node, tokens = self._node(), self._ask_for_tokens(pod)
         try:
             referred = await self._objects.of(pod)
+            persistent = await self._claims.of(pod, referred.claims) if self._claims is not None else {}
+            issued = await tokens if tokens is not None else {}
         except TimeoutError:
             why = "failed to sync configmap cache: timed out waiting for the condition"
             raise MountError(pod.spec.volumes[0].name, why) from None
-        sources = projection.Sources(referred, downward.Addresses(node.ip), node.allocatable)
-        await asyncio.to_thread(self._volumes.set_up, pod, sources)
+        except TokenError as error:
+            raise MountError(_with_token(pod), str(error)) from error
+        finally:
+            if tokens is not None:
+                tokens.cancel()
+        return projection.Sources(referred, downward.Addresses(node.ip), node.allocatable, issued, persistent)
+
+    def _ask_for_tokens(self, pod: Pod) -> asyncio.Task[Mapping[ServiceAccountTokenProjection, str]] | None:
+        if self._tokens is None or not any(projection.token_sources(pod)):
+            return None
+        return asyncio.get_running_loop().create_task(self._tokens.of(pod))
 
     async def container(self, pod: Pod, wanted: Container, sandbox: cri.PodSandboxStatus) -> convert.Prepared:
         """Image, variables and mounts of one container. Raises ImageUnavailable, env.ConfigError."""
@@ -59,21 +85,57 @@ class Preparation:
         _check_non_root(pod, wanted, image.config.user)
         at = downward.Addresses(node.ip, (node.ip,) if pod.spec.host_network else sandbox.ips)
         variables = convert.variables(pod, wanted, await self._referred(pod), at, node)
-        mounts = await asyncio.to_thread(self._volumes.mounts, pod, wanted, variables)
+        mounts = await self._mounts(pod, wanted, variables)
         return convert.Prepared(image=image.id, envs=variables, mounts=mounts)
+
+    async def _mounts(self, pod: Pod, wanted: Container, variables: dict[str, str]) -> tuple[cri.Mount, ...]:
+        """The container's mounts; a kubelet that has just begun first looks where the pod's claims lie."""
+        if wanted.volume_mounts and not self._volumes.knows(pod):
+            try:
+                await self.volumes(pod)
+            except MountError as error:
+                raise env.ConfigError(str(error)) from error
+        if needs_a_look(wanted):
+            return await asyncio.to_thread(self._volumes.mounts, pod, wanted, variables)
+        return self._volumes.mounts(pod, wanted, variables)
 
     async def release(self, uid: str, pod: Pod | None) -> None:
         """The pod is gone: let go of its objects and its directories."""
         self._objects.release(uid)
+        if self._tokens is not None:
+            self._tokens.release(uid)
         if pod is not None:
             self._images.forget(pod)
         await asyncio.to_thread(self._volumes.tear_down, uid)
+        self.empty_trash()
+
+    def empty_trash(self) -> None:
+        """Have what is left of earlier pods' volumes deleted in the background, one deletion at a time."""
+        self._more_trash = True
+        if self._emptying is None or self._emptying.done():
+            self._emptying = asyncio.create_task(self._empty_trash(), name="volumes' trash")
+
+    async def _empty_trash(self) -> None:
+        while self._more_trash:
+            self._more_trash = False
+            await asyncio.to_thread(self._volumes.empty_trash)
+
+    async def settled(self) -> None:
+        """Wait until nothing of earlier pods' volumes is left."""
+        if self._emptying is not None:
+            await self._emptying
 
     async def _referred(self, pod: Pod) -> env.Referred:
         try:
             return await self._objects.of(pod)
         except TimeoutError:
             raise env.ConfigError("failed to sync configmap cache: timed out waiting for the condition") from None
+
+
+def _with_token(pod: Pod) -> str:
+    """The first volume that wants a token."""
+    parts = ((volume.name, volume.projected.sources) for volume in pod.spec.volumes if volume.projected is not None)
+    return next(name for name, sources in parts if any(source.service_account_token for source in sources))
 
 
 def _names(wanted: Container, image: NodeImage) -> tuple[str, str]:

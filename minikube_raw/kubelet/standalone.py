@@ -79,7 +79,7 @@ class StandaloneAgent:
         self._options = options
         self._runtime = runtime
         self._clock = clock or SystemClock()
-        self._volumes = VolumeManager(options.pods_dir)
+        self._volumes = VolumeManager(options.pods_dir, options.memory_dir)
         self._watcher = watching.FileWatcher()
         self._events = LocalEvents(self._clock)
         self._objects = manifests.GivenObjects()
@@ -230,6 +230,7 @@ def run(options: KubeletOptions, ready: int) -> None:
     proctitle.set_title("kubelet standalone")
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
     forwarding = _FORWARDING.read_text()
     launcher = _ensure_launcher(options)
     try:
@@ -262,6 +263,7 @@ async def _run(options: KubeletOptions, ready: int) -> None:
     try:
         await StandaloneAgent(options, runtime, StoredImages(store)).run(ready)
         await runtime.settled()
+        await asyncio.to_thread(VolumeManager(options.pods_dir).empty_trash)
     finally:
         await runtime.close()
 
@@ -274,6 +276,7 @@ def _leave_no_trace(options: KubeletOptions, forwarding: str) -> None:
     portmaps.remove_if_empty()
     manager(options.cgroup_root).remove()
     _FORWARDING.write_text(forwarding)
+    mounts.umount_all(str(options.memory_dir))
     shutil.rmtree(options.run_dir, ignore_errors=True)
 
 

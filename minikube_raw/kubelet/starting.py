@@ -17,11 +17,11 @@ from minikube_raw.kubelet import convert, env, ephemeral, hooks, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.images import ImageUnavailable
+from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.pods import container, log_directory_name
 from minikube_raw.kubelet.podstatus import Waiting
 from minikube_raw.kubelet.probe_actions import Asked
 from minikube_raw.kubelet.tools import Tools
-from minikube_raw.kubelet.volumes import MountError
 from minikube_raw.runtime import cri
 
 BACKING_OFF = "CrashLoopBackOff"
@@ -72,6 +72,7 @@ class Starter:
             entry = self._mounts.get("")
             self._holds.hold("", Waiting("ContainerCreating"), now + (entry.delay if entry else CONFIG_RETRY_SECONDS))
             return False
+        self._mounts.forget("")
         return True
 
     async def start(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> str:

@@ -1,7 +1,7 @@
-"""A pod's volumes on the node: directories made before its containers, removed after them, and the mounts they become.
+"""A pod's volumes on the node: made before its containers, refreshed when objects change, removed after them.
 
-Everything lies below the node's pods/<uid>/volumes. Volumes in memory and those with secrets are tmpfs mounts there,
-made in the node's own mount namespace. Blocking: the caller runs it in a thread.
+Disk volumes lie below pods/<uid>/volumes. Files that must not reach a disk (secrets, tokens, downward files) lie in one tmpfs
+of the node's own mount namespace, a directory per pod: no pod costs a mount for them. Blocking: the caller runs it in a thread.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minikube_raw.api import quantity
-from minikube_raw.api.core import Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount
-from minikube_raw.kubelet import convert, env, projection
-from minikube_raw.linux import mounts
-from minikube_raw.linux.paths import make_directories_in_root
+from minikube_raw.api.core import Container, Pod, Volume, VolumeMount
+from minikube_raw.api.storage import PersistentVolume
+from minikube_raw.kubelet import atomicwriter, convert, emptydir, env, hostpath, persistent, projection, subpaths
+from minikube_raw.kubelet.mounterror import MountError
+from minikube_raw.kubelet.pods import all_containers
+from minikube_raw.linux import features, mounts, removal
 from minikube_raw.runtime import cri
 
-
-class MountError(Exception):
-    """A volume cannot be set up; the text is the FailedMount Event's."""
-
-    def __init__(self, volume: str, why: str) -> None:
-        super().__init__(f'MountVolume.SetUp failed for volume "{volume}" : {why}')
+_TRASH = ".removed"
 
 
 class VolumeManager:
-    """Sets up and tears down volumes below `pods_dir`."""
+    """Sets up and tears down volumes below `pods_dir`, and in a tmpfs at `memory_dir`."""
 
-    def __init__(self, pods_dir: Path) -> None:
+    def __init__(self, pods_dir: Path, memory_dir: Path | None = None) -> None:
         self._pods_dir = pods_dir
+        self._memory_dir = memory_dir
+        self._persistent: dict[str, Mapping[str, PersistentVolume]] = {}
 
     def pod_dir(self, uid: str) -> Path:
         """Where everything of one pod lies."""
@@ -38,133 +38,180 @@ class VolumeManager:
 
     def known_pods(self) -> list[str]:
         """Uids of pods that have a directory."""
-        return [entry.name for entry in self._pods_dir.iterdir()] if self._pods_dir.is_dir() else []
+        found: set[str] = set()
+        for directory in filter(None, (self._pods_dir, self._memory_dir)):
+            found |= set(os.listdir(directory)) if directory.is_dir() else set()
+        return sorted(found - {_TRASH})
+
+    def knows(self, pod: Pod) -> bool:
+        """Whether `set_up` has been here since this process began: `mounts` relies on it for claims."""
+        return pod.metadata.uid in self._persistent
 
     def set_up(self, pod: Pod, sources: projection.Sources) -> None:
         """Make every volume; doing it again confirms it and refreshes files made from objects. Raises MountError."""
+        self._check_exclusive(pod, sources.persistent)
         for volume in pod.spec.volumes:
             try:
                 self._set_up(pod, volume, sources)
             except (OSError, projection.PayloadError, quantity.QuantityError, ValueError) as error:
-                raise MountError(volume.name, str(error)) from error
+                name = (
+                    sources.persistent[volume.name].metadata.name if volume.name in sources.persistent else volume.name
+                )
+                raise MountError(name, str(error)) from error
+        self._persistent[pod.metadata.uid] = sources.persistent
 
     def tear_down(self, uid: str) -> None:
-        """Unmount and remove everything of a pod; a missing directory is fine."""
+        """Unmount everything of a pod and take it out of sight; `empty_trash` deletes it. A missing directory is fine."""
+        self._persistent.pop(uid, None)
+        if self._memory_dir is not None:
+            shutil.rmtree(self._memory_dir / uid, ignore_errors=True)
         directory = self.pod_dir(uid)
         if not directory.exists():
             return
         for point in reversed(mounts.mount_points_below(str(directory))[1:]):
             mounts.umount_all(point)
-        shutil.rmtree(directory, ignore_errors=True)
+        removal.put_aside(str(directory), str(self._pods_dir / _TRASH))
 
-    def mounts(self, pod: Pod, container: Container, variables: dict[str, str]) -> tuple[cri.Mount, ...]:
-        """The container's bind mounts. Raises env.ConfigError for a subPath that leads outside its volume."""
+    def empty_trash(self) -> None:
+        """Delete what `tear_down` put aside, also before a crash; returns when it is gone, however long that takes."""
+        process = removal.start_emptying(str(self._pods_dir / _TRASH))
+        if process is not None:
+            process.wait()
+
+    def mounts(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> tuple[cri.Mount, ...]:
+        """The container's bind mounts. Raises env.ConfigError for one that cannot be."""
         volumes = {volume.name: volume for volume in pod.spec.volumes}
-        return tuple(self._mount(pod, volumes, mount, variables) for mount in container.volume_mounts)
+        return tuple(self._mount(pod, container, volumes, mount, variables) for mount in container.volume_mounts)
 
     # -- one volume --------------------------------------------------------------------------------------------------
 
     def _path(self, pod: Pod, volume: Volume) -> Path:
-        plugin = "projected" if volume.projected else "configmap" if volume.config_map else "secret"
+        if volume.host_path is not None:
+            return Path(volume.host_path.path)
+        found = self._persistent.get(pod.metadata.uid, {}).get(volume.name)
+        if found is not None:
+            return Path(persistent.path_of(found))
+        base = self.pod_dir(pod.metadata.uid) / "volumes"
         if volume.empty_dir is not None:
-            plugin = "empty-dir"
-        elif volume.downward_api is not None:
-            plugin = "downward-api"
-        return self.pod_dir(pod.metadata.uid) / "volumes" / f"kubernetes.io~{plugin}" / volume.name
+            return base / "kubernetes.io~empty-dir" / volume.name
+        if volume.config_map is not None or self._memory_dir is None:
+            return base / f"kubernetes.io~{_plugin(volume)}" / volume.name
+        return self._memory_dir / pod.metadata.uid / f"kubernetes.io~{_plugin(volume)}" / volume.name
 
     def _set_up(self, pod: Pod, volume: Volume, sources: projection.Sources) -> None:
         if volume.host_path is not None:
-            _check_host_path(volume.host_path)
-            return
-        path = self._path(pod, volume)
-        group = pod.spec.security_context.fs_group
-        if volume.empty_dir is not None:
-            _empty_dir(path, volume.empty_dir, group)
-            return
-        if not projection.is_projected(volume):
+            hostpath.set_up(volume.host_path)
+        elif volume.name in sources.persistent:
+            persistent.set_up(sources.persistent[volume.name], pod)
+        elif volume.empty_dir is not None:
+            emptydir.set_up(self._path(pod, volume), volume.empty_dir, pod, _memory(sources))
+        elif projection.is_projected(volume):
+            self._project(pod, volume, sources)
+        elif volume.claim_name(pod.metadata.name):
+            raise ValueError("this node has no API server that knows of claims")
+        else:
             raise ValueError("this kind of volume is not supported on this node")
-        in_memory = volume.config_map is None
-        files = projection.payload(pod, volume, sources)
-        _directory(path, in_memory=in_memory, size="", group=group)
-        projection.write(path, files, group=group)
 
-    def _mount(self, pod: Pod, volumes: dict[str, Volume], mount: VolumeMount, variables: dict[str, str]) -> cri.Mount:
+    def _project(self, pod: Pod, volume: Volume, sources: projection.Sources) -> None:
+        files = projection.payload(pod, volume, sources)
+        path, group = self._path(pod, volume), pod.spec.security_context.fs_group
+        if volume.config_map is None and self._memory_dir is not None:
+            _ensure_memory(self._memory_dir, _memory(sources))
+            emptydir.make_directory(path, group, sticky=True)
+        else:
+            emptydir.make_directory(path, group)
+        atomicwriter.make_nested(path, _nested(pod, volume.name))
+        atomicwriter.write(path, files, group=group)
+
+    def _mount(
+        self,
+        pod: Pod,
+        container: Container,
+        volumes: Mapping[str, Volume],
+        mount: VolumeMount,
+        variables: Mapping[str, str],
+    ) -> cri.Mount:
         volume = volumes.get(mount.name)
         if volume is None:
-            raise env.ConfigError(f'volume "{mount.name}" is not defined')
-        base = volume.host_path.path if volume.host_path is not None else str(self._path(pod, volume))
-        sub_path = mount.sub_path or env.expand(mount.sub_path_expr, variables)
+            raise env.ConfigError(f'cannot find volume "{mount.name}" to mount into container "{container.name}"')
+        path, sub_path = str(self._path(pod, volume)), subpaths.asked(mount, variables)
+        if sub_path:
+            subpaths.prepare(path, sub_path, mount, container)
+        claim = volume.persistent_volume_claim
         return cri.Mount(
             container_path=mount.mount_path,
-            host_path=_below(base, sub_path, mount) if sub_path else base,
+            host_path=path,
+            sub_path=sub_path,
             # Files made from objects are the API's, not the container's.
-            readonly=mount.read_only or projection.is_projected(volume),
+            readonly=mount.read_only or projection.is_projected(volume) or (claim is not None and claim.read_only),
+            recursive_read_only=_recursive(mount),
             propagation=convert.mount_propagation(mount.mount_propagation),
         )
 
+    def _check_exclusive(self, pod: Pod, volumes: Mapping[str, PersistentVolume]) -> None:
+        """ReadWriteOncePod: one pod at a time. Raises MountError."""
+        for volume in volumes.values():
+            others = [uid for uid in self._persistent if uid != pod.metadata.uid]
+            taken = any(
+                volume.metadata.uid == each.metadata.uid for uid in others for each in self._persistent[uid].values()
+            )
+            if taken and "ReadWriteOncePod" in volume.spec.access_modes:
+                text = "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+                raise MountError(volume.metadata.name, text)
 
-def _empty_dir(path: Path, source: EmptyDirVolumeSource, group: int | None) -> None:
-    size = str(quantity.parse(source.size_limit).value()) if source.size_limit is not None else ""
-    _directory(path, in_memory=source.medium == "Memory", size=size, group=group, mode=0o777)
+
+def needs_a_look(container: Container) -> bool:
+    """Whether `mounts` has to touch the disk: with no subPath it is arithmetic."""
+    return any(mount.sub_path or mount.sub_path_expr for mount in container.volume_mounts)
 
 
-def _directory(path: Path, *, in_memory: bool, size: str, group: int | None, mode: int = 0o777) -> None:
-    """Make a volume's directory once; a tmpfs of an earlier boot is gone and is mounted anew."""
-    fresh = not path.is_dir()
-    path.mkdir(parents=True, exist_ok=True)
-    if in_memory and not os.path.ismount(path):
-        mounts.tmpfs(str(path), mode=mode | stat.S_ISVTX, size=size)
-        fresh = True
-    if not fresh:
+def recursive_read_only() -> bool:
+    """Whether this node can make a mount read-only with all below it."""
+    return features.mount_setattr()
+
+
+def _plugin(volume: Volume) -> str:
+    if volume.projected is not None:
+        return "projected"
+    if volume.config_map is not None:
+        return "configmap"
+    return "secret" if volume.secret is not None else "downward-api"
+
+
+def _memory(sources: projection.Sources) -> int:
+    return int(quantity.parse(sources.allocatable.get("memory", 0)).value())
+
+
+def _ensure_memory(path: Path, size: int) -> None:
+    """Mount the node's tmpfs for files made from objects, unless it is there: it lives as long as the mount namespace."""
+    if os.path.ismount(path):
         return
-    if group is not None:
-        os.chown(path, -1, group)
-    bits = (stat.S_ISVTX if in_memory else 0) | (stat.S_ISGID if group is not None else 0)
-    os.chmod(path, mode | bits)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    emptydir.mount_memory(path, size, mode=stat.S_IRWXU)
 
 
-_HOST_PATH_CHECKS = {
-    "Directory": (stat.S_ISDIR, "is not a directory"),
-    "File": (stat.S_ISREG, "is not a file"),
-    "Socket": (stat.S_ISSOCK, "is not a socket"),
-    "CharDevice": (stat.S_ISCHR, "is not a character device"),
-    "BlockDevice": (stat.S_ISBLK, "is not a block device"),
-}
+def _nested(pod: Pod, name: str) -> Iterable[str]:
+    """Yield the places, relative to a volume, where containers have others mounted inside it (MakeNestedMountpoints)."""
+    for container in all_containers(pod):
+        places = sorted({mount.mount_path.rstrip("/") for mount in container.volume_mounts})
+        for mine in (mount for mount in container.volume_mounts if mount.name == name):
+            top, inside = mine.mount_path.rstrip("/") + "/", ""
+            for place in places:
+                if place.startswith(top) and not (inside and place.startswith(inside)):
+                    inside = f"{place}/"
+                    yield place.removeprefix(top)
 
 
-def _check_host_path(source: HostPathVolumeSource) -> None:
-    """Make what …OrCreate asks for, and refuse what is not of the type asked for (pkg/volume/hostpath)."""
-    path = Path(source.path)
-    if source.type == "DirectoryOrCreate":
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    elif source.type == "FileOrCreate" and not path.exists():
-        path.touch(mode=0o644)
-    check = _HOST_PATH_CHECKS.get(source.type.removesuffix("OrCreate"))
-    if check is None:
-        return
-    if not path.exists() or not check[0](path.stat().st_mode):
-        raise ValueError(f"hostPath type check failed: {source.path} {check[1]}")
-
-
-def _below(base: str, sub_path: str, mount: VolumeMount) -> str:
-    """A path inside a volume, made as directories when missing; links are resolved inside the volume only."""
-    if sub_path.startswith("/") or ".." in sub_path.split("/"):
-        raise env.ConfigError(f'failed to prepare subPath for volumeMount "{mount.name}": must not contain ".."')
-    path = os.path.join(base, sub_path)
-    if os.path.lexists(path):
-        return _resolved(base, path, mount)
-    root = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.close(make_directories_in_root(root, sub_path, 0o777))
-    except OSError as error:
-        raise env.ConfigError(f'failed to create subPath directory for volumeMount "{mount.name}": {error}') from error
-    finally:
-        os.close(root)
-    return _resolved(base, path, mount)
-
-
-def _resolved(base: str, path: str, mount: VolumeMount) -> str:
-    real, top = os.path.realpath(path), os.path.realpath(base)
-    if real != top and not real.startswith(top + "/"):
-        raise env.ConfigError(f'failed to prepare subPath for volumeMount "{mount.name}": it leads outside the volume')
-    return real
+def _recursive(mount: VolumeMount) -> bool:
+    """Whether a mount is read-only with all below it. Raises env.ConfigError in the kubelet's words."""
+    if mount.recursive_read_only in ("", "Disabled"):
+        return False
+    asked = f'volume "{mount.name}" requested recursive read-only mode, but it is not'
+    if not mount.read_only:
+        raise env.ConfigError(f"failed to resolve recursive read-only mode: {asked} read-only")
+    if mount.mount_propagation not in ("", "None"):
+        text = f'{asked} compatible with propagation "{mount.mount_propagation}"'
+        raise env.ConfigError(f"failed to resolve recursive read-only mode: {text}")
+    if mount.recursive_read_only == "Enabled" and not recursive_read_only():
+        raise env.ConfigError(f"failed to resolve recursive read-only mode: {asked} supported by the runtime")
+    return recursive_read_only()

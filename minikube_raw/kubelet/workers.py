@@ -77,6 +77,7 @@ class PodWorkers:
 
     async def adopt_leftovers(self, directories: Collection[str]) -> None:
         """Give a worker to everything on the node that no wish names: pods deleted while no kubelet ran are cleaned up."""
+        self._tools.preparation.empty_trash()
         left = {sandbox.config.uid for sandbox in await self._tools.runtime.list_pod_sandboxes()} | set(directories)
         for uid in left - self._workers.keys():
             worker = PodWorker(uid, self._tools)

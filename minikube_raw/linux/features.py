@@ -194,3 +194,18 @@ def idmapped_mounts() -> bool:
     finally:
         os.close(tree)
     return True
+
+
+@_feature
+def tmpfs_noswap() -> bool:
+    """A tmpfs whose pages are never written to swap (Linux ≥ 6.4)."""
+    if not new_mount_api():
+        return False
+    context = mount_calls.fsopen("tmpfs")
+    try:
+        mount_calls.fsconfig_flag(context, "noswap")
+    except OSError:
+        return False
+    finally:
+        os.close(context)
+    return True

@@ -26,10 +26,12 @@ NUMBERS: dict[str, dict[str, int]] = {
         "capset": 126,
         "pivot_root": 155,
         "keyctl": 250,
+        "ioprio_set": 251,
         "seccomp": 317,
         "bpf": 321,
     },
     "aarch64": {
+        "ioprio_set": 30,
         "pivot_root": 41,
         "capget": 90,
         "capset": 91,

@@ -74,6 +74,7 @@ def power_on(config: dict[str, Any]) -> int:
 def furnish(config: dict[str, Any]) -> None:
     """Give the machine its host name, its own /proc, and an empty run directory that dies with it."""
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
     mounts.proc("/proc")
     mounts.tmpfs(config["run_dir"], mode=0o700)
     socket.sethostname(config["hostname"])

@@ -83,8 +83,10 @@ def _user(root: Path, wanted: dict[str, Any]) -> users.User:
         texts = [users.read_in_root(directory, path) for path in ("/etc/passwd", "/etc/group")]
     finally:
         os.close(directory)
-    gid, supplemental = wanted.get("gid"), wanted.get("additionalGids", ())
-    return users.resolve(wanted.get("username", ""), texts[0], texts[1], gid=gid, supplemental=supplemental)
+    gid, supplemental, strict = wanted.get("gid"), wanted.get("additionalGids", ()), wanted.get("strict", False)
+    return users.resolve(
+        wanted.get("username", ""), texts[0], texts[1], gid=gid, supplemental=supplemental, strict=strict
+    )
 
 
 def _namespaces(modes: NamespaceOption, pid: int) -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from minikube_raw.linux import capabilities, mounts, pidfd, rlimits, signals
+from minikube_raw.linux import capabilities, pidfd, rlimits, signals
 from minikube_raw.linux.cgroup_mounts import hierarchies
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image, ImageError
 from minikube_raw.oci.snapshots import Snapshot
 
-from . import adoption, podfiles, spec, wire
+from . import adoption, opening, podfiles, spec, wire
 from .cri import ContainerConfig, RuntimeServiceError
 from .keepers import Keepers
 from .pods import Container, Sandbox
@@ -186,7 +186,7 @@ class Containers:
         opened: list[int] = []
 
         def open_all() -> None:
-            opened.extend(mounts.open_tree(entry["source"]) for entry in entries if entry["source"] != shm)
+            opened.extend(opening.open_volume(entry) for entry in entries if entry["source"] != shm)
 
         try:
             await self._state.in_thread(lambda: sandbox.recorded(open_all))

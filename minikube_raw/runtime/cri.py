@@ -99,11 +99,16 @@ class MountPropagation(enum.StrEnum):
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A bind mount into the container; host_path is resolved by the kubelet, container_path inside the root file system."""
+    """A bind mount into the container. container_path is resolved inside the root file system.
+
+    sub_path is resolved beneath host_path when the container is started, by descriptor: no link in it leads outside.
+    """
 
     container_path: str
     host_path: str
+    sub_path: str = ""
     readonly: bool = False
+    recursive_read_only: bool = False
     propagation: MountPropagation = MountPropagation.PRIVATE
 
 
@@ -113,6 +118,7 @@ class SecurityContext(msgspec.Struct, frozen=True):
     run_as_user: int | None = None
     run_as_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
+    strict_groups: bool = False  # supplementalGroupsPolicy Strict: the image's own /etc/group adds none
     add_capabilities: tuple[str, ...] = ()  # without CAP_, or "ALL"
     drop_capabilities: tuple[str, ...] = ()
     privileged: bool = False

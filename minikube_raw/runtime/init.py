@@ -161,7 +161,12 @@ def _exec(job: Job, root: int, user: users.User) -> NoReturn:
 def _find_user(root: int, wanted: Spec) -> users.User:
     passwd, group = users.read_in_root(root, "/etc/passwd"), users.read_in_root(root, "/etc/group")
     return users.resolve(
-        wanted.get("username", ""), passwd, group, gid=wanted.get("gid"), supplemental=wanted.get("additionalGids", ())
+        wanted.get("username", ""),
+        passwd,
+        group,
+        gid=wanted.get("gid"),
+        supplemental=wanted.get("additionalGids", ()),
+        strict=wanted.get("strict", False),
     )
 
 

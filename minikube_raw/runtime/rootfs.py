@@ -162,21 +162,32 @@ def _attach_volume(root: int, entry: Spec, volume: int) -> None:
         if os.fstat(target).st_dev == os.stat("/proc").st_dev:
             raise OSError(errno.EPERM, "cannot be mounted because it is inside /proc", destination)
         options = entry.get("options", ())
+        propagation = next((_PROPAGATION[option] for option in options if option in _PROPAGATION), 0)
         if features.mount_setattr():
-            mounts.mount_setattr(
-                "",
-                set=mounts.MOUNT_ATTR_RDONLY if "ro" in options else 0,
-                dirfd=volume,
-            )
-            propagation = next((_PROPAGATION[option] for option in options if option in _PROPAGATION), 0)
-            if propagation:
-                mounts.mount_setattr("", propagation=propagation, recursive=True, dirfd=volume)
-        mounts.move_mount(volume, "", target)
-        if "ro" in options and not features.mount_setattr():
-            mounts.make_readonly(destination, recursive=False)
+            _prepare_volume(volume, options, propagation)
+            mounts.move_mount(volume, "", target)
+        else:
+            mounts.move_mount(volume, "", target)
+            _change_volume(f"/proc/self/fd/{volume}", options, propagation)
     finally:
         os.close(target)
         os.close(volume)
+
+
+def _prepare_volume(volume: int, options: Sequence[str], propagation: int) -> None:
+    """Makes a detached mount read-only, with `rro` together with all mounts in it, and sets their propagation."""
+    if "ro" in options or "rro" in options:
+        mounts.mount_setattr("", set=mounts.MOUNT_ATTR_RDONLY, recursive="rro" in options, dirfd=volume)
+    if propagation:
+        mounts.mount_setattr("", propagation=propagation, recursive=True, dirfd=volume)
+
+
+def _change_volume(place: str, options: Sequence[str], propagation: int) -> None:
+    """Does the same on kernels before 5.12 to a mount that is attached; they know no `rro`."""
+    if "ro" in options:
+        mounts.make_readonly(place, recursive=False)
+    if propagation:
+        mounts.set_propagation(place, propagation | mounts.MS_REC)
 
 
 def _place(root: int, destination: str, is_directory: bool) -> int:

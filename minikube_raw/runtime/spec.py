@@ -138,6 +138,7 @@ def _user(config: ContainerConfig, image: ImageConfig) -> Spec:
     user: Spec = {
         "username": image.user if security.run_as_user is None else str(security.run_as_user),
         "additionalGids": list(security.supplemental_groups),
+        **({"strict": True} if security.strict_groups else {}),
     }
     if security.run_as_group is not None:
         user["gid"] = security.run_as_group
@@ -188,8 +189,11 @@ def cgroup_controllers(hierarchies: Hierarchies) -> list[tuple[str, str]]:
 def _volume_mounts(mounts: Sequence[Mount]) -> Iterable[Spec]:
     """Parents before what is mounted inside them, else in the given order, as containerd's CRI plugin sorts them."""
     for mount in sorted(mounts, key=lambda mount: mount.container_path.rstrip("/").count("/")):
-        options = ["rbind", _PROPAGATION[mount.propagation], *(["ro"] if mount.readonly else [])]
-        yield {"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options}
+        readonly = ["rro"] if mount.recursive_read_only else ["ro"] if mount.readonly else []
+        options = ["rbind", _PROPAGATION[mount.propagation], *readonly]
+        source = f"{mount.host_path}/{mount.sub_path}" if mount.sub_path else mount.host_path
+        entry = {"destination": mount.container_path, "type": "bind", "source": source, "options": options}
+        yield entry | ({"beneath": mount.host_path, "path": mount.sub_path} if mount.sub_path else {})
 
 
 def limits(resources: LinuxContainerResources) -> dict[str, Any]:

@@ -32,17 +32,26 @@ class User:
         self.uid, self.gid, self.groups, self.home = uid, gid, groups, home
 
 
-def resolve(wanted: str, passwd: str, group: str, *, gid: int | None = None, supplemental: Iterable[int] = ()) -> User:
+def resolve(
+    wanted: str,
+    passwd: str,
+    group: str,
+    *,
+    gid: int | None = None,
+    supplemental: Iterable[int] = (),
+    strict: bool = False,
+) -> User:
     """Returns the user for `wanted` ("name", "uid", either with ":group"; empty is root) given the two files' texts.
 
-    `gid` overrides the primary group. Raises UnknownUser for a name that is not there; an unknown number is fine.
+    `gid` overrides the primary group; `strict` leaves out the groups of which the file says the user is a member.
+    Raises UnknownUser for a name that is not there; an unknown number is fine.
     """
     user_name, _, group_name = wanted.partition(":")
     name, uid, primary, home = _user(user_name or "0", passwd)
     members: list[int] = []
     if gid is None and group_name:
         gid = _group(group_name, group)
-    elif name:
+    elif name and not strict:
         members = [number for _, number, users in _groups(group) if name in users]
     chosen = primary if gid is None else gid
     groups = list(dict.fromkeys([chosen, *members, *supplemental]))

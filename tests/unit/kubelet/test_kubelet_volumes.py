@@ -9,8 +9,10 @@ import pytest
 from pod_builders import pod
 
 from minikube_raw.api.core import ConfigMap, Secret
-from minikube_raw.kubelet import downward, env, projection
-from minikube_raw.kubelet.volumes import MountError, VolumeManager
+from minikube_raw.kubelet import atomicwriter, downward, env, projection
+from minikube_raw.kubelet.atomicwriter import File
+from minikube_raw.kubelet.mounterror import MountError
+from minikube_raw.kubelet.volumes import VolumeManager
 
 CM = ConfigMap(data={"a.txt": "one\n", "b": "two"}, binary_data={"bin": "AAEC"})
 
@@ -53,8 +55,8 @@ def test_a_config_map_is_links_through_data_and_swaps_as_a_whole(tmp_path) -> No
 
 
 def test_the_same_content_is_not_written_again(tmp_path) -> None:
-    assert projection.write(tmp_path, {"a": projection.File(b"x", 0o644)})
-    assert not projection.write(tmp_path, {"a": projection.File(b"x", 0o644)})
+    assert atomicwriter.write(tmp_path, {"a": File(b"x", 0o644)})
+    assert not atomicwriter.write(tmp_path, {"a": File(b"x", 0o644)})
 
 
 def test_items_choose_keys_paths_and_modes(tmp_path) -> None:
