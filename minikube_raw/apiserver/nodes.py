@@ -126,7 +126,8 @@ _RULES: dict[tuple[str, str], Callable[..., Decision]] = {
     ("", "pods"): NodeAuthorizer._pods,
     ("", "secrets"): NodeAuthorizer._referenced,
     ("", "configmaps"): NodeAuthorizer._referenced,
-    ("", "persistentvolumeclaims"): NodeAuthorizer._volumes,
+    # Kubernetes' kubelet asks for a claim again and again; ours follows the one it waits for, as it does with Secrets.
+    ("", "persistentvolumeclaims"): NodeAuthorizer._referenced,
     ("", "persistentvolumes"): NodeAuthorizer._persistent_volumes,
     ("", "serviceaccounts"): NodeAuthorizer._accounts,
     # How a kubelet asks whether somebody may use its own API.

@@ -117,8 +117,9 @@ async def test_a_node_gets_the_claims_and_volumes_of_its_pods(api: Api) -> None:
     for path in (f"{CLAIMS}/unused", f"{VOLUMES}/unused", f"{VOLUMES}/free"):
         refused = await node.get(path, code=403)
         assert refused["message"].endswith("no relationship found between node 'n1' and this object")
-    listed = await node.get(CLAIMS, code=403)
-    assert listed["message"].endswith("can only get individual resources of this type")
+    assert len((await node.get(CLAIMS + "?fieldSelector=metadata.name%3Dused"))["items"]) == 1
+    for selector in ("", "?fieldSelector=metadata.name%3Dunused"):
+        await node.get(CLAIMS + selector, code=403)
 
 
 async def test_a_node_follows_the_volumes_of_its_directories_and_lets_them_go(api: Api) -> None:
