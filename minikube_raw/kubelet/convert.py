@@ -51,13 +51,14 @@ class Prepared(msgspec.Struct, frozen=True):
 def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) -> cri.PodSandboxConfig:
     """The pod's shared environment."""
     meta, spec = pod.metadata, pod.spec
-    hostname, _ = dns.hostname_and_domain(pod, node.cluster.domain, node.name)
+    hostname, qualified_name = dns.hostname_and_domain(pod, node.cluster.domain, node.name)
     return cri.PodSandboxConfig(
         name=meta.name,
         namespace=meta.namespace,
         uid=meta.uid,
         attempt=attempt,
         hostname=hostname,
+        qualified_name=qualified_name,
         log_directory=log_directory,
         cgroup_parent=qos.cgroup_parent(pod),
         namespaces=_namespaces(pod),

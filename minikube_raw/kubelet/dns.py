@@ -10,6 +10,12 @@ import msgspec
 from minikube_raw.api.core import Pod, PodDNSConfig
 from minikube_raw.runtime.cri import DNSConfig
 
+HOST_NAME_MAX = 64  # sethostname(2)
+
+
+class NameTooLong(ValueError):
+    """A host name that the kernel would refuse."""
+
 
 class ClusterDNS(msgspec.Struct, frozen=True):
     """What the cluster offers. Without servers ClusterFirst pods get the node's resolver, as upstream."""
@@ -71,11 +77,21 @@ def _unique(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def hostname_and_domain(pod: Pod, cluster_domain: str, node_name: str) -> tuple[str, str]:
-    """(host name, qualified name or ""): spec.hostname, else the pod's name cut to 63; the node's with hostNetwork."""
+    """(host name, qualified name or ""): spec.hostname, else the pod's name cut to 63; the node's with hostNetwork.
+
+    Raises NameTooLong when the qualified name is to be the host name and the kernel has no room for it.
+    """
     if pod.spec.host_network:
         return node_name, ""
     name = pod.spec.hostname or pod.metadata.name[:63].rstrip("-.")
     if not pod.spec.subdomain:
         return name, ""
     qualified = f"{name}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}"
-    return (qualified if pod.spec.set_hostname_as_fqdn else name), qualified
+    if not pod.spec.set_hostname_as_fqdn:
+        return name, qualified
+    if len(qualified) > HOST_NAME_MAX:
+        raise NameTooLong(
+            f"Failed to construct FQDN from Pod hostname and cluster domain, FQDN {qualified} is too long "
+            f"({HOST_NAME_MAX} characters is the max, {len(qualified)} characters requested)"
+        )
+    return qualified, qualified

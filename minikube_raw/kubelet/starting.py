@@ -13,7 +13,7 @@ import msgspec
 
 from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet import convert, env, ephemeral, hooks, syncpod
+from minikube_raw.kubelet import convert, dns, env, ephemeral, hooks, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.images import ImageUnavailable
@@ -51,15 +51,14 @@ class Starter:
             await runtime.stop_pod_sandbox(action.replaces)
         if not await self.set_up_volumes(pod):
             return
-        config = convert.sandbox_config(
-            pod, action.attempt, f"{self._tools.logs_dir}/{log_directory_name(pod)}", self._tools.node()
-        )
+        logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
-            await runtime.run_pod_sandbox(config)
-        except cri.RuntimeServiceError as error:
+            await runtime.run_pod_sandbox(convert.sandbox_config(pod, action.attempt, logs, self._tools.node()))
+        except (cri.RuntimeServiceError, dns.NameTooLong) as error:
             message = f"Failed to create pod sandbox: {error}"
             self._tools.record(pod, "Warning", "FailedCreatePodSandBox", message)
-            self._holds.hold("", Waiting("ContainerCreating"), now + _retry_seconds(error))
+            retry = _retry_seconds(error) if isinstance(error, cri.RuntimeServiceError) else CONFIG_RETRY_SECONDS
+            self._holds.hold("", Waiting("ContainerCreating"), now + retry)
 
     async def set_up_volumes(self, pod: Pod) -> bool:
         """Make the pod's volumes, or refresh them; False when one cannot be had yet."""

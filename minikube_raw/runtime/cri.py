@@ -78,6 +78,7 @@ class PodSandboxConfig(msgspec.Struct, frozen=True):
     uid: str
     attempt: int = 0
     hostname: str = ""
+    qualified_name: str = ""  # host.subdomain.namespace.svc.domain, for /etc/hosts; empty without a subdomain
     log_directory: str = ""
     cgroup_parent: str = ""  # below the node's own cgroup, e.g. "kubepods/burstable/pod<uid>"
     namespaces: NamespaceOption = NamespaceOption()

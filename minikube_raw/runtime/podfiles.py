@@ -19,11 +19,16 @@ fe00::2\tip6-allrouters
 """
 
 
-def hosts(config: PodSandboxConfig, ips: Sequence[str]) -> str:
-    """Returns /etc/hosts as the kubelet writes it: the pod's own name, then hostAliases."""
-    own = "".join(f"{ip}\t{config.hostname}\n" for ip in ips)
+def hosts(config: PodSandboxConfig, ips: Sequence[str], node_hosts: str = "") -> str:
+    """Returns /etc/hosts as the kubelet writes it: the pod's own name, or with hostNetwork the node's file; then hostAliases."""
     aliases = "".join(f"{address}\t" + "\t".join(names) + "\n" for address, names in config.hosts)
-    return _LOCAL + own + (f"\n# Entries added by HostAliases.\n{aliases}" if aliases else "")
+    added = f"\n# Entries added by HostAliases.\n{aliases}" if aliases else ""
+    if config.namespaces.network is NamespaceMode.NODE:
+        return f"# Kubernetes-managed hosts file (host network).\n{node_hosts}{added}"
+    names = config.hostname
+    if config.qualified_name:
+        names = f"{config.qualified_name}\t{config.qualified_name.partition('.')[0]}"
+    return _LOCAL + "".join(f"{ip}\t{names}\n" for ip in ips) + added
 
 
 def resolv_conf(dns: DNSConfig) -> str:
@@ -36,10 +41,20 @@ def resolv_conf(dns: DNSConfig) -> str:
 
 def write(directory: str, config: PodSandboxConfig, ips: Sequence[str]) -> None:
     """Writes the three files of a sandbox."""
-    texts = {"hostname": f"{config.hostname}\n", "hosts": hosts(config, ips), "resolv.conf": _resolv_conf(config)}
+    node_hosts = _node_hosts() if config.namespaces.network is NamespaceMode.NODE else ""
+    texts = {"hostname": f"{config.hostname}\n", "resolv.conf": _resolv_conf(config)}
+    texts["hosts"] = hosts(config, ips, node_hosts)
     for name, text in texts.items():
         atomic.write(f"{directory}/{name}", text.encode(), mode=0o644)
         os.chmod(f"{directory}/{name}", 0o644)
+
+
+def _node_hosts() -> str:
+    try:
+        with open("/etc/hosts", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def make_mount_points(directory: str) -> None:

@@ -174,3 +174,11 @@ def test_annotations_are_quoted_as_go_does() -> None:
     wish = from_manifest({"metadata": {"name": "p", "annotations": annotations}, "spec": {}})
 
     assert downward.field(wish, "metadata.annotations", downward.Addresses("h")) == 'a="line1\\nline\\"2\\"\\\\té"'
+
+
+def test_a_qualified_name_is_the_host_name_only_if_the_kernel_has_room_for_it() -> None:
+    spec = {"hostname": "hh", "subdomain": "sub", "setHostnameAsFQDN": True}
+
+    assert dns.hostname_and_domain(pod(**spec), "cluster.local", "n1") == ("hh.sub.ns.svc.cluster.local",) * 2
+    with pytest.raises(dns.NameTooLong, match=r"is too long \(64 characters is the max, 87 characters requested\)"):
+        dns.hostname_and_domain(pod(**spec | {"subdomain": "s" * 63}), "cluster.local", "n1")

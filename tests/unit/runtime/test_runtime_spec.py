@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from minikube_raw.linux.cgroup_mounts import Hierarchies
@@ -129,6 +130,22 @@ def test_hosts_and_resolv_conf_read_as_the_kubelet_writes_them() -> None:
     assert text.endswith("10.244.0.7\tp\n\n# Entries added by HostAliases.\n10.0.0.9\tdb\tdb.example\n")
     assert podfiles.resolv_conf(pod.dns) == (
         "search n.svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+    )
+
+
+def test_a_pod_in_a_subdomain_finds_its_qualified_name_first_in_hosts() -> None:
+    pod = msgspec.structs.replace(POD, hostname="hh", qualified_name="hh.ss.ns.svc.cluster.local")
+
+    assert podfiles.hosts(pod, ("10.244.0.7",)).endswith("\n10.244.0.7\thh.ss.ns.svc.cluster.local\thh\n")
+
+
+def test_a_pod_in_the_nodes_network_has_the_nodes_hosts_and_its_own_aliases() -> None:
+    in_node = NamespaceOption(network=NamespaceMode.NODE)
+    pod = msgspec.structs.replace(POD, namespaces=in_node, hosts=(("192.0.2.1", ("a", "b")),))
+
+    assert podfiles.hosts(pod, ("10.0.0.1",), "127.0.0.1 localhost\n") == (
+        "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n"
+        "\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n"
     )
 
 
