@@ -17,9 +17,6 @@ Pod = dict[str, Any]
 SLEEP = "exec sleep 3600"
 HTTPD = "mkdir /w; echo ok > /w/healthz; exec httpd -f -p 8080 -h /w"
 FAILS_LATER = "mkdir /w; echo ok > /w/healthz; httpd -f -p 8080 -h /w & sleep 2.5; rm /w/healthz; wait"
-CALLED = (
-    "mkdir -p /w/cgi-bin; echo 'echo; echo $QUERY_STRING >> /tmp/called' > /w/cgi-bin/hook; chmod +x /w/cgi-bin/hook; "
-)
 
 
 def probe(**how: Any) -> dict[str, Any]:
@@ -62,7 +59,7 @@ socketserver.ThreadingTCPServer(("", 5050), Handler).serve_forever()
 
 
 def python(name: str, source: str, **container: Any) -> Pod:
-    return pod(name, image="python", **container | {"command": ["python3", "-c", source.replace("\\\\", "\\")]})
+    return pod(name, image="python", **container | {"command": ["python3", "-c", source]})
 
 
 LIVENESS_HTTP = probe(httpGet={"path": "/healthz", "port": "web"})
@@ -104,7 +101,7 @@ PODS = [
     pod("post-fails", lifecycle={"postStart": {"exec": {"command": ["sh", "-c", "echo no; exit 4"]}}}),
     pod("deadline", spec={"activeDeadlineSeconds": 3}),
     pod("job", "sleep 1", spec=SIDECARS),
-    pod("target", f"{CALLED}exec httpd -f -p 8080 -h /w"),
+    pod("target", "exec httpd -f -vv -p 8080 -h /var"),
 ]  # fmt: skip
 
 
@@ -117,9 +114,9 @@ def probed(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("-n", "probed", "wait", "pod/target", "--for=condition=Ready", "--timeout=30s")
     host = cluster.get("-n", "probed", "pod", "target")["status"]["podIP"]
     callers = [
-        pod("calls-post", lifecycle={"postStart": {"httpGet": {"host": host, "path": "/cgi-bin/hook?post", "port": 8080}}}),
-        pod("calls-pre", lifecycle={"preStop": {"httpGet": {"host": host, "path": "/cgi-bin/hook?pre", "port": 8080}}}),
-        pod("execs-pre", lifecycle={"preStop": {"exec": {"command": ["wget", "-qO-", f"http://{host}:8080/cgi-bin/hook?exec"]}}}),
+        pod("calls-post", lifecycle={"postStart": {"httpGet": {"host": host, "path": "/hook-post", "port": 8080}}}),
+        pod("calls-pre", lifecycle={"preStop": {"httpGet": {"host": host, "path": "/hook-pre", "port": 8080}}}),
+        pod("execs-pre", lifecycle={"preStop": {"exec": {"command": ["wget", "-qO-", f"http://{host}:8080/hook-exec"]}}}),
     ]  # fmt: skip
     cluster.kubectl(
         "-n", "probed", "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": callers})
@@ -196,7 +193,7 @@ def test_restarted_with_a_grpc_liveness_probe(see, events) -> None:
 
 def test_have_monotonically_increasing_restart_count(see) -> None:
     seen: list[int] = []
-    see("counts", lambda status: seen.append(restarts(status)) or seen[-1] >= 3, seconds=40)
+    see("counts", lambda status: seen.append(restarts(status)) or seen[-1] >= 2)
 
     assert seen == sorted(seen)
 
@@ -234,7 +231,7 @@ def test_execute_poststart_exec_hook_properly(cluster: Cluster, probed: str, see
 def test_execute_poststart_http_hook_properly(cluster: Cluster, probed: str, see) -> None:
     see("calls-post", ready)
 
-    assert "post" in cluster.kubectl("-n", probed, "exec", "target", "--", "cat", "/tmp/called").stdout.split()
+    assert "/hook-post" in cluster.kubectl("-n", probed, "logs", "target").stdout
 
 
 @pytest.mark.parametrize(
@@ -243,9 +240,9 @@ def test_execute_poststart_http_hook_properly(cluster: Cluster, probed: str, see
 def test_execute_prestop_hook_properly(cluster: Cluster, probed: str, see, name: str, said: str) -> None:
     see(name, ready)
 
-    cluster.kubectl("-n", probed, "delete", "pod", name, "--grace-period=5")
+    cluster.kubectl("-n", probed, "delete", "pod", name, "--grace-period=2")
 
-    assert said in cluster.kubectl("-n", probed, "exec", "target", "--", "cat", "/tmp/called").stdout.split()
+    assert f"/hook-{said}" in cluster.kubectl("-n", probed, "logs", "target").stdout
 
 
 def test_a_poststart_hook_that_fails_is_told_and_its_container_tried_again(see, events) -> None:
