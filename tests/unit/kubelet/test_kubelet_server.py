@@ -14,10 +14,12 @@ from fake_runtime import FakeRuntime
 from pod_builders import pod
 
 from minikube_raw.client.clock import ManualClock
+from minikube_raw.kubelet import streaming
 from minikube_raw.kubelet.nodeview import PodView
 from minikube_raw.kubelet.server import Server
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
+from minikube_raw.streaming import spdy, upgrading
 
 
 class Session:
@@ -136,6 +138,98 @@ async def test_exec_carries_streams_and_the_exit_code(http, runtime, eventually,
     if code:
         assert end["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
     assert runtime.calls[-1] == ("exec", ["sh", "-c"], False, True)
+
+
+async def spdy_frames(http, path: str, *types: str) -> tuple[dict[str, bytes], bytes]:
+    """Open streams over SPDY/3.1 as kubectl 1.20 does; return what came back on each, with hello sent to stdin."""
+    headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": "v4.channel.k8s.io"}
+    upgraded = await upgrading.upgrade(str(http.make_url(path)), headers, None)
+    framer, received, open_streams = (
+        spdy.Framer(),
+        dict.fromkeys(types, b""),
+        dict(zip(range(1, 99, 2), types, strict=False)),
+    )
+    for number, kind in open_streams.items():
+        upgraded.writer.write(framer.encode(spdy.SynStream(number, {"streamtype": kind})))
+        if kind == "stdin":
+            upgraded.writer.write(framer.encode(spdy.Data(number, b"hello", fin=True)))
+    while True:
+        data = await upgraded.reader.read(4096)
+        assert data
+        for frame in framer.receive(data):
+            if isinstance(frame, spdy.Data):
+                received[open_streams[frame.stream_id]] += frame.data
+                if frame.fin and open_streams[frame.stream_id] == "error":
+                    upgraded.writer.close()
+                    return received, received["error"]
+
+
+async def test_exec_is_served_over_spdy_too(http, runtime) -> None:
+    await start(runtime)
+    runtime.session = session = Session(3)
+
+    async def echo() -> None:
+        while (data := await asyncio.to_thread(os.read, session.child_stdin, 100)) != b"":
+            os.write(session.child_stdout, data)
+        session.end()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(echo())
+        path = "/exec/ns/p/c?command=cat&input=1&output=1&error=1"
+        received, final = await spdy_frames(http, path, "error", "stdin", "stdout", "stderr")
+
+    assert received["stdout"] == b"hello"
+    assert msgspec.json.decode(final)["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+async def test_output_that_a_slow_client_has_not_taken_is_sent_after_the_process_has_ended(
+    http, runtime, monkeypatch
+) -> None:
+    monkeypatch.setattr(streaming, "_DRAIN_SECONDS", 0.02)
+    await start(runtime)
+    runtime.session = session = Session()
+    async with asyncio.timeout(10), connect(http) as socket:
+        os.set_blocking(session.child_stdout, False)
+        written, quiet = 0, 0
+        while quiet < 20:  # until no buffer on the way takes more
+            try:
+                written += os.write(session.child_stdout, bytes(65_536))
+                quiet = 0
+            except BlockingIOError:
+                quiet += 1
+                await asyncio.sleep(0.01)
+        session.end()
+        await asyncio.sleep(0.1)  # longer than a grandchild's output is waited for
+        received = await frames(socket)
+
+    assert sum(len(frame) - 1 for frame in received if frame[0] == 1) == written
+    assert msgspec.json.decode(received[-1][1:])["status"] == "Success"
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("command=true", "you must specify at least 1 of stdin, stdout, stderr"),
+        ("command=true&output=1", "Upgrade request required"),
+        ("output=1", "you must specify at least 1 command"),
+    ],
+)
+async def test_an_exec_that_asks_for_nothing_is_refused(http, runtime, query, text) -> None:
+    await start(runtime)
+    response = await http.post(f"/exec/ns/p/c?{query}")
+
+    assert (response.status, await response.text()) == (400, text)
+
+
+async def test_ports_of_a_pod_that_is_not_there_or_does_not_run_are_not_forwarded(http, runtime) -> None:
+    runtime.lose_sandbox("sandbox1")
+    upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": "portforward.k8s.io"}
+    answers = [await http.get(f"/portForward/ns/{name}", headers=upgrade) for name in ("p", "x")]
+
+    assert [(each.status, await each.text()) for each in answers] == [
+        (500, 'pod not found ("p_ns")'),
+        (404, "pod does not exist"),
+    ]
 
 
 async def test_a_client_that_leaves_ends_the_session(http, runtime, eventually) -> None:
