@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from minikube_raw.api import quantity
-from minikube_raw.cli import doctor, noderesources, processlist
+from minikube_raw.cli import doctor, nodelogs, noderesources, processlist
 from minikube_raw.cli import kubeconfig as kubeconfigs
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.lifecycle import Cluster, check_port_free
@@ -60,6 +60,7 @@ timeout_option = click.option("--timeout", default=60.0, show_default=True, help
     "--node-memory", metavar="QUANTITY", help="Memory of each node, as in 2Gi; without it nodes share the host's."
 )
 @noderesources.options
+@nodelogs.options
 @click.option(
     "--node-monitor-grace",
     default=16.0,
@@ -89,6 +90,8 @@ def up(
     node_monitor_grace: float,
     eviction_after: float,
     sample: bool,
+    container_log_max_size: str,
+    container_log_max_files: int,
     **kubelet: str | None,
 ) -> None:
     """Start a master and nodes on this host, in the background; returns when all nodes are Ready."""
@@ -122,7 +125,7 @@ def up(
                 store=store,
                 node_monitor_grace=node_monitor_grace,
                 eviction_after=eviction_after,
-                kubelet=noderesources.parse(kubelet),
+                kubelet=noderesources.parse(kubelet) | nodelogs.parse(container_log_max_size, container_log_max_files),
             )
             record = with_nodes(record, nodes, node_cpus, parse_memory(node_memory))
             kubeconfigs.load(Path(record.kubeconfig))  # refuse a broken one now, not when everything runs

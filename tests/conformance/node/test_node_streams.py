@@ -237,6 +237,32 @@ def test_what_cannot_be_is_said_in_kubernetes_words(
     assert (done.returncode, said) == (1, text)
 
 
+def test_clients_that_do_not_read_never_make_a_container_wait_and_logs_are_whole(
+    cluster: Cluster, namespace: str, apply: Apply
+) -> None:
+    script = f"while [ ! -e /tmp/go ]; do sleep 0.05; done; yes 0123456789 | head -c {BIG}; echo end"
+    apply(pod("talker", script, spec="restartPolicy: Never"))
+    cluster.kubectl("-n", namespace, "wait", "pod/talker", *READY)
+
+    def started(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [newest_kubectl(), "-n", namespace, *arguments]
+        return subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with started("logs", "-f", "talker") as follower, started("attach", "talker") as attached:
+        assert attached.stderr is not None
+        assert b"command prompt" in attached.stderr.readline()
+        cluster.kubectl("-n", namespace, "exec", "talker", "--", "touch", "/tmp/go")
+        cluster.kubectl(
+            "-n", namespace, "wait", "pod/talker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"
+        )
+        assert follower.stdout is not None
+        seen = follower.stdout.read()
+        attached.kill()
+    assert len(seen) == BIG + len("end\n")
+    assert seen.endswith(b"end\n")
+    assert follower.returncode == 0
+
+
 @pytest.mark.parametrize("binary", KUBECTLS)
 def test_kubectl_run_attaches_its_input_and_removes_the_pod(
     cluster: Cluster, namespace: str, binary: str | None

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from minikube_raw.cli import cluster
+from minikube_raw.cli import cluster, nodelogs
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.main import COMMANDS, shared_options_first
 from minikube_raw.cli.output import Table, render, size
@@ -73,3 +73,10 @@ def test_a_table_has_aligned_columns_and_no_trailing_blanks() -> None:
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_log_rotation_is_said_in_the_kubelets_words() -> None:
+    assert nodelogs.parse("500Ki", 3) == {"container_log_max_size": 512_000, "container_log_max_files": 3}
+    for nonsense in ("much", "0", "-1Mi"):
+        with pytest.raises(Failure, match="--container-log-max-size"):
+            nodelogs.parse(nonsense, 5)
