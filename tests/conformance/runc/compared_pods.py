@@ -173,7 +173,7 @@ def manifest(variation: Variation, host: str) -> Json:
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": variation.name},
+        "metadata": {"name": variation.name, "namespace": "default"},
         "spec": {**spec, "containers": [container]},
     }
     placed: Json = json.loads(json.dumps(pod).replace("{host}", host))
