@@ -69,6 +69,7 @@ class Containers:
     async def create(self, sandbox_id: str, config: ContainerConfig) -> str:
         """CreateContainer. One of the same name and attempt is that container."""
         sandbox = self._state.sandbox(sandbox_id)
+        began = time.monotonic_ns()
         async with sandbox.lock:
             for container in sandbox.containers.values():
                 known = container.record.config
@@ -76,6 +77,8 @@ class Containers:
                     return container.id
             record = await self._record(sandbox, config)
             self._state.know_container(record)
+            if sandbox.trace is not None:
+                sandbox.trace.block("CreateContainer", config.name, began)
         return record.id
 
     async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
@@ -152,6 +155,7 @@ class Containers:
     async def start(self, container_id: str) -> None:
         """StartContainer."""
         sandbox, container = self._state.container(container_id)
+        began = time.monotonic_ns()
         async with sandbox.lock:
             if container.running:
                 return
@@ -169,6 +173,7 @@ class Containers:
                 self._fail(sandbox, container, answer)
             if sandbox.trace is not None:
                 sandbox.trace.program_ran(answer["executed_ns"])
+                sandbox.trace.block("StartContainer", container.record.config.name, began)
             self._state.note_started(container, answer["started_at"])
             self._state.not_enforced(answer.get("not_enforced", ()))
             self._check_oom_score(container)

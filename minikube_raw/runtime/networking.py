@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from minikube_raw.linux import mounts, namespaces
+from minikube_raw.linux import mounts, namespaces, steps
 
 from . import atomic
 from .cri import PodSandboxConfig, PortMapping, RuntimeServiceError
@@ -49,7 +49,8 @@ def attach(
         if network is None:
             raise RuntimeServiceError("NetworkNotReady", "network is not ready: the node has no pod network yet")
         try:
-            result = network.add(sandbox_id, path, INTERFACE, capabilities(config), arguments(sandbox_id, config))
+            with steps.step("CNI ADD", f"{INTERFACE} in {path}"):
+                result = network.add(sandbox_id, path, INTERFACE, capabilities(config), arguments(sandbox_id, config))
         except Exception as error:  # a plugin's error, whatever plugin it is: the sandbox has failed and says why
             text = f'failed to setup network for sandbox "{sandbox_id}": {error}'
             raise RuntimeServiceError("CreatePodSandboxError", text) from error

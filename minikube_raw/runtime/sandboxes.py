@@ -112,6 +112,7 @@ class Sandboxes:
         recorded.record(lambda: podfiles.write(layout.sandbox(sandbox.id), config, record.ips))
         record.ready = True
         self._state.sandbox_records.write(sandbox.id, record)
+        recorded.block("RunPodSandbox", f"{config.namespace}/{config.name}", recorded.began)
 
     async def _attach(self, sandbox: Sandbox, recorded: trace.PodTrace, netns: int) -> None:
         record = sandbox.record

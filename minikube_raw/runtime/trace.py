@@ -32,8 +32,8 @@ class PodTrace:
 
     def __init__(self, path: str, pod: str) -> None:
         self._path = path
-        self._began = time.monotonic_ns()
-        self._lines = [_line({"pod": pod, "began": self._began})]  # not in the file yet
+        self.began = time.monotonic_ns()
+        self._lines = [_line({"pod": pod, "began": self.began})]  # not in the file yet
         self._taken = 0
         self._program_ran = False
         self._mode = "w"  # what an earlier pod of this name left goes
@@ -61,6 +61,11 @@ class PodTrace:
         finally:
             recorded = msgspec.json.encode(steps.stop_recording()).decode()
             self.add([wire.recorded(who, os.getpid(), recorded)])
+
+    def block(self, what: str, subject: str, began_ns: int) -> None:
+        """Adds a verb that is over now as a block around the steps it was made of; `began_ns` is time.monotonic_ns()."""
+        step = (began_ns, time.monotonic_ns() - began_ns, what, subject)
+        self.add([wire.recorded("kubelet", os.getpid(), wire.text([step]))])
 
     def save(self) -> None:
         """Writes what has come since the last time; any thread may."""

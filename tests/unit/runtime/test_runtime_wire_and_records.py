@@ -102,7 +102,7 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
 def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> None:
     path = trace.trace_path(str(tmp_path), "ns", "pod")
     made = trace.PodTrace(path, "ns/pod")
-    began = made._began
+    began = made.began
     made.add([wire.recorded("child", 7, wire.text([(began + 3_000_000, 500_000, "umount2", ("/proc", 2))]))])
     made.save()
     made.add([wire.text([(began + 1_000_000, 250_000, "open_tree", "/a")])])  # as keepers of earlier releases send it
