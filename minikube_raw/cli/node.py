@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.kubelet import main, options
@@ -17,10 +18,18 @@ def node() -> None:
 
 @node.command()
 @click.option("--config", required=True, type=click.Path(path_type=Path), help="JSON file of the agent's options.")
-def run(config: Path) -> None:
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of static pods, instead of the one that the options name.",
+)
+def run(config: Path, manifests: Path | None) -> None:
     """Run the kubelet until SIGTERM; its launcher is a process of its own."""
     need_root("a node agent")
     try:
-        main.run(options.load(config))
+        given = options.load(config)
+        if manifests is not None:
+            given = msgspec.structs.replace(given, static_pod_path=str(manifests.absolute()))
+        main.run(given)
     except ValueError as error:
         raise Failure(str(error), "write the field as the message says") from error

@@ -28,6 +28,7 @@ from minikube_raw.kubelet.eviction import Eviction
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
+from minikube_raw.kubelet.mirrors import Mirrors, is_mirror
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
@@ -36,13 +37,14 @@ from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
+from minikube_raw.kubelet.staticpods import StaticPods
 from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.statusmanager import StatusManager
 from minikube_raw.kubelet.thresholds import Thresholds
 from minikube_raw.kubelet.tokens import Tokens
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
-from minikube_raw.kubelet.watching import FileWatcher
+from minikube_raw.kubelet.watching import DIRECTORY, FileWatcher
 from minikube_raw.kubelet.workers import PodWorkers
 from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.runtime import cri
@@ -94,6 +96,8 @@ class Kubelet:
         self._facts = self._read_facts()
         self._node_object = Node()
         self._room = Room(self._node_view)
+        self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._tell_of_node)
+        self._mirrors = Mirrors(client, self._statuses, lambda: self._static.objects, self._own_node, self._clock)
         self._workers: PodWorkers | None = None
         self._runners: list[web.AppRunner] = []
         self._stats = StatsProvider(options, self, runtime)
@@ -106,13 +110,16 @@ class Kubelet:
             async with asyncio.TaskGroup() as tasks:
                 self._nodes.add_handler(self._node_event)
                 self._enforce_allocatable()
-                self._workers = PodWorkers(self._tools(), tasks, ClassShares(cgroup_writer(self._options.cgroup_root)))
+                shares = ClassShares(cgroup_writer(self._options.cgroup_root))
+                self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._feed_static_pods)
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
                 self._runtime.on_warning(self._warn)
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._serve()
+                self._follow_static_pods()
                 await self._register()
+                tasks.create_task(self._mirrors.run())
                 tasks.create_task(self._log_rotation().run())
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
@@ -133,10 +140,7 @@ class Kubelet:
         options = self._options
         wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
 
-        def tell(kind: str, reason: str, message: str) -> None:
-            self._recorder.event(self._about_node(), kind, reason, message)
-
-        nodecgroup.enforce(options.cgroup_root, wanted, tell)
+        nodecgroup.enforce(options.cgroup_root, wanted, self._tell_of_node)
 
     async def _register(self) -> None:
         while True:
@@ -163,6 +167,23 @@ class Kubelet:
         await self._announce(annotations)
         self._not_ready = ""
         self._registration.status_changed()
+        self._feed_static_pods()
+
+    def _follow_static_pods(self) -> None:
+        """From now on, whether or not there is an API server."""
+        directory = self._options.manifests_dir
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._watcher.watch(str(directory), self._read_static_pods, DIRECTORY)
+        self._read_static_pods()
+
+    def _read_static_pods(self) -> None:
+        self._static.read()
+        self._feed_static_pods()
+
+    def _feed_static_pods(self) -> None:
+        assert self._workers is not None
+        self._static.feed(self._workers, networked=self._runtime.network is not None)
+        self._mirrors.look_again()
 
     async def _announce(self, annotations: dict[str, str]) -> None:
         while True:
@@ -202,9 +223,14 @@ class Kubelet:
         if new is not None and new.metadata.name == self._options.node_name:
             self._node_object = new
             self._registration.seen(new)
+            self._mirrors.look_again()
 
     def _pod_event(self, old: Pod | None, new: Pod | None) -> None:
         assert self._workers is not None
+        shown = new or old
+        if shown is not None and is_mirror(shown):
+            self._mirrors.seen(old, new)
+            return
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._workers.remove(old.metadata.uid)
         if new is not None:
@@ -250,7 +276,7 @@ class Kubelet:
         return Tools(
             runtime=self._runtime,
             preparation=preparation,
-            statuses=self._statuses,
+            statuses=self._mirrors,
             record=self._record,
             clock=self._clock,
             node=lambda: self._facts,
@@ -261,6 +287,12 @@ class Kubelet:
     def _log_rotation(self) -> LogRotation:
         policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
+
+    def _own_node(self) -> Node:
+        return self._node_object
+
+    def _tell_of_node(self, kind: str, reason: str, message: str) -> None:
+        self._recorder.event(self._about_node(), kind, reason, message)
 
     def _node_view(self) -> NodeView:
         seen = self._node_object

@@ -20,7 +20,7 @@ from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import PERSISTENT_VOLUME_CLAIMS
 from minikube_raw.client.rest import Client, Resource
 from minikube_raw.kubelet import env
-from minikube_raw.kubelet.pods import every_container
+from minikube_raw.kubelet.pods import every_container, is_static
 
 CONFIG_MAPS = Resource(scheme.CONFIG_MAP, ConfigMap)
 SECRETS = Resource(scheme.SECRET, Secret)
@@ -115,6 +115,8 @@ class WatchedObjects:
 
     async def of(self, pod: Pod) -> env.Referred:
         """Wait for the first list of each object (at most SYNC_SECONDS; raises TimeoutError) and return what exists."""
+        if is_static(pod):  # it runs while the API server is away, and may refer to nothing there
+            return env.Referred(services=tuple(self._linked(pod)))
         needed = references(pod)
         watched = [self._follow(each, pod.metadata.uid) for each in needed]
         async with asyncio.timeout(SYNC_SECONDS):

@@ -38,6 +38,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     pod_pids_limit: int = 4096
     container_log_max_size: int = 10 << 20  # bytes; a larger log is rotated
     container_log_max_files: int = 5  # of one container's log, the current one among them; at least 2
+    static_pod_path: str = ""  # directory of static pods; empty: STATE/manifests
     labels: dict[str, str] = {}
     kube_reserved: dict[str, str] = {}  # for our own processes, by resource: see kubelet.reserved
     system_reserved: dict[str, str] = {}  # for all others
@@ -76,8 +77,8 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def manifests_dir(self) -> Path:
-        """Static pods of an agent without a master."""
-        return Path(self.state_dir, "manifests")
+        """Static pods; without a master all there are."""
+        return Path(self.static_pod_path or Path(self.state_dir, "manifests"))
 
     @property
     def socket(self) -> Path:

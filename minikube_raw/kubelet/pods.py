@@ -9,6 +9,13 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 
+CONFIG_SOURCE = "kubernetes.io/config.source"
+
+
+def is_static(pod: Pod) -> bool:
+    """Whether a pod comes from a file of this node, not from an API server."""
+    return pod.metadata.annotations.get(CONFIG_SOURCE) == "file"
+
 
 def key(pod: Pod) -> str:
     """namespace/name."""

@@ -167,8 +167,7 @@ class StandaloneAgent:
         """Hand a pod to its worker; one that replaces another of its name waits until that is gone (`on_gone` looks again)."""
         assert self._workers is not None
         pod = manifest.pod
-        others = (each.pod for each in self._workers.all() if each.uid != pod.metadata.uid)
-        if any(other is not None and pods.key(other) == pods.key(pod) for other in others):
+        if self._workers.has_another(pod):
             return
         if self._objects.give(pod.metadata.uid, manifest.objects):
             self._workers.objects_changed(pod.metadata.uid)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet.classshares import ClassShares
 from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.pods import key
 from minikube_raw.kubelet.podworker import PodWorker
 from minikube_raw.kubelet.tools import Tools
 
@@ -31,13 +32,17 @@ class PodWorkers:
 
     def update(self, pod: Pod) -> None:
         """A pod is wished for, or its wish has changed."""
+        self._shares.add(pod)
         worker = self._workers.get(pod.metadata.uid)
         if worker is None:
-            self._shares.add(pod)
             self._start(PodWorker(pod.metadata.uid, self._tools, pod))
         else:
-            self._shares.add(pod)
             worker.update(pod)
+
+    def has_another(self, pod: Pod) -> bool:
+        """Whether a pod of the same name is still here: what replaces it waits until it is gone (`on_gone`)."""
+        others = (each.pod for each in self._workers.values() if each.uid != pod.metadata.uid)
+        return any(other is not None and key(other) == key(pod) for other in others)
 
     def remove(self, uid: str) -> None:
         """A pod is not wished for any more; a worker that has never heard of it looks whether something is left."""
