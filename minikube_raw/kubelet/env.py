@@ -24,7 +24,6 @@ from minikube_raw.api.core import (
     Secret,
     Service,
 )
-from minikube_raw.api.storage import PersistentVolumeClaim
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^()$]*)\))")
 
@@ -47,7 +46,6 @@ class Referred(msgspec.Struct, frozen=True):
     config_maps: Mapping[str, ConfigMap] = {}
     secrets: Mapping[str, Secret] = {}
     services: tuple[Service, ...] = ()
-    claims: Mapping[str, PersistentVolumeClaim] = {}
 
 
 class EnvSources(msgspec.Struct, frozen=True):

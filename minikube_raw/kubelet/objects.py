@@ -1,4 +1,4 @@
-"""The ConfigMaps, Secrets, claims and Services that this node's pods refer to, followed one object at a time.
+"""The ConfigMaps, Secrets and Services that this node's pods refer to, followed one object at a time.
 
 A node may only read objects its pods use, and by name; so each has a watch of its own while some pod needs it, as
 the kubelet's watch-based manager has. A change wakes the pods that refer to it: a missing ConfigMap that appears starts them.
@@ -15,9 +15,7 @@ import msgspec
 
 from minikube_raw.api import scheme
 from minikube_raw.api.core import ConfigMap, Pod, Secret, Service
-from minikube_raw.api.storage import PersistentVolumeClaim
 from minikube_raw.client.informer import Informer
-from minikube_raw.client.resources import PERSISTENT_VOLUME_CLAIMS
 from minikube_raw.client.rest import Client, Resource
 from minikube_raw.kubelet import env
 from minikube_raw.kubelet.pods import every_container, is_static
@@ -25,15 +23,11 @@ from minikube_raw.kubelet.pods import every_container, is_static
 CONFIG_MAPS = Resource(scheme.CONFIG_MAP, ConfigMap)
 SECRETS = Resource(scheme.SECRET, Secret)
 SYNC_SECONDS = 10.0
-_RESOURCES: dict[str, Resource[Any]] = {
-    "configmaps": CONFIG_MAPS,
-    "secrets": SECRETS,
-    "persistentvolumeclaims": PERSISTENT_VOLUME_CLAIMS,
-}
+_RESOURCES: dict[str, Resource[Any]] = {"configmaps": CONFIG_MAPS, "secrets": SECRETS}
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An object by kind ("configmaps", "secrets", "persistentvolumeclaims"), namespace and name."""
+    """An object by kind ("configmaps", "secrets"), namespace and name."""
 
     kind: str
     namespace: str
@@ -66,7 +60,6 @@ def _names(pod: Pod) -> Iterator[tuple[str, str]]:
             yield "configmaps", each.config_map_key_ref.name if each.config_map_key_ref else ""
             yield "secrets", each.secret_key_ref.name if each.secret_key_ref else ""
     for volume in pod.spec.volumes:
-        yield "persistentvolumeclaims", volume.claim_name(pod.metadata.name)
         yield "configmaps", volume.config_map.name if volume.config_map else ""
         yield "secrets", volume.secret.secret_name if volume.secret else ""
         for part in volume.projected.sources if volume.projected else ():
@@ -130,7 +123,6 @@ class WatchedObjects:
             config_maps={each.name: view for each, view in found.items() if isinstance(view, ConfigMap)},
             secrets={each.name: view for each, view in found.items() if isinstance(view, Secret)},
             services=tuple(self._linked(pod)),
-            claims={each.name: view for each, view in found.items() if isinstance(view, PersistentVolumeClaim)},
         )
 
     def release(self, uid: str) -> None:

@@ -13,7 +13,7 @@ from minikube_raw.api.core import Pod, Volume
 from minikube_raw.api.node_affinity import node_terms
 from minikube_raw.api.status import StatusError
 from minikube_raw.api.storage import LOCAL_PROVISIONER, PROVISIONED_BY, PersistentVolume, PersistentVolumeClaim
-from minikube_raw.client.resources import PERSISTENT_VOLUMES
+from minikube_raw.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import hostpath, localvolumes
 from minikube_raw.kubelet.mounterror import MountError
@@ -30,19 +30,23 @@ class Claims:
         self._node = node
         self._labels = labels
 
-    async def of(self, pod: Pod, claims: Mapping[str, PersistentVolumeClaim]) -> dict[str, PersistentVolume]:
-        """By the name of the pod's volume; `claims` are those of the pod's namespace that exist. Raises MountError."""
+    async def of(self, pod: Pod) -> dict[str, PersistentVolume]:
+        """By the name of the pod's volume. A node may get claims by name, not follow them. Raises MountError."""
         return {
-            volume.name: await self._volume(pod, volume, claims.get(volume.claim_name(pod.metadata.name)))
+            volume.name: await self._volume(pod, volume)
             for volume in pod.spec.volumes
             if volume.claim_name(pod.metadata.name)
         }
 
-    async def _volume(self, pod: Pod, volume: Volume, claim: PersistentVolumeClaim | None) -> PersistentVolume:
+    async def _volume(self, pod: Pod, volume: Volume) -> PersistentVolume:
+        name, namespace = volume.claim_name(pod.metadata.name), pod.metadata.namespace
         try:
-            name = volume_name(pod, volume, claim)
-            assert claim is not None
-            found = await self._client.get(PERSISTENT_VOLUMES, name)
+            claim = await self._client.get(PERSISTENT_VOLUME_CLAIMS, name, namespace)
+        except (OSError, StatusError) as error:
+            text = f"error processing PVC {namespace}/{name}: failed to fetch PVC from API server: {error}"
+            raise MountError(volume.name, text) from error
+        try:
+            found = await self._client.get(PERSISTENT_VOLUMES, volume_name(pod, volume, claim))
             check(found, claim, self._node, self._labels())
         except ClaimError as error:
             raise MountError(volume.name, str(error)) from error
@@ -55,12 +59,10 @@ class ClaimError(Exception):
     """A claim cannot be used (yet); the text follows `error processing PVC …`."""
 
 
-def volume_name(pod: Pod, volume: Volume, claim: PersistentVolumeClaim | None) -> str:
+def volume_name(pod: Pod, volume: Volume, claim: PersistentVolumeClaim) -> str:
     """The name of the PersistentVolume behind a pod's volume. Raises ClaimError."""
     name = volume.claim_name(pod.metadata.name)
     where = f"error processing PVC {pod.metadata.namespace}/{name}"
-    if claim is None:
-        raise ClaimError(f'{where}: failed to fetch PVC from API server: persistentvolumeclaims "{name}" not found')
     if volume.ephemeral is not None and not _belongs_to(claim, pod):
         at = f"{pod.metadata.namespace}/{name} was not created for pod {pod.metadata.namespace}/{pod.metadata.name}"
         raise ClaimError(f"{where}: PVC {at} (pod is not owner)")

@@ -60,7 +60,7 @@ class Preparation:
         node, tokens = self._node(), self._ask_for_tokens(pod)
         try:
             referred = await self._objects.of(pod)
-            persistent = await self._claims.of(pod, referred.claims) if self._claims is not None else {}
+            persistent = await self._claims.of(pod) if self._claims is not None else {}
             issued = await tokens if tokens is not None else {}
         except TimeoutError:
             why = "failed to sync configmap cache: timed out waiting for the condition"

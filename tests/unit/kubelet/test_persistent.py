@@ -45,7 +45,6 @@ def wish(**metadata: Any) -> Any:
 @pytest.mark.parametrize(
     ("found", "why"),
     [
-        (None, 'failed to fetch PVC from API server: persistentvolumeclaims "c" not found'),
         (claim(status=PersistentVolumeClaimStatus()), "PVC is not bound"),
         (claim(volume=""), "PVC is not bound"),
         (claim(deletion_timestamp="2026-01-01T00:00:00Z"), "can't start pod because PVC is being deleted"),
