@@ -205,6 +205,17 @@ STORAGE_CLASS = Kind(
     storage="storageclasses",
     storage_version_hash="K+m6uJwbjGY=",
 )
+RUNTIME_CLASS = Kind(
+    group="node.k8s.io",
+    version="v1",
+    kind="RuntimeClass",
+    plural="runtimeclasses",
+    singular="runtimeclass",
+    definition="io.k8s.api.node.v1.RuntimeClass",
+    namespaced=False,
+    storage="runtimeclasses",
+    storage_version_hash="WQTu1GL3T2Q=",
+)
 EVENT = Kind(
     group="",
     version="v1",
@@ -280,6 +291,7 @@ KINDS: tuple[Kind, ...] = (
     LEASE,
     EVENTS_EVENT,
     STORAGE_CLASS,
+    RUNTIME_CLASS,
 )
 
 _BY_KIND = {(row.group, row.version, row.kind): row for row in KINDS}

@@ -14,6 +14,7 @@ from minikube_raw.apiserver.changes import Change
 from minikube_raw.apiserver.defaultclass import DefaultStorageClass
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.podaccounts import PodAccounts
+from minikube_raw.apiserver.podruntimes import PodRuntimes
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.services import Allocator
 from minikube_raw.apiserver.resources.strategy import Object
@@ -30,6 +31,7 @@ class Admission:
         self._allocator = Allocator(service_cidr)
         self._default_class = DefaultStorageClass(registry)
         self._pod_accounts = PodAccounts(registry)
+        self._pod_runtimes = PodRuntimes(registry)
         registry.watch_cache.listen(self._record)
 
     def _record(self, cache: KindCache, change: Change) -> None:
@@ -60,6 +62,7 @@ class Admission:
         """Fill in what a new object leaves to other objects. Raises 403."""
         if kind is scheme.POD:
             await self._pod_accounts.admit(obj)
+            await self._pod_runtimes.admit(obj)
         elif kind is scheme.PERSISTENT_VOLUME_CLAIM:
             self._default_class.admit(obj)
 

@@ -114,6 +114,9 @@ class NodeAuthorizer:
             return Decision(False, "can only create token subresource of serviceaccount")
         return self._when_related(node, info)
 
+    def _read_only(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
+        return Decision(info.verb in ("get", "list", "watch"))
+
     def _reviews(self, node: str, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Decision:
         return Decision(info.verb == "create")
 
@@ -131,6 +134,7 @@ _RULES: dict[tuple[str, str], Callable[..., Decision]] = {
     ("", "persistentvolumes"): NodeAuthorizer._persistent_volumes,
     ("", "serviceaccounts"): NodeAuthorizer._accounts,
     # How a kubelet asks whether somebody may use its own API.
+    ("node.k8s.io", "runtimeclasses"): NodeAuthorizer._read_only,
     ("authentication.k8s.io", "tokenreviews"): NodeAuthorizer._reviews,
     ("authorization.k8s.io", "subjectaccessreviews"): NodeAuthorizer._reviews,
     ("authorization.k8s.io", "localsubjectaccessreviews"): NodeAuthorizer._reviews,

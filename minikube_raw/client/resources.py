@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minikube_raw.api import apps, coordination, core, scheme, storage
+from minikube_raw.api import apps, coordination, core, runtimeclasses, scheme, storage
 from minikube_raw.api.meta import PartialObject
 from minikube_raw.api.scheme import Kind
 from minikube_raw.client.rest import Resource
@@ -19,6 +19,7 @@ LEASES = Resource(scheme.LEASE, coordination.Lease)
 SERVICE_ACCOUNTS = Resource(scheme.SERVICE_ACCOUNT, PartialObject)
 PERSISTENT_VOLUMES = Resource(scheme.PERSISTENT_VOLUME, storage.PersistentVolume)
 PERSISTENT_VOLUME_CLAIMS = Resource(scheme.PERSISTENT_VOLUME_CLAIM, storage.PersistentVolumeClaim)
+RUNTIME_CLASSES = Resource(scheme.RUNTIME_CLASS, runtimeclasses.RuntimeClass)
 STORAGE_CLASSES = Resource(scheme.STORAGE_CLASS, storage.StorageClass)
 EVENTS = Resource(scheme.EVENT, PartialObject)
 
@@ -36,6 +37,7 @@ _TYPED: dict[str, Resource[Any]] = {
         PERSISTENT_VOLUMES,
         PERSISTENT_VOLUME_CLAIMS,
         STORAGE_CLASSES,
+        RUNTIME_CLASSES,
         EVENTS,
     )
 }

@@ -21,7 +21,7 @@ from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
-from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, server
+from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, runtimeclasses, server
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.eviction import Eviction
@@ -281,6 +281,7 @@ class Kubelet:
             clock=self._clock,
             node=lambda: self._facts,
             logs_dir=str(self._options.logs_dir),
+            check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
             room=self._room,
         )
 

@@ -48,6 +48,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     eviction_minimum_reclaim: dict[str, str] = {}
     eviction_max_pod_grace_period: int = 0  # seconds, for soft thresholds
     eviction_pressure_transition_period: float = 300.0  # seconds a condition outlasts its cause
+    runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name: all are this runtime
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
 
     @property

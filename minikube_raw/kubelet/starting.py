@@ -53,6 +53,7 @@ class Starter:
             return
         logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
+            await self._tools.check_runtime(pod)
             await runtime.run_pod_sandbox(convert.sandbox_config(pod, action.attempt, logs, self._tools.node()))
         except (cri.RuntimeServiceError, dns.NameTooLong) as error:
             message = f"Failed to create pod sandbox: {error}"

@@ -9,7 +9,7 @@ import msgspec
 
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock
-from minikube_raw.kubelet import convert, syncpod
+from minikube_raw.kubelet import convert, runtimeclasses, syncpod
 from minikube_raw.kubelet.images import EventSink
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.room import Room
@@ -44,6 +44,7 @@ class Tools(msgspec.Struct, frozen=True):
     clock: Clock
     node: Callable[[], convert.NodeFacts]
     logs_dir: str
+    check_runtime: runtimeclasses.Check = runtimeclasses.any_handler
     room: Room = msgspec.field(default_factory=Room)
 
     async def find(self, uid: str) -> syncpod.Found:

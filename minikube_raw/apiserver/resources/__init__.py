@@ -1,6 +1,14 @@
 """The table of kinds the API server serves: names from `api.scheme`, rules from one module per API group."""
 
-from minikube_raw.apiserver.resources import apps, coordination, core, events, persistentvolumes, storage
+from minikube_raw.apiserver.resources import (
+    apps,
+    coordination,
+    core,
+    events,
+    persistentvolumes,
+    runtimeclasses,
+    storage,
+)
 from minikube_raw.apiserver.resources.strategy import Strategy
 
 STRATEGIES: tuple[Strategy, ...] = (
@@ -10,4 +18,5 @@ STRATEGIES: tuple[Strategy, ...] = (
     *coordination.STRATEGIES,
     *events.STRATEGIES,
     *storage.STRATEGIES,
+    *runtimeclasses.STRATEGIES,
 )

@@ -19,15 +19,19 @@ _ELSEWHERE = frozenset({"storage", "pods", "services", "secrets", "configmaps", 
 def requirements(resources: Object, path: str) -> Iterator[Cause]:
     """Judge a container's `resources`."""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    for name, amount in sorted(limits.items()):
-        yield from _amount(name, amount, f"{path}.limits[{name}]")
-    for name, amount in sorted(requests.items()):
-        yield from _amount(name, amount, f"{path}.requests[{name}]")
+    yield from resource_list(limits, f"{path}.limits")
+    yield from resource_list(requests, f"{path}.requests")
     for name, amount in sorted(requests.items()):
         yield from _within(name, amount, limits, path)
     every = limits.keys() | requests.keys()
     if any(_is_huge(name) for name in every) and not {"cpu", "memory"} & every:
         yield field.forbidden(path, "HugePages require cpu or memory")
+
+
+def resource_list(amounts: Object, path: str) -> Iterator[Cause]:
+    """Judge amounts by resource name."""
+    for name, amount in sorted(amounts.items()):
+        yield from _amount(name, amount, f"{path}[{name}]")
 
 
 def _amount(name: str, amount: str, path: str) -> Iterator[Cause]:
