@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from minikube_raw.api.core import Container, Pod, Probe
 from minikube_raw.client.clock import Timer
-from minikube_raw.kubelet import probe_actions, probes
+from minikube_raw.kubelet import hooks, probe_actions, probes
 from minikube_raw.kubelet.pods import container
 from minikube_raw.kubelet.probes import Kind, Outcome, Result, Streak
 from minikube_raw.kubelet.syncpod import Found
@@ -35,6 +35,8 @@ class Prober:
         While the pod ends only readiness goes on: a container on its way out is not restarted, but may stop being ready.
         """
         running = {each.id: each for each in found.running()}
+        ips = found.ready_sandbox.ips if found.ready_sandbox is not None else ()
+        address = hooks.address(ips, self._tools.node().ip, host_network=pod.spec.host_network)
         for gone in self._runs.keys() - running.keys():
             self._runs.pop(gone).stop()
         for container_id, status in running.items():
@@ -44,7 +46,7 @@ class Prober:
             known = self._runs.get(container_id)
             if known is None:
                 known = self._runs[container_id] = self._new(wanted, status, before)
-            known.follow(pod, wanted, _address(pod, found, self._tools), ending=ending)
+            known.follow(pod, wanted, address, ending=ending)
 
     def _new(
         self, wanted: Container, status: cri.ContainerStatus, before: Mapping[str, tuple[bool, bool]]
@@ -68,14 +70,6 @@ class Prober:
         for each in self._runs.values():
             each.stop()
         self._runs.clear()
-
-
-def _address(pod: Pod, found: Found, tools: Tools) -> str:
-    """The address probes go to: the pod's, or the node's with hostNetwork."""
-    sandbox = found.ready_sandbox
-    if pod.spec.host_network or sandbox is None or not sandbox.ips:
-        return tools.node().ip
-    return sandbox.ips[0]
 
 
 class _ContainerProbes:
@@ -110,9 +104,7 @@ class _ContainerProbes:
             self._tickers[kind] = _Ticker(self, kind, self._probes[kind], self._first(kind))
 
     def _due(self, *, ending: bool) -> set[Kind]:
-        if ending:
-            return {Kind.READINESS} & self._probes.keys() if self.started else set()
-        if self.failed is not None:
+        if ending or self.failed is not None:
             return {Kind.READINESS} & self._probes.keys() if self.started else set()
         if not self.started:
             return {Kind.STARTUP}

@@ -138,7 +138,8 @@ class Stopper:
         if pod is not None and wanted is not None:
             await self._pre_stop(pod, wanted, status, window, pod_ips)
             before = [ended[name] for name in goes_after(pod, status.name) if name in ended]
-            await window.spend_on(_all_set(before))
+            if before:
+                await window.spend_on(_all_set(before))
         await self._end(status, window)
 
     async def _pre_stop(
