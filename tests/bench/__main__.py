@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, cluster, network, podstart, report
+from tests.bench import api, cluster, network, podstart, report, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 BENCHES: dict[str, Callable[[], list[report.Section]]] = {
     "podstart": podstart.measure,
+    "streams": streams.measure,
     "network": network.measure,
     "api": api.measure,
     "cluster": cluster.measure,

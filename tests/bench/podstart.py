@@ -15,7 +15,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+import types
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -86,14 +87,15 @@ def measure() -> list[report.Section]:
     ]
 
 
-def build_image(folder: Path) -> Path:
-    """Compile the clock and put it into a docker-save archive; return its path."""
-    (folder / "clock.c").write_text(CLOCK)
+def build_image(folder: Path, programs: Mapping[str, str] = types.MappingProxyType({"clock": CLOCK})) -> Path:
+    """Compile programs (C sources by name) and put them into a docker-save archive; return its path."""
     root = folder / "rootfs"
     root.mkdir()
     for place in ("proc", "dev", "sys", "etc", "tmp"):
         (root / place).mkdir()
-    subprocess.run(["gcc", "-O2", "-static", "-o", root / "clock", folder / "clock.c"], check=True)
+    for name, source in programs.items():
+        (folder / f"{name}.c").write_text(source)
+        subprocess.run(["gcc", "-O2", "-static", "-o", root / name, folder / f"{name}.c"], check=True)
     with tarfile.open(folder / "layer.tar", "w") as layer:
         layer.add(root, ".")
     digest = subprocess.run(
