@@ -83,7 +83,18 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
     except status.StatusError as error:
         cure = f"see the {strategy.kind.kind} reference of Kubernetes for the field"
         raise Failure(f"{filename}: {error.message}", cure) from error
+    if strategy.kind.kind == "Pod":
+        _make_absolute(obj["spec"])
     return obj
+
+
+def _make_absolute(spec: Json) -> None:
+    """A path that names an image is meant from where the user stands; the agent stands elsewhere."""
+    for kind in ("initContainers", "containers"):
+        for container in spec.get(kind) or ():
+            scheme, colon, path = container["image"].partition(":")
+            if scheme in ("dir", "tar") and path.startswith(("/", "./", "../", "~/")):
+                container["image"] = f"{scheme}{colon}{Path(path).expanduser().absolute()}"
 
 
 def _decoded(strategy: Strategy, document: Json) -> Json:

@@ -7,7 +7,7 @@ Failures come back as reasons in the kubelet's words; waits between attempts are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -126,8 +126,15 @@ RETRY_SECONDS = 10.0
 class ImageManager:
     """Decides by pull policy, remembers failures per (pod, image)."""
 
-    def __init__(self, source: ImageSource, record: EventSink) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        record: EventSink,
+        name_of: Callable[[str], str] = lambda text: str(reference.parse(text)),
+    ) -> None:
+        """`name_of` gives what an image is looked up by; it raises InvalidReference."""
         self._source = source
+        self._name_of = name_of
         self._record = record
         self._backoff = backoff.Backoff()
         self._failures: dict[str, Failure] = {}
@@ -135,7 +142,7 @@ class ImageManager:
     async def ensure(self, pod: Pod, container: Container, now: float) -> NodeImage:
         """The image of a container. Raises ImageUnavailable."""
         try:
-            name = str(reference.parse(container.image))
+            name = self._name_of(container.image)
         except reference.InvalidReference as error:
             raise self._invalid(pod, container, error, now) from error
         policy = container.image_pull_policy or default_pull_policy(container.image)

@@ -27,9 +27,10 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
-from minikube_raw.kubelet.images import ImageManager, ImageSource, StoredImages
+from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
 from minikube_raw.kubelet.localevents import LocalEvents
+from minikube_raw.kubelet.localimages import LocalImages
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.main import cancel_on_signals, make_runtime
 from minikube_raw.kubelet.options import KubeletOptions
@@ -44,7 +45,7 @@ from minikube_raw.linux import mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.netlink import NetlinkSocket, links, masquerade, portmaps
-from minikube_raw.oci.images import ImageStore
+from minikube_raw.oci import plainroots
 from minikube_raw.runtime import wire
 from minikube_raw.runtime.launching import launcher_argv, launcher_socket
 
@@ -83,7 +84,7 @@ class StandaloneAgent:
         self._watcher = watching.FileWatcher()
         self._events = LocalEvents(self._clock)
         self._objects = manifests.GivenObjects()
-        self._images = ImageManager(images, self._events.record)
+        self._images = ImageManager(images, self._events.record, plainroots.name_of)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
         self._known: dict[str, str] = {}  # manifest file → pod uid
@@ -254,13 +255,13 @@ def _ensure_launcher(options: KubeletOptions) -> int:
 async def _run(options: KubeletOptions, ready: int) -> None:
     cancel_on_signals()
     run_dir = Path(options.run_dir)
-    store = ImageStore(Path(options.images_dir))
+    store = plainroots.PlainRootStore(Path(options.images_dir))
     runtime = make_runtime(options, store)
     await asyncio.to_thread(masquerade.ensure_subnet, POD_CIDR, exclude=(POD_CIDR,), table=MASQUERADE_TABLE)
     runtime.network = make_network(conflist(str(run_dir / "cni" / "networks")), run_dir)
     await runtime.start()
     try:
-        await StandaloneAgent(options, runtime, StoredImages(store)).run(ready)
+        await StandaloneAgent(options, runtime, LocalImages(store)).run(ready)
         await runtime.settled()
         await asyncio.to_thread(VolumeManager(options.pods_dir).empty_trash)
     finally:

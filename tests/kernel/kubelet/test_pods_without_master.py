@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +226,34 @@ def test_a_pod_that_runs_to_its_end_can_be_waited_for(host: Host) -> None:
     )
 
     host("pod", "run", "-f", host.manifest("bad", ENDING % "'false'"), "--wait", "ended", status=1)
+
+
+PLAIN = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: dir, image: "dir:%s/root", command: [/bin/busybox, sh, -c, "echo mine > /added; /bin/busybox cat /said /added"]}}
+  - {{name: tar, image: "tar:%s/root.tar.gz", command: [/bin/busybox, cat, /said]}}
+"""
+
+
+def test_a_directory_and_a_tar_are_images_and_stay_as_they_are(host: Host, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy("/usr/bin/busybox", root / "bin")
+    (root / "said").write_text("hello\n")
+    subprocess.run(["tar", "czf", tmp_path / "root.tar.gz", "-C", root, "."], check=True)
+
+    host("pod", "run", "-f", host.manifest("plain", PLAIN % (tmp_path, tmp_path)), "--wait", "ended")
+
+    assert host("pod", "logs", "plain", "-c", "dir") == "hello\nmine\n"
+    assert host("pod", "logs", "plain", "-c", "tar") == "hello\n"
+    assert sorted(path.name for path in root.iterdir()) == ["bin", "said"]
+    gone = PLAIN.replace("tar:%s/root.tar.gz", "dir:%s/nosuch") % (tmp_path, tmp_path)
+    assert "nosuch is not a directory" in host("pod", "run", "-f", host.manifest("gone", gone), status=1)
 
 
 @pytest.mark.parametrize(
