@@ -6,10 +6,12 @@ pods, so everything Kubernetes means by a field is decided here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import msgspec
 
+from minikube_raw.api.containers import Profile
 from minikube_raw.api.core import Container, Pod, SecurityContext
 from minikube_raw.kubelet import dns, downward, env, oomscore, qos
 from minikube_raw.kubelet.pods import grace_period
@@ -38,6 +40,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     pod_pids_limit: int | None = None
     allocatable: Mapping[str, str] = {}
     kernel: qos.Kernel = qos.Kernel()
+    seccomp_root: str = ""  # the directory that localhostProfile is relative to
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -94,7 +97,7 @@ def container_config(
         tty=container.tty,
         stop_signal=container.lifecycle.stop_signal if container.lifecycle is not None else "",
         resources=container_resources(pod, container, node),
-        security=security_context(pod, container.security_context or SecurityContext()),
+        security=security_context(pod, container.security_context or SecurityContext(), node.seccomp_root),
     )
 
 
@@ -130,7 +133,7 @@ def mount_propagation(asked: str) -> cri.MountPropagation:
     return _PROPAGATION.get(asked, cri.MountPropagation.PRIVATE)
 
 
-def security_context(pod: Pod, own: SecurityContext) -> cri.SecurityContext:
+def security_context(pod: Pod, own: SecurityContext, seccomp_root: str = "") -> cri.SecurityContext:
     """The container's securityContext over the pod's."""
     shared = pod.spec.security_context
     groups = shared.supplemental_groups + ((shared.fs_group,) if shared.fs_group is not None else ())
@@ -146,7 +149,23 @@ def security_context(pod: Pod, own: SecurityContext) -> cri.SecurityContext:
         readonly_rootfs=own.read_only_root_filesystem,
         no_new_privs=_no_new_privs(own),
         unmasked_proc=own.proc_mount == "Unmasked",
+        seccomp=_seccomp(own.seccomp_profile or shared.seccomp_profile, seccomp_root),
+        apparmor=_apparmor(own.app_armor_profile or shared.app_armor_profile),
     )
+
+
+def _seccomp(asked: Profile | None, root: str) -> cri.SecurityProfile:
+    """A pod that says nothing gets RuntimeDefault, as under the kubelet's --seccomp-default."""
+    if asked is None or not asked.type:
+        return cri.SecurityProfile()
+    name = asked.localhost_profile
+    return cri.SecurityProfile(cri.ProfileType(asked.type), os.path.join(root, name) if name else "")
+
+
+def _apparmor(asked: Profile | None) -> cri.SecurityProfile | None:
+    if asked is None or not asked.type:
+        return None
+    return cri.SecurityProfile(cri.ProfileType(asked.type), asked.localhost_profile)
 
 
 def _no_new_privs(own: SecurityContext) -> bool:

@@ -329,6 +329,7 @@ class Kubelet:
             pod_pids_limit=options.pod_pids_limit,
             allocatable=self._allocatable,
             kernel=node.kernel(memory_qos=options.memory_qos),
+            seccomp_root=f"{options.state_dir}/seccomp",
         )
 
     def _node_status(self, before: dict[str, Json]) -> Json:

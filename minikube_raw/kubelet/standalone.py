@@ -96,6 +96,7 @@ class StandaloneAgent:
             memory_capacity=capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
             allocatable=capacity.amounts(),
+            seccomp_root=f"{options.state_dir}/seccomp",
         )
         self._stats = StatsProvider(options, self, runtime)
         self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_int, c_ulong, c_void_p
 
-from .syscalls import bind, bind_syscall, checked
+from . import steps
+from .syscalls import bind, bind_syscall, checked, raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _ALL = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
@@ -112,15 +113,36 @@ def clear_ambient() -> None:
     checked("prctl", "PR_CAP_AMBIENT_CLEAR_ALL", _prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
-def set_sets(effective: int, permitted: int, inheritable: int = 0) -> None:
-    """capset(2) for the calling thread."""
+def _sets(effective: int, permitted: int, inheritable: int) -> ctypes.Array[cap_data]:
     data = (cap_data * 2)()
     for word, shift in ((data[0], 0), (data[1], 32)):
         word.effective, word.permitted = effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF
         word.inheritable = inheritable >> shift & 0xFFFFFFFF
+    return data
+
+
+def set_sets(effective: int, permitted: int, inheritable: int = 0) -> None:
+    """capset(2) for the calling thread."""
+    data = _sets(effective, permitted, inheritable)
     header = cap_header(_LINUX_CAPABILITY_VERSION_3, 0)
     step = (effective, permitted, inheritable)
     checked("capset", f"{effective:x}", _capset, ctypes.addressof(header), ctypes.addressof(data), step=step)
+
+
+def prepared(bits: int) -> Callable[[], None]:
+    """Returns a call that leaves this thread `bits` in effective and permitted and nothing inheritable.
+
+    For the moment after the last steps were told: its own is recorded now.
+    """
+    data = _sets(bits, bits, 0)
+    header = cap_header(_LINUX_CAPABILITY_VERSION_3, 0)
+    steps.end(steps.begin(), "capset", (bits, bits, 0))
+
+    def apply_now() -> None:
+        if _capset(ctypes.addressof(header), ctypes.addressof(data)) < 0:
+            raise_errno("capset", f"{bits:x}")
+
+    return apply_now
 
 
 def apply(bits: int) -> None:

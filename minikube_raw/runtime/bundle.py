@@ -46,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True):
     shm: str = ""
     oom_score_adj: int = 0
     devices: Sequence[Device] = ()
+    seccomp: Json | None = None  # the profile, which our own document has compiled only
 
 
 def config(spec: Mapping[str, Any], facts: Facts) -> Json:
@@ -93,6 +94,7 @@ def _linux(linux: Mapping[str, Any], facts: Facts) -> Json:
         "devices": [_device(device) for device in facts.devices],
         "maskedPaths": linux["maskedPaths"],
         "readonlyPaths": linux["readonlyPaths"],
+        **({"seccomp": facts.seccomp} if facts.seccomp is not None else {}),
     }
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from minikube_raw.linux import capabilities, mounts, namespaces
 
-from . import bundle, rootfs, users
+from . import bundle, rootfs, seccomp, users
 from .cri import NamespaceMode, NamespaceOption
 from .layout import Layout
 from .pods import read_identity
@@ -48,6 +48,7 @@ def describe(layout: Layout, record: ContainerRecord, root: Path) -> dict[str, A
         available=capabilities.available(),
         shm=layout.shm(record.sandbox_id),
         oom_score_adj=int(Path(f"/proc/{identity.pid}/oom_score_adj").read_text()),
+        seccomp=seccomp.document(record.config.security, spec["process"]["capabilities"], os.uname().machine),
         devices=rootfs.host_devices() if spec["linux"].get("hostDevices") else (),
     )
     return bundle.config(spec, facts)

@@ -17,7 +17,7 @@ from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image, ImageError
 from minikube_raw.oci.snapshots import Snapshot
 
-from . import adoption, opening, podfiles, spec, wire
+from . import adoption, filters, opening, podfiles, seccomp, spec, wire
 from .cri import ContainerConfig, RuntimeServiceError
 from .keepers import Keepers
 from .pods import Container, Sandbox
@@ -120,6 +120,7 @@ class Containers:
         layout, pod = self._state.layout, sandbox.record.config
         pod = msgspec.structs.replace(pod, hostname=pod.hostname or pod.name)
         cgroup = f"{sandbox.record.cgroup}/{container_id}"
+        profile = seccomp.document(config.security, spec.capability_names(config), os.uname().machine)
         hard = rlimits.get_limit("RLIMIT_NOFILE")[1]
         document = spec.container_spec(
             pod,
@@ -129,6 +130,7 @@ class Containers:
             hierarchies=hierarchies(),
             cgroup=cgroup,
             open_files=(min(_SOFT_OPEN_FILES, hard) if hard > 0 else _SOFT_OPEN_FILES, hard),
+            seccomp_filter=b"" if profile is None else filters.compile(profile),
         )
         return {
             "id": container_id,

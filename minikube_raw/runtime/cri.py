@@ -113,6 +113,21 @@ class Mount(msgspec.Struct, frozen=True):
     propagation: MountPropagation = MountPropagation.PRIVATE
 
 
+class ProfileType(enum.StrEnum):
+    """CRI SecurityProfile.ProfileType."""
+
+    RUNTIME_DEFAULT = "RuntimeDefault"
+    UNCONFINED = "Unconfined"
+    LOCALHOST = "Localhost"
+
+
+class SecurityProfile(msgspec.Struct, frozen=True):
+    """CRI SecurityProfile: for seccomp `localhost_ref` is the absolute path of a file, for AppArmor a profile's name."""
+
+    type: ProfileType = ProfileType.RUNTIME_DEFAULT
+    localhost_ref: str = ""
+
+
 class SecurityContext(msgspec.Struct, frozen=True):
     """CRI LinuxContainerSecurityContext. run_as_user/group None: what the image says; supplemental groups add to its own."""
 
@@ -126,6 +141,8 @@ class SecurityContext(msgspec.Struct, frozen=True):
     readonly_rootfs: bool = False
     no_new_privs: bool = False
     unmasked_proc: bool = False
+    seccomp: SecurityProfile = SecurityProfile()
+    apparmor: SecurityProfile | None = None  # None: RuntimeDefault where the host has AppArmor, else nothing
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import stat
 
-from minikube_raw.linux import capabilities, fds, namespaces, paths, process, rlimits, signals, steps, terminals
+from minikube_raw.linux import fds, namespaces, paths, process, rlimits, signals, steps, terminals
 from minikube_raw.linux.cgroups import manager
 
-from . import rootfs, users, wire
+from . import privileges, rootfs, users, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,11 +147,12 @@ def _exec(job: Job, root: int, user: users.User) -> NoReturn:
     rootfs.finish(job.spec)
     os.close(root)
     os.umask(wanted.get("umask", 0o022))
-    _drop_privileges(wanted, user)
+    finish = privileges.drop(job.spec, user)
     program = _look_path(wanted["args"][0], environment.get("PATH", DEFAULT_PATH))
     signals.reset()
     process.set_parent_death_signal(0)
     _await_permission(job)
+    finish()
     try:
         os.execve(program, wanted["args"], environment)
     except OSError as error:
@@ -207,19 +208,6 @@ def _change_directory(root: int, path: str) -> None:
     os.chdir(path)
     if not os.getcwd().startswith("/"):  # "(unreachable)/…": a directory outside the root (CVE-2024-21626)
         raise CannotExecute(f"current working directory is outside of container mount namespace root: {path}")
-
-
-def _drop_privileges(wanted: Spec, user: users.User) -> None:
-    """Changes to the container's user with the asked capabilities, as far as we have them ourselves."""
-    kept = capabilities.mask(wanted["capabilities"]) & capabilities.available()
-    if wanted.get("noNewPrivileges"):
-        process.set_no_new_privileges()
-    process.set_keep_capabilities(True)
-    capabilities.drop_bounding(kept)
-    process.set_groups(user.groups)
-    process.set_ids(user.uid, user.gid)
-    process.set_keep_capabilities(False)
-    capabilities.apply(kept)
 
 
 def _await_permission(job: Job) -> None:

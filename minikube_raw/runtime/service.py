@@ -17,7 +17,7 @@ from minikube_raw.linux import pidfd
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.oci.snapshots import Snapshots
 
-from . import adoption, podfiles, sweep
+from . import adoption, filters, podfiles, sweep
 from .containers import Containers, Images, SnapshotStore
 from .cri import (
     ContainerConfig,
@@ -26,6 +26,7 @@ from .cri import (
     LinuxContainerResources,
     PodSandboxConfig,
     PodSandboxStatus,
+    RuntimeServiceError,
 )
 from .keepers import Keepers
 from .launching import launcher_socket
@@ -95,11 +96,18 @@ class Runtime:
     async def start(self) -> None:
         """Reads the records, removes what none of them owns, connects to the keepers and replaces those that died."""
         self._state.load()
+        self._state.background(self._warm_up())
         await self._state.in_thread(self._sweep)
         self._keepers.retain()
         async with asyncio.TaskGroup() as group:
             for sandbox in self._state.sandboxes.values():
                 group.create_task(self._recover(sandbox))
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._state.in_thread(filters.warm_up)
+        except RuntimeServiceError as error:
+            self._state.warn(f"containers cannot be started: {error}")
 
     def _sweep(self) -> None:
         state = self._state

@@ -6,6 +6,7 @@ finds here what it finds there.
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def container_spec(
     hierarchies: Hierarchies,
     cgroup: str,
     open_files: tuple[int, int],
+    seccomp_filter: bytes = b"",
 ) -> Spec:
     """Returns the document for one container.
 
@@ -78,6 +80,9 @@ def container_spec(
             "maskedPaths": [] if privileged or config.security.unmasked_proc else list(MASKED_PATHS),
             "readonlyPaths": [] if privileged or config.security.unmasked_proc else list(READONLY_PATHS),
             "hostDevices": privileged,
+            **(
+                {"seccompFilter": binascii.b2a_base64(seccomp_filter, newline=False).decode()} if seccomp_filter else {}
+            ),
         },
     }
 
@@ -93,7 +98,7 @@ def process_spec(
         "args": arguments(config, image),
         "env": environment(sandbox, config, image),
         "cwd": config.working_dir or image.working_dir or "/",
-        "capabilities": _capabilities(config),
+        "capabilities": capability_names(config),
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": open_files[0], "hard": open_files[1]}],
         "noNewPrivileges": security.no_new_privs,
         "oomScoreAdj": config.resources.oom_score_adj,
@@ -145,7 +150,8 @@ def _user(config: ContainerConfig, image: ImageConfig) -> Spec:
     return user
 
 
-def _capabilities(config: ContainerConfig) -> list[str]:
+def capability_names(config: ContainerConfig) -> list[str]:
+    """Returns the capabilities that a container asks for, CAP_ before each; RuntimeServiceError for one that does not exist."""
     security = config.security
     try:
         wanted = capabilities.container_set(
