@@ -196,7 +196,7 @@ class ContainerRestartRuleOnExitCodes(View, frozen=True, gc=False):
 
 
 class ContainerRestartRule(View, frozen=True, gc=False):
-    """What follows an exit with certain codes; `action` is Restart."""
+    """What follows an exit with certain codes; `action` is Restart or RestartAllContainers."""
 
     action: str = ""
     exit_codes: ContainerRestartRuleOnExitCodes | None = None

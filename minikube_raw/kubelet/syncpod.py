@@ -14,7 +14,7 @@ from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
 from minikube_raw.kubelet.pods import container as container_named
 from minikube_raw.kubelet.pods import is_sidecar
-from minikube_raw.kubelet.restarts import policy_of, should_restart
+from minikube_raw.kubelet.restarts import policy_of, restarted_since, should_restart
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
 
 
@@ -116,6 +116,10 @@ def compute_actions(
     sandbox = found.ready_sandbox
     if sandbox is None:
         return _without_sandbox(pod, found)
+    if (since := restarted_since(pod, found.containers)) > 0:
+        if hindered := _before_restart(found, since, waits, now):
+            return hindered
+        found = _later_life(found, since)
     actions, ready_for_main = _init_actions(pod, found, waits, now, health)
     if ready_for_main:
         for container in pod.spec.containers:
@@ -123,6 +127,35 @@ def compute_actions(
     if is_finished(pod, found):
         return [Finish()]
     return actions + _stops(pod, found, health)
+
+
+def _before_restart(found: Found, since: int, waits: Mapping[str, backoff.Entry | None], now: float) -> list[Action]:
+    """What has to be over before a pod is begun anew: containers of its earlier life, and the wait of the one that ended it."""
+    stops: list[Action] = [
+        StopContainer(each.id, each.name, f"Stopping container {each.name}")
+        for each in found.running()
+        if each.created_at < since
+    ]
+    if stops:
+        return stops
+    ended_by = next(each for each in found.containers if each.finished_at == since)
+    again = found.latest(ended_by.name)
+    entry = waits.get(ended_by.name) if again is not None and again.id == ended_by.id else None
+    left = backoff.remaining(entry, since / 1e9, now)
+    return [Wait(ended_by.name, until=now + left, delay=entry.delay)] if left > 0 and entry is not None else []
+
+
+def _later_life(found: Found, since: int) -> Found:
+    """The finding with runs of an earlier life as if they had never started: everything begins anew, but counts on."""
+    return Found(
+        found.sandboxes,
+        tuple(
+            msgspec.structs.replace(each, state=ContainerState.CREATED, sandbox_id="")
+            if each.created_at < since
+            else each
+            for each in found.containers
+        ),
+    )
 
 
 def is_finished(pod: Pod, found: Found) -> bool:
@@ -237,7 +270,8 @@ def _container_actions(
         return []
     if last.state is ContainerState.CREATED:
         here = found.ready_sandbox is not None and last.sandbox_id == found.ready_sandbox.id
-        return [StartContainer(name=name, attempt=last.attempt if here else last.attempt + 1)]
+        after = last.finished_at / 1e9
+        return [StartContainer(name, last.attempt, after) if here else StartContainer(name, last.attempt + 1, after)]
     if not should_restart(pod, container, last):
         return []
     ended, entry = _end_of(last), waits.get(name)

@@ -9,13 +9,12 @@ from typing import Any
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import amounts, envvalidation
+from minikube_raw.apiserver.resources import amounts, envvalidation, restartvalidation
 from minikube_raw.apiserver.resources.strategy import Object
 
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
-_RESTART_POLICIES = ("Always", "Never", "OnFailure")
 _PROFILE_TYPES = ("Localhost", "RuntimeDefault", "Unconfined")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "tcpSocket", "sleep")
@@ -66,6 +65,7 @@ def _container(
     policy = container.get("terminationMessagePolicy", "File")
     if policy not in _MESSAGE_POLICIES:
         yield field.not_supported(f"{path}.terminationMessagePolicy", policy, _MESSAGE_POLICIES)
+    yield from restartvalidation.restarts(container, path)
     yield from _ports(container, path, spec)
     yield from envvalidation.env(container, path)
     yield from _mounts(container, path, volumes)
@@ -74,9 +74,6 @@ def _container(
     yield from amounts.requirements(container.get("resources") or {}, f"{path}.resources")
     yield from _claims(container.get("resources") or {}, f"{path}.resources", spec)
     yield from _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
-    restart = container.get("restartPolicy")
-    if restart is not None and restart not in _RESTART_POLICIES:
-        yield field.not_supported(f"{path}.restartPolicy", restart, _RESTART_POLICIES)
 
 
 def _name(name: str, path: str, seen: set[str]) -> Iterator[Cause]:

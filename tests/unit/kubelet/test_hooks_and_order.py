@@ -183,3 +183,31 @@ def test_a_failed_probe_in_a_pod_that_never_restarts_stops_its_container() -> No
     actions = syncpod.compute_actions(pod(restartPolicy="Never"), finding(run()), {}, NOW, health)
 
     assert actions == [StopContainer("c0", "c", "Stopping container c", "liveness")]
+
+
+GANG = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}]
+
+
+async def test_a_container_may_restart_the_whole_pod_with_its_init_containers(node, eventually) -> None:
+    boss = {"name": "boss", "image": "busybox", "restartPolicy": "Never", "restartPolicyRules": GANG}
+    node.workers.update(pod(containers=[{"name": "c", "image": "busybox"}, boss], init=("i",), restartPolicy="Never"))
+    await eventually(lambda: len(node.runtime.containers) == 1 and node.runtime.named("i").started_at)
+    node.clock.advance(1)
+    node.runtime.exit(node.runtime.named("i").id, 0)
+    await eventually(lambda: node.phase() == "Running")
+    node.clock.advance(1)
+
+    node.runtime.exit(node.runtime.named("boss").id, 88)
+    await eventually(lambda: node.runtime.named("i").attempt == 1 and node.runtime.named("i").started_at)
+    assert node.runtime.named("c").attempt == 0
+    assert ("stop_container", "c", 30) in node.runtime.calls
+    node.clock.advance(1)
+    node.runtime.exit(node.runtime.named("i").id, 0)
+
+    await eventually(lambda: node.runtime.named("c").attempt == 1 and node.runtime.named("boss").attempt == 1)
+    assert len(node.runtime.sandboxes) == 1
+    node.clock.advance(1)
+    node.runtime.exit(node.runtime.named("boss").id, 88)
+    await eventually(lambda: any("back-off 10s" in str(each) for each in node.statuses[-1]["containerStatuses"]))
+    node.clock.advance(10)
+    await eventually(lambda: node.runtime.named("i").attempt == 2)
