@@ -100,7 +100,7 @@ class Server:
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         running = await self._running(request, "container {name} not found in pod {pod}_{namespace}")
         start = functools.partial(self._runtime.attach, running.id)
-        return await _interactive(request, _wanted(request), start, "error attaching to container")
+        return await _interactive(request, _wanted(request), start, "error attaching to container", tells_exit=False)
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         view = self._find_pod(request)
@@ -179,7 +179,12 @@ def _wanted(request: web.Request) -> dict[str, bool]:
 
 
 async def _interactive(
-    request: web.Request, wanted: dict[str, bool], start: Callable[[], Awaitable[cri.ExecSession]], failure: str
+    request: web.Request,
+    wanted: dict[str, bool],
+    start: Callable[[], Awaitable[cri.ExecSession]],
+    failure: str,
+    *,
+    tells_exit: bool = True,
 ) -> web.StreamResponse:
     """Upgrade, start a session and carry its streams; one that cannot be started is told on the error channel."""
     try:
@@ -194,7 +199,7 @@ async def _interactive(
     except (cri.RuntimeServiceError, OSError) as error:
         await channels.finish(streaming.internal_error(f"{failure}: {error}"))
     else:
-        await streaming.stream(channels, session)
+        await streaming.stream(channels, session, tells_exit=tells_exit)
     return channels.response
 
 

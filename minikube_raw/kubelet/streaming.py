@@ -51,8 +51,11 @@ def _failure(reason: str, message: str, details: object, **more: object) -> byte
     return msgspec.json.encode(status | more)
 
 
-async def stream(channels: Channels, session: ExecSession) -> None:
-    """Carry a session's streams until its process has ended or the client has left; then close both."""
+async def stream(channels: Channels, session: ExecSession, *, tells_exit: bool = True) -> None:
+    """Carry a session's streams until its process has ended or the client has left; then close both.
+
+    Without `tells_exit` every end is a success, as attach has it: kubectl asks the pod how its container ended.
+    """
     # stderr first: a client that has seen the end of an archive leaves, and the error was written before that.
     outputs = {STDERR: session.stderr, STDOUT: session.stdout}
     pumps = [_Pump(channels, channel, fd) for channel, fd in outputs.items() if fd is not None]
@@ -66,7 +69,7 @@ async def stream(channels: Channels, session: ExecSession) -> None:
             # Two readers of one socket wait for each other: the closing handshake is finish()'s alone.
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
-            await channels.finish(exit_status(process.result()))
+            await channels.finish(exit_status(process.result()) if tells_exit else success())
     finally:
         for task in tasks:
             task.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from minikube_raw.streaming.spdysession import Session, Stream
 
 V4, V3, V2, V1 = "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"
 PROTOCOLS = (V4, V3, V2, V1)
+_SIZE_BYTES = 256  # of a terminal's size, which is a small JSON object
 OPEN_SECONDS = 30.0  # the kubelet's default streamCreationTimeout
 _TYPES = {"error": ERROR, "stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "resize": RESIZE}
 
@@ -28,6 +30,8 @@ class SpdyChannels:
         self._session = session
         self._streams = streams
         self._protocol = protocol
+        self._pending: deque[Message] = deque()
+        self._size = b""  # the beginning of one whose rest has not come
         self._inputs = {channel: streams[channel] for channel in (RESIZE, STDIN) if channel in streams}
 
     @classmethod
@@ -57,21 +61,29 @@ class SpdyChannels:
     async def receive(self) -> Message | None:
         """Return the client's next message."""
         while not self._session.is_lost:
-            for channel, stream in self._inputs.items():
-                if stream.readable:
-                    return self._take(channel, stream)
-            await self._session.next_change()
+            if self._pending:
+                return self._pending.popleft()
+            channel = next((number for number, stream in self._inputs.items() if stream.readable), None)
+            if channel is None:
+                await self._session.next_change()
+                continue
+            try:
+                self._pending += self._take(channel)
+            except ConnectionResetError:
+                return None
         return None
 
-    def _take(self, channel: int, stream: Stream) -> Message | None:
-        try:
-            data = stream.take()
-        except ConnectionResetError:
-            return None
-        if data:
-            return Message(channel, data)
-        del self._inputs[channel]
-        return Message(CLOSE, bytes([channel]))
+    def _take(self, channel: int) -> list[Message]:
+        data = self._inputs[channel].take()
+        if not data:
+            del self._inputs[channel]
+            return [Message(CLOSE, bytes([channel]))]
+        if channel != RESIZE:
+            return [Message(channel, data)]
+        # Sizes follow one another as JSON documents, and kubectl sends the first two at once.
+        *sizes, self._size = (self._size + data).replace(b"}", b"}\n").split(b"\n")
+        self._size = self._size[-_SIZE_BYTES:]
+        return [Message(RESIZE, size) for size in sizes if size.strip()]
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send bytes on a channel; nothing is sent on one that the client did not open."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import re
 import socket
+import struct
 import subprocess
+import termios
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -284,6 +288,37 @@ def test_kubectl_run_attaches_its_input_and_removes_the_pod(
     assert 'pod "i" deleted' in done.stdout
     gone = cluster.kubectl("-n", namespace, "get", "pod", "i", check=False)
     assert "NotFound" in gone.stderr
+
+
+@pytest.mark.parametrize("binary", KUBECTLS)
+def test_kubectl_run_with_a_terminal_has_its_size_and_exit_code(
+    cluster: Cluster, namespace: str, binary: str | None
+) -> None:
+    script = "until [ -t 0 ] && [ $(stty size | cut -d' ' -f1) = 33 ]; do sleep 0.05; done; stty size; read a; echo got=$a; exit 3"
+    command = [
+        binary or newest_kubectl(),
+        "-n",
+        namespace,
+        "run",
+        "t",
+        "--image=busybox",
+        "--rm",
+        "-it",
+        "--restart=Never",
+    ]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], [*command, "--", "sh", "-c", script], cluster.environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: kubectl has ended
+        while piece := os.read(terminal, 4096):
+            seen += piece
+            if b"33 101" in seen and b"got=" not in seen:
+                os.write(terminal, b"hello\n")
+    os.close(terminal)
+    assert (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), b"got=hello" in seen) == (3, True), seen
+    assert b'pod "t" deleted' in seen
 
 
 HOST_PORTS = """

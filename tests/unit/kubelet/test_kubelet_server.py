@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from pathlib import Path
 
@@ -67,6 +68,9 @@ class Runtime(FakeRuntime):
         self.calls.append(("exec", command, tty, stdin))
         if isinstance(self.session, cri.RuntimeServiceError):
             raise self.session
+        return self.session
+
+    async def attach(self, container_id):
         return self.session
 
 
@@ -229,6 +233,39 @@ async def test_ports_of_a_pod_that_is_not_there_or_does_not_run_are_not_forwarde
     assert [(each.status, await each.text()) for each in answers] == [
         (500, 'pod not found ("p_ns")'),
         (404, "pod does not exist"),
+    ]
+
+
+async def test_the_end_of_an_attached_container_is_no_failure_of_attach(http, runtime) -> None:
+    await start(runtime)
+    runtime.session = session = Session(3)
+    async with (
+        asyncio.timeout(5),
+        http.ws_connect("/attach/ns/p/c?output=1", protocols=("v5.channel.k8s.io",)) as socket,
+    ):
+        os.write(session.child_stdout, b"last words")
+        session.end()
+        received = await frames(socket)
+
+    assert received[1] == b"\x01last words"
+    assert msgspec.json.decode(received[-1][1:]) == {"metadata": {}, "status": "Success"}
+
+
+async def test_a_client_of_base64_text_is_understood(http, runtime) -> None:
+    await start(runtime)
+    runtime.session = session = Session(3)
+    path = "/exec/ns/p/c?command=sh&input=1&output=1"
+    async with asyncio.timeout(5), http.ws_connect(path, protocols=("base64.channel.k8s.io",)) as socket:
+        await socket.send_str("0" + base64.b64encode(b"hello").decode())
+        os.write(session.child_stdout, await asyncio.to_thread(os.read, session.child_stdin, 100))
+        session.end()
+        texts = [message.data async for message in socket if message.type is aiohttp.WSMsgType.TEXT]
+
+    said = "command terminated with non-zero exit code: exit status 3"
+    assert [(text[0], base64.b64decode(text[1:]).decode()) for text in texts] == [
+        ("1", ""),
+        ("1", "hello"),
+        ("3", said),
     ]
 
 

@@ -73,6 +73,15 @@ async def test_input_comes_in_order_and_its_end_once(client: Client) -> None:
     assert await channels.receive() is None
 
 
+async def test_sizes_that_come_together_or_in_halves_are_told_one_by_one(client: Client) -> None:
+    channels = await opened(client, V4, STDIN, RESIZE)
+    sizes = [b'{"Width":%d,"Height":24}' % width for width in (80, 81, 82)]
+    client.send(spdy.Data(2 * RESIZE + 1, b"\n".join(sizes)[:60]))
+    assert [await channels.receive(), await channels.receive()] == [Message(RESIZE, size) for size in sizes[:2]]
+    client.send(spdy.Data(2 * RESIZE + 1, b"\n".join(sizes)[60:] + b"\n"))
+    assert await channels.receive() == Message(RESIZE, sizes[2])
+
+
 async def test_a_client_that_resets_its_stdin_has_gone(client: Client) -> None:
     channels = await opened(client, V4, STDIN)
     client.send(spdy.RstStream(2 * STDIN + 1, spdy.CANCEL))
