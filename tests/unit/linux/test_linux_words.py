@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -149,3 +150,14 @@ def test_what_starts_with_every_container_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_recording_can_be_turned_off_for_good() -> None:
+    script = "from minikube_raw.linux import steps; steps.start_recording(); print(steps.recording())"
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=dict(os.environ) | more, check=True, capture_output=True
+        ).stdout
+        for more in ({}, {"MINIKUBE_RAW_NO_STEPS": "1"})
+    ]
+    assert answers == [b"True\n", b"False\n"]
