@@ -37,9 +37,11 @@ kernel:          ## tests on real kernel objects; need root
 cluster:         ## a whole cluster and a real kubectl, end to end; needs root
 	$(PRIVATE) $(PY) -m pytest tests/onehost -q
 	$(PRIVATE) $(PY) -m pytest tests/cluster tests/conformance -q
-
-chaos:           ## kills at random with a seed, half a minute (CHAOS_SEED=… CHAOS_ROUNDS=…)
 	$(PRIVATE) $(PY) -m pytest tests/chaos -q
+
+chaos:           ## a thousand kills with a seed, then one at every step of a pod's life; 15 minutes (CHAOS_SEED=… CHAOS_KILLS=…)
+	$(PRIVATE) env CHAOS_KILLS=$${CHAOS_KILLS:-1000} $(PY) -m pytest tests/chaos -q
+	$(PRIVATE) env CRASH_STRIDE=1 $(PY) -m pytest tests/kernel/runtime/test_runtime_crash_points.py -q
 
 bench:           ## the benchmark tables of docs/benchmarks.md, peers in the same run
 	@scripts/setup bench

@@ -1,4 +1,4 @@
-"""Kills at random, but the same ones each time (CHAOS_SEED, CHAOS_ROUNDS): what must survive, and what must not be left behind.
+"""Kills at random, but the same ones each time (CHAOS_SEED, CHAOS_KILLS): what must survive, and what must not be left behind.
 
 Pods come and go on two nodes while kubelets, launchers, keepers and the master are killed with SIGKILL, one to four of a
 kind at once. Afterwards every exit code is known, every running container has neither noticed nor lost a line, and the
@@ -7,6 +7,7 @@ nodes hold no namespace, mount, link, address, cgroup or directory of a pod that
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -26,7 +27,8 @@ from tests.clusters import Cluster, need_root_and_loopback
 
 NAME = "chaos"
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "20"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "25"))
+ROUNDS_BETWEEN_COUNTS = 20
 ROLES = ("kubelet", "launcher", "keeper", "keeper", "master")
 WITNESSES = [f"witness{number}" for number in range(4)]
 COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
@@ -39,6 +41,7 @@ class Chaos:
         self.cluster = cluster
         self.random = random.Random(SEED)
         self.exit_codes: dict[str, int] = {}
+        self.kills = 0
         self._alive: list[str] = []
         self._made = 0
 
@@ -65,8 +68,21 @@ class Chaos:
         for pid in self.random.sample(found, min(len(found), self.random.choice((1, 1, 2, 4)))):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+                self.kills += 1
         if role == "master":
             self.cluster.cli("start", "--name", NAME)
+
+    def count(self) -> None:
+        """Wait for every pod that ends by itself, compare its exit code and delete it."""
+        if not self.exit_codes:
+            return
+        ended = until(self.pods, lambda pods: all(is_over(pods[name]) for name in self.exit_codes), seconds=40)
+        found = {
+            name: ended[name]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for name in self.exit_codes
+        }
+        assert found == self.exit_codes
+        self.kubectl("delete", "pods", *self.exit_codes, "--wait=false")
+        self.exit_codes.clear()
 
     def apply(self, pods: list[dict[str, Any]]) -> None:
         """Create pods."""
@@ -105,6 +121,8 @@ class Chaos:
             state = next(self.cluster.folder.glob(f"state/clusters/*/nodes/{node}"))
             found[f"{node} run"] = set(inside(pid, "find", str(run)).splitlines())
             found[f"{node} state"] = {str(path) for path in state.rglob("*")}
+        for launcher in (process for process in status["processes"] if process["role"] == "launcher"):
+            found[f"{launcher['node']} namespaces held"] = held_namespaces(launcher["pid"])
         keepers = [process["pid"] for process in status["processes"] if process["role"] == "keeper"]
         found["keepers"] = {f"keeper {number}" for number in range(len(keepers))}
         return found
@@ -123,6 +141,18 @@ def inside(machine: int, *command: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
+def is_over(status: Any) -> bool:
+    """Whether a pod has Succeeded or Failed."""
+    return status["phase"] in ("Succeeded", "Failed")
+
+
+def held_namespaces(pid: int) -> set[str]:
+    """How many namespaces of each kind a process keeps alive by descriptors."""
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    kinds = [link.split(":")[0] for link in links if ":[" in link and not link.startswith(("pipe", "socket"))]
+    return {f"{kinds.count(kind)} {kind}" for kind in kinds}
+
+
 @pytest.fixture
 def chaos(tmp_path: Path) -> Iterator[Chaos]:
     need_root_and_loopback()
@@ -134,6 +164,7 @@ def chaos(tmp_path: Path) -> Iterator[Chaos]:
         made.cluster.cli("down", "--name", NAME)
 
 
+@pytest.mark.timeout(3600)
 def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) -> None:
     chaos.apply([pod(f"warm{number}", "exit 0", "Never") for number in range(4)])  # makes each node's bridge
     until(chaos.pods, lambda pods: all(each["phase"] == "Succeeded" for each in pods.values()), seconds=20)
@@ -143,19 +174,17 @@ def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) ->
     chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=20s")
     witnessed = {name: chaos.pods()[name]["containerStatuses"] for name in WITNESSES}
 
-    for _ in range(ROUNDS):
+    for number in itertools.count():
+        if chaos.kills >= KILLS:
+            break
         chaos.churn()
         chaos.kill()
+        if number % ROUNDS_BETWEEN_COUNTS == ROUNDS_BETWEEN_COUNTS - 1:
+            chaos.count()
     chaos.cluster.cli("start", "--name", NAME)
 
-    until(
-        chaos.pods,
-        lambda pods: all(pods[name]["phase"] in ("Succeeded", "Failed") for name in chaos.exit_codes),
-        seconds=30,
-    )
+    chaos.count()
     pods = chaos.pods()
-    ended = {name: pods[name]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for name in chaos.exit_codes}
-    assert ended == chaos.exit_codes
     for name in WITNESSES:
         assert pods[name]["containerStatuses"] == witnessed[name]
         numbers = chaos.cluster.kubectl("logs", name).stdout.split()
