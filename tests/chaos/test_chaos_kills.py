@@ -14,6 +14,7 @@ import random
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ class Chaos:
         self.random = random.Random(SEED)
         self.exit_codes: dict[str, int] = {}
         self.kills = 0
+        self.killed: list[str] = []  # when, what, where
         self._alive: list[str] = []
         self._made = 0
 
@@ -64,11 +66,13 @@ class Chaos:
     def kill(self) -> None:
         """Kill some processes of one kind; the host has nobody but `start` to bring a master back."""
         role = self.random.choice(ROLES)
-        found = [process["pid"] for process in self.status()["processes"] if process["role"] == role]
-        for pid in self.random.sample(found, min(len(found), self.random.choice((1, 1, 2, 4)))):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        found = [process for process in self.status()["processes"] if process["role"] == role]
+        for process in self.random.sample(found, min(len(found), self.random.choice((1, 1, 2, 4)))):
+            with suppress(OSError):
+                title = Path(f"/proc/{process['pid']}/cmdline").read_bytes().rstrip(b"\0").decode()
+                os.kill(process["pid"], signal.SIGKILL)
                 self.kills += 1
+                self.killed.append(f"{time.strftime('%T')} {title} on {process['node']}")
         if role == "master":
             self.cluster.cli("start", "--name", NAME)
 
