@@ -24,13 +24,13 @@ from minikube_raw.apiserver.routes import RequestInfo
 class Admission:
     """The plugins that a write passes, over what the registry knows."""
 
-    def __init__(self, registry: Registry, service_cidr: str) -> None:
+    def __init__(self, registry: Registry, service_cidr: str, *, tokens: bool = False) -> None:
         self._namespaces = registry.core("namespaces")
         self._services = registry.core("services")
         self._watch_cache = registry.watch_cache
         self._allocator = Allocator(service_cidr)
         self._default_class = DefaultStorageClass(registry)
-        self._pod_accounts = PodAccounts(registry)
+        self._pod_accounts = PodAccounts(registry, tokens=tokens)
         self._pod_runtimes = PodRuntimes(registry)
         registry.watch_cache.listen(self._record)
 

@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from minikube_raw.api import status
+from minikube_raw.api import naming, status
 from minikube_raw.apiserver.cache import KindCache
 from minikube_raw.apiserver.changes import Change, Entry
 from minikube_raw.apiserver.objects import decode
 from minikube_raw.apiserver.registry import Registry
 from minikube_raw.apiserver.resources.podparts import MIRROR
 from minikube_raw.apiserver.resources.strategy import Object
+from minikube_raw.apiserver.tokens import WARN_ONLY_SECONDS
 
 DEFAULT_ACCOUNT = "default"
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_VOLUME_PREFIX = "kube-api-access-"
 # kube-apiserver looks ten times, 0.1 to 0.2 s apart.
 _WAIT_SECONDS = 1.5
 
 
 class PodAccounts:
-    """Knows the service accounts there are."""
+    """Knows the service accounts there are. `tokens`: this API server signs tokens, so that pods can have theirs."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, tokens: bool) -> None:
+        self._tokens = tokens
         self._accounts = registry.core("serviceaccounts")
         self._awaited: dict[str, asyncio.Event] = {}
         registry.watch_cache.listen(self._record)
@@ -40,6 +44,8 @@ class PodAccounts:
         account = decode((await self._find(metadata, spec["serviceAccountName"])).stored)
         if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
             spec["imagePullSecrets"] = [{"name": each.get("name", "")} for each in account["imagePullSecrets"]]
+        if self._tokens and _wants_token(spec, account):
+            mount_token(spec)
 
     async def _find(self, pod: Object, name: str) -> Entry:
         key = self._accounts.key(pod["namespace"], name)
@@ -67,6 +73,47 @@ class PodAccounts:
             made = self._awaited.pop(change.entry.key, None)
             if made is not None:
                 made.set()
+
+
+def _wants_token(spec: Object, account: Object) -> bool:
+    """Whether the pod is to find its account's token; what the pod says counts before what the account says."""
+    for obj in (spec, account):
+        if obj.get("automountServiceAccountToken") is not None:
+            return bool(obj["automountServiceAccountToken"])
+    return True
+
+
+def mount_token(spec: Object) -> None:
+    """Mount the token, the cluster's CA and the namespace's name where in-cluster clients look for them.
+
+    A container that has something there already keeps it.
+    """
+    volumes: list[Object] = spec.get("volumes") or []
+    name = next((volume["name"] for volume in volumes if volume.get("name", "").startswith(_VOLUME_PREFIX)), "")
+    is_there = bool(name)
+    name = name or naming.generate_name(_VOLUME_PREFIX)
+    mounted = False
+    for kind in ("initContainers", "containers"):
+        for container in spec.get(kind) or ():
+            mounts = container.get("volumeMounts") or []
+            if all(mount.get("mountPath") != TOKEN_PATH for mount in mounts):
+                container["volumeMounts"] = [*mounts, {"name": name, "readOnly": True, "mountPath": TOKEN_PATH}]
+                mounted = True
+    if mounted and not is_there:
+        spec["volumes"] = [*volumes, {"name": name, "projected": _token_source()}]
+
+
+def _token_source() -> Object:
+    namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    certificate = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    return {
+        "sources": [
+            {"serviceAccountToken": {"expirationSeconds": WARN_ONLY_SECONDS, "path": "token"}},
+            {"configMap": certificate},
+            {"downwardAPI": {"items": [namespace]}},
+        ],
+        "defaultMode": 0o644,
+    }
 
 
 def _check_mirror(pod: Object) -> None:

@@ -78,7 +78,7 @@ class APIServer:
         self.issuer = Issuer(self.registry, *options.token_keys, options.clock) if options.token_keys else None
         published = self.issuer.documents(options.advertise) if self.issuer else {}
         documents = Documents(Discovery(kinds, options.advertise), OpenAPI(kinds), checks, published)
-        admission = Admission(self.registry, options.service_cidr)
+        admission = Admission(self.registry, options.service_cidr, tokens=self.issuer is not None)
         self._kubelets = Kubelets(self.registry, self._kubelet_tls())
         metrics = Metrics(self.registry, self._kubelets.summary, options.clock)
         self._dispatcher = Dispatcher(

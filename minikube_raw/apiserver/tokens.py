@@ -32,8 +32,8 @@ TOKEN_REQUEST = Kind(
 USER_PREFIX = "system:serviceaccount:"
 _DEFAULT_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 3600, 600, 1 << 32
 # The kubelet asks for 3607 s where a pod says nothing: such a token warns after an hour and fails after a year, so that clients
-# which read their token once keep working (ServiceAccount admission writes the number, this end knows it).
-_WARN_ONLY_SECONDS, _EXTENDED_SECONDS = 3607, 365 * 24 * 3600
+# which read their token once keep working (ServiceAccount admission asks for the number, this end knows it).
+WARN_ONLY_SECONDS, _EXTENDED_SECONDS = 3607, 365 * 24 * 3600
 
 
 class Bound(NamedTuple):
@@ -133,7 +133,7 @@ def claims_of(
     about = {"namespace": account["namespace"]}
     parts = (("node", bound.node), ("pod", bound.pod), ("secret", bound.secret), ("serviceaccount", account))
     private: dict[str, Any] = about | {name: _reference(metadata) for name, metadata in parts if metadata}
-    if ours and bound.pod and lifetime == _WARN_ONLY_SECONDS:
+    if ours and bound.pod and lifetime == WARN_ONLY_SECONDS:
         private["warnafter"], lifetime = begin + lifetime, _EXTENDED_SECONDS
     return {
         "aud": spec["audiences"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from served_api import Api
 
+from minikube_raw.apiserver import pki
 from minikube_raw.apiserver.server import APIServer, Options
 from minikube_raw.store.sqlite import SQLiteStore
 
@@ -18,6 +19,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What a server needs to sign tokens."""
+    return pki.load_or_create_pki(tmp_path_factory.mktemp("pki")).token_keys
 
 
 @pytest.fixture

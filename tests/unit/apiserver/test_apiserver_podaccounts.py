@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from served_api import CORE, Api, pod
+
+from minikube_raw.apiserver.podaccounts import TOKEN_PATH
+from minikube_raw.apiserver.server import APIServer, Options
+from minikube_raw.store.sqlite import SQLiteStore
 
 ACCOUNTS = CORE + "serviceaccounts"
 
@@ -59,3 +67,91 @@ async def test_a_mirror_pod_has_no_account_and_may_ask_for_none(api: Api) -> Non
     assert "serviceAccountName" not in shown["spec"]
     assert asked["message"] == 'pods "m" is forbidden: a mirror pod may not reference service accounts'
     assert secret["message"] == 'pods "m" is forbidden: a mirror pod may not reference secrets'
+
+
+# --- the token ---
+
+
+@pytest.fixture
+async def signing(store: SQLiteStore, keys: tuple[Path, Path]) -> AsyncIterator[Api]:
+    """A server that signs tokens."""
+    server = APIServer(store, Options(token_keys=keys))
+    await server.start()
+    yield Api(server)
+    await server.stop()
+
+
+def access(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The volumes through which a pod would reach the API."""
+    return [volume for volume in made["spec"].get("volumes", ()) if volume["name"].startswith("kube-api-access-")]
+
+
+def mounts(made: dict[str, Any]) -> list[list[str]]:
+    containers = [*made["spec"].get("initContainers", ()), *made["spec"]["containers"]]
+    return [[mount["mountPath"] for mount in container.get("volumeMounts", ())] for container in containers]
+
+
+async def test_every_container_finds_token_certificate_and_namespace(signing: Api) -> None:
+    init = [{"name": "first", "image": "i"}]
+
+    made = await signing.create(CORE + "pods", pod("p", initContainers=init))
+
+    (volume,) = access(made)
+    assert volume["projected"] == {
+        "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {
+                "downwardAPI": {
+                    "items": [
+                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                    ]
+                }
+            },
+        ],
+        "defaultMode": 420,
+    }
+    wanted = {"name": volume["name"], "readOnly": True, "mountPath": TOKEN_PATH}
+    assert (
+        made["spec"]["containers"][0]["volumeMounts"] == made["spec"]["initContainers"][0]["volumeMounts"] == [wanted]
+    )
+
+
+@pytest.mark.parametrize(
+    ("account", "own", "mounted"),
+    [(None, None, True), (False, None, False), (False, True, True), (True, False, False), (None, False, False)],
+)
+async def test_a_pods_own_wish_counts_before_its_accounts(
+    signing: Api, account: bool | None, own: bool | None, mounted: bool
+) -> None:
+    say = {} if account is None else {"automountServiceAccountToken": account}
+    await signing.create(ACCOUNTS, {"metadata": {"name": "a"}, **say})
+    wish = {} if own is None else {"automountServiceAccountToken": own}
+
+    made = await signing.create(CORE + "pods", pod("p", serviceAccountName="a", **wish))
+
+    assert (bool(access(made)), mounts(made)) == (mounted, [[TOKEN_PATH] if mounted else []])
+
+
+async def test_what_a_container_mounts_there_itself_stays(signing: Api) -> None:
+    mount = [{"name": "mine", "mountPath": TOKEN_PATH}]
+    containers = [{"name": "c", "image": "i", "volumeMounts": mount}]
+    made = await signing.create(
+        CORE + "pods", pod("p", volumes=[{"name": "mine", "emptyDir": {}}], containers=containers)
+    )
+
+    assert (access(made), made["spec"]["containers"][0]["volumeMounts"]) == ([], mount)
+
+
+async def test_a_pod_made_from_anothers_spec_keeps_the_one_volume(signing: Api) -> None:
+    first = await signing.create(CORE + "pods", pod("p"))
+    first["spec"]["containers"].append({"name": "more", "image": "i"})
+
+    second = await signing.create(CORE + "pods", {"metadata": {"name": "q"}, "spec": first["spec"]})
+
+    assert access(second) == access(first)
+    assert mounts(second) == [[TOKEN_PATH], [TOKEN_PATH]]
+
+
+async def test_a_server_without_a_key_promises_no_token(api: Api) -> None:
+    assert access(await api.create(CORE + "pods", pod("p"))) == []

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from served_api import CORE, Api, pod
 
-from minikube_raw.apiserver import issuer, jwt, pki
+from minikube_raw.apiserver import issuer, jwt
 from minikube_raw.apiserver.issuer import Issuer
 from minikube_raw.apiserver.server import APIServer, Options
 from minikube_raw.store.sqlite import SQLiteStore
@@ -57,11 +57,6 @@ class Served(NamedTuple):
 
     async def review(self, token: str, **spec: Any) -> Any:
         return (await self.api.create(REVIEW, {"spec": {"token": token, **spec}}))["status"]
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return pki.load_or_create_pki(tmp_path_factory.mktemp("pki")).token_keys
 
 
 @pytest.fixture
