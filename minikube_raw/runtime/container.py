@@ -228,6 +228,7 @@ class Container:
             "started_at": self.started_at,
             "finished_at": time.time_ns(),
             "oom_killed": oom_kills > 0 and code == 128 + signals.SIGKILL,
+            "oom_kills": oom_kills,
             "reason": reason,
             "message": error,
         }

@@ -65,6 +65,7 @@ class ExitRecord(msgspec.Struct, frozen=True):
     started_at: int = 0
     known: bool = True
     oom_killed: bool = False
+    oom_kills: int = 0  # processes of the container that the kernel killed for want of memory, its first or others
     reason: str = ""
     message: str = ""
 

@@ -91,7 +91,18 @@ class NodeState:
             taken = container.finish(ended)
             if taken is not ended:
                 self.exit_records.write(container.id, taken)
+            self._tell_of_children(sandbox, container, taken)
             self.look_again(sandbox.record.config.uid)
+
+    def _tell_of_children(self, sandbox: Sandbox, container: Container, ended: ExitRecord) -> None:
+        """A container that lost other processes than its first to the kernel's want of memory did not end OOMKilled."""
+        if ended.oom_kills and not ended.oom_killed:
+            config, name = sandbox.record.config, container.record.config.name
+            self.tell(
+                "OOMKilling",
+                f"memory ran out in container {name} of pod {config.namespace}/{config.name}: "
+                f"the kernel killed {ended.oom_kills} of its processes, not the first",
+            )
 
     def warn(self, sentence: str) -> None:
         """Logs, keeps and tells a problem that stops nobody."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, eventually
+from runtime_node import Node, container, eventually, run_to_end
 
 from minikube_raw.linux import cgroup_mounts
 from minikube_raw.linux.cgroups import manager
@@ -90,3 +90,18 @@ async def test_v2_files_work_where_memory_is_on_v2_and_are_told_elsewhere(node: 
     else:
         unified = manager(f"{await cgroup_of_the_pod(node, runtime)}/{held}").directories[0]
         assert Path(unified, "memory.high").read_text() == f"{64 * MIB}\n"
+
+
+async def test_a_child_that_memory_ran_out_for_is_told_and_the_container_is_not_oom_killed(
+    node: Node, runtime: Runtime
+) -> None:
+    told: list[str] = []
+    runtime.on_warning(lambda reason, message: told.append(f"{reason}: {message}"))
+    sandbox = await runtime.run_pod_sandbox(node.pod("frugal"))
+    script = "tail /dev/zero; exit 0"  # the kernel chooses the child: it is by far the largest
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", script, resources=limited(1, 20)))
+    if cgroup_mounts.hierarchies().mode == "v2":  # there the whole container may go
+        return
+    assert (status.exit_code, status.reason) == (0, "Completed")
+    where = "OOMKilling: memory ran out in container main of pod default/frugal"
+    assert told == [f"{where}: the kernel killed 1 of its processes, not the first"]
