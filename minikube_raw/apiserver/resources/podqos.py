@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from minikube_raw.api import quantity
@@ -9,10 +10,21 @@ from minikube_raw.apiserver.resources.strategy import Object
 
 
 def qos_class(spec: Object) -> str:
-    """Return Guaranteed if all containers limit cpu and memory to their requests, BestEffort if none asks, else Burstable."""
+    """Return the class of what the pod as a whole asks for, else of its containers.
+
+    Guaranteed if all limit cpu and memory to their requests, BestEffort if none asks, else Burstable.
+    """
+    if own := spec.get("resources"):
+        return _class_of([own])
+    return _class_of(
+        (container or {}).get("resources") or {}
+        for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    )
+
+
+def _class_of(everything: Iterable[Object]) -> str:
     asked, guaranteed = False, True
-    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
-        resources = (container or {}).get("resources") or {}
+    for resources in everything:
         limits, requests = _amounts(resources.get("limits")), _amounts(resources.get("requests"))
         asked = asked or bool(limits or requests)
         guaranteed = guaranteed and len(limits) == 2 and all(requests.get(k, v) == v for k, v in limits.items())

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import msgspec
 
 from minikube_raw.api import scheme, status
-from minikube_raw.apiserver.resources import podcells, podparts, podqos, podspec, podupdates, podvalidation, scheduling
+from minikube_raw.apiserver.resources import (
+    podcells,
+    podlevel,
+    podparts,
+    podqos,
+    podspec,
+    podupdates,
+    podvalidation,
+    scheduling,
+)
 from minikube_raw.apiserver.resources.strategy import Head, Object, Strategy, bump_generation, keep_all_but_status
 
 _TOLERATED_SECONDS = 300  # DefaultTolerationSeconds
@@ -61,6 +70,7 @@ def default(pod: Object) -> None:
     spec = pod.setdefault("spec", {})
     podspec.default_spec(spec)
     podspec.default_requests(spec)
+    podlevel.default(spec)
     spec.setdefault("enableServiceLinks", True)
     _mirror_ips(pod.get("status") or {})
 

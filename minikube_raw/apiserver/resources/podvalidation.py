@@ -13,7 +13,7 @@ from minikube_raw.api import name_rules
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import containervalidation, scheduling, volumevalidation
+from minikube_raw.apiserver.resources import containervalidation, podlevel, scheduling, volumevalidation
 from minikube_raw.apiserver.resources.strategy import Object
 
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -40,6 +40,7 @@ def validate_spec(spec: Object, path: str) -> Iterator[Cause]:
     volumes: dict[str, Object] = {}
     yield from volumevalidation.volumes(spec.get("volumes") or [], f"{path}.volumes", volumes)
     yield from containervalidation.containers(spec, path, volumes)
+    yield from podlevel.validate(spec, path)
     yield from _policies(spec, path)
     yield from _host(spec, path)
     yield from names.causes(f"{path}.nodeName", *_name(spec, "nodeName", name_rules.dns_subdomain))
