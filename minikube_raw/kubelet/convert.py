@@ -65,6 +65,7 @@ def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) 
         log_directory=log_directory,
         cgroup_parent=qos.cgroup_parent(pod),
         namespaces=_namespaces(pod),
+        user_namespace=pod.spec.host_users is False,
         dns=dns.pod_dns(pod, node.cluster, node.resolver),
         port_mappings=_port_mappings(pod),
         hosts=tuple((alias.ip, alias.hostnames) for alias in spec.host_aliases),

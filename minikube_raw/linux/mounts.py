@@ -33,6 +33,9 @@ from .mount_calls import (
     MS_SLAVE,
     MS_UNBINDABLE,
     UMOUNT_NOFOLLOW,
+    fsconfig_create,
+    fsmount,
+    fsopen,
     mount,
     mount_setattr,
     move_mount,
@@ -93,6 +96,7 @@ __all__ = [
     "move_mount",
     "mqueue",
     "open_beneath",
+    "open_filesystem",
     "open_in_root",
     "open_overlay",
     "open_tree",
@@ -176,6 +180,16 @@ def tmpfs(
     """
     given = [f"mode={mode:o}", f"size={size}" if size else "", options]
     mount("tmpfs", target, "tmpfs", flags, ",".join(filter(None, given)))
+
+
+def open_filesystem(fstype: str, attributes: int = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC) -> int:
+    """Makes a mount of a file system without a device (proc, sysfs, tmpfs) as a detached one, for move_mount()."""
+    context = fsopen(fstype)
+    try:
+        fsconfig_create(context)
+        return fsmount(context, attributes)
+    finally:
+        os.close(context)
 
 
 def proc(target: str) -> None:

@@ -12,7 +12,7 @@ import time
 from minikube_raw.linux import fds, features, files, mounts, pidfd, signals, terminals
 from minikube_raw.linux.cgroups import manager
 
-from . import atomic, sandbox, wire
+from . import atomic, podusers, sandbox, wire
 from .copying import DISK_SECONDS, PIPE_SIZE, STAGING_SIZE, Input, Output
 from .logs import LogFile
 from .loop import HUNG_UP
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         request: Request
         scratch: tuple[int, int]
         pause_pidns: int
+        user_namespace: int
 
         def hold(self, name: str, fd: int) -> None:
             """Lets the launcher hold a copy."""
@@ -95,15 +96,17 @@ class Container:
         )
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
+        places, layers = self.request["rootfs"], []
+        if self.pod.user_namespace >= 0:
+            places, layers = {"mountPoint": places["mountPoint"]}, [self._enter_user_namespace(opened, streams)]
         child = self.pod.take_child(self.request["cgroup"], self.request.get("pidTarget", ""))
         self.pid, self.pidfd = child.pid, child.pidfd
         boot, pid, started = pidfd.process_identity(child.pid)
         identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
         atomic.write_json(f"{self.run_dir}/process.json", identity)
         self.pod.hold(f"{self.id}/process", self.pidfd)
-        job = {name: self.request[name] for name in ("spec", "rootfs")}
-        child.tell(job, streams, opened)
-        wire.close([*opened, *streams])
+        child.tell({"spec": self.request["spec"], "rootfs": places}, streams, [*opened, *layers])
+        wire.close([*opened, *layers, *streams])
         Start(self, child.status, answer)
 
     def _open_volumes(self, received: list[int]) -> list[int]:
@@ -116,6 +119,16 @@ class Container:
                 opened.append(mounts.open_tree(entry["source"], recursive=False) if ours else left.pop(0))
         wire.close(left)
         return opened
+
+    def _enter_user_namespace(self, volumes: list[int], streams: list[int]) -> int:
+        """Makes what the container is given its user namespace's; returns its layers as a detached mount."""
+        first_id, users = self.pod.request["firstUserId"], self.pod.user_namespace
+        entries = [entry for entry in self.request["spec"]["mounts"] if entry["type"] == "bind"]
+        for entry, volume in zip(entries, volumes, strict=True):
+            if entry["source"] != self.pod.request["shm"]:  # a tmpfs of the pod's own: anybody may write
+                podusers.shift(volume, users, entry["source"])
+        podusers.give(streams, first_id)
+        return podusers.open_layers(self.request["rootfs"], users, first_id)
 
     def _make_streams(self) -> list[int]:
         """Makes the FIFOs and starts copying; returns the container's ends (stdin, stdout, stderr), -1 for /dev/null."""

@@ -82,6 +82,7 @@ class PodSandboxConfig(msgspec.Struct, frozen=True):
     log_directory: str = ""
     cgroup_parent: str = ""  # below the node's own cgroup, e.g. "kubepods/burstable/pod<uid>"
     namespaces: NamespaceOption = NamespaceOption()
+    user_namespace: bool = False  # of the pod's own, with ids that the runtime allots (CRI userns_options, mode POD)
     dns: DNSConfig = DNSConfig()
     port_mappings: tuple[PortMapping, ...] = ()
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # extra /etc/hosts lines: address → names

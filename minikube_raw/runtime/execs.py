@@ -10,7 +10,7 @@ import os
 
 from minikube_raw.linux import fds, pidfd, signals
 
-from . import init, wire
+from . import init, podusers, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ class Exec:
         self.to_client: list[int] = []
         streams = [] if request["process"].get("terminal") else self._make_pipes(bool(request.get("stdin")))
         self._status, theirs = wire.pair()
+        if pod.user_namespace >= 0:
+            podusers.give(streams, pod.request["firstUserId"])
         spec = {**container.request["spec"], "process": request["process"], "root": {}}
         self.pid, self.pidfd = self._fork(container)
         if self.pid == 0:
-            init.run_exec(init.Job(spec, container.request["cgroup"], theirs, streams), container.pidfd)
+            job = init.Job(spec, container.request["cgroup"], theirs, streams)
+            init.run_exec(job, container.pidfd, user_namespace=pod.user_namespace >= 0)
         theirs.close()
         wire.close(streams)
         pod.loop.watch(self._status.fileno(), self._hear)

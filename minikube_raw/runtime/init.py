@@ -13,7 +13,7 @@ import stat
 from minikube_raw.linux import fds, namespaces, paths, process, rlimits, signals, steps, terminals
 from minikube_raw.linux.cgroups import manager
 
-from . import privileges, rootfs, users, wire
+from . import podusers, privileges, rootfs, users, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
 
     def work() -> NoReturn:
         _leave_keeper([status.fileno()])
-        join_keyring(cgroup)
+        inside = podusers.is_foreign()
+        if not inside:
+            join_keyring(cgroup)
         join_cgroup(cgroup)
         message, received = wire.receive(status)
         spec, places = message["spec"], message["rootfs"]
@@ -55,24 +57,36 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         job = Job(spec, cgroup, status, streams, received[given:])
         _set_limits(spec["process"])
         devices = rootfs.host_devices() if spec["linux"].get("hostDevices") else []
-        root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
+        if inside:
+            visible = rootfs.open_visible(devices)
+            root = rootfs.enter_mount(job.volumes[-1], places["mountPoint"])
+            podusers.become_root()
+            join_keyring(cgroup)
+        else:
+            visible = {}
+            root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
         user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
-        rootfs.populate(root, spec, job.volumes, devices)
+        rootfs.populate(root, spec, job.volumes, devices, visible)
         _exec(job, root, user)
 
     _become(work, status)
 
 
-def run_exec(job: Job, container_pidfd: int) -> NoReturn:
+def run_exec(job: Job, container_pidfd: int, *, user_namespace: bool = False) -> NoReturn:
     """Joins a running container's cgroup, mount and cgroup namespace (its keeper is in the others) and becomes a program there."""
 
     def work() -> NoReturn:
         _leave_keeper([job.status.fileno(), *job.streams, container_pidfd])
-        join_keyring(job.cgroup)
+        if not user_namespace:
+            join_keyring(job.cgroup)
         _set_limits(job.spec["process"])
         manager(job.cgroup).attach(0)
-        namespaces.setns(container_pidfd, namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
+        users = namespaces.CLONE_NEWUSER if user_namespace else 0
+        namespaces.setns(container_pidfd, users | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
         os.close(container_pidfd)
+        if user_namespace:
+            podusers.become_root()
+            join_keyring(job.cgroup)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _exec(job, root, _find_user(root, job.spec["process"]["user"]))
 

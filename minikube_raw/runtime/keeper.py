@@ -14,7 +14,7 @@ import sys
 from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
 from minikube_raw.linux.cgroups import manager
 
-from . import sandbox, wire
+from . import podusers, sandbox, wire
 from .child import Child
 from .container import Container
 from .copying import STAGING_SIZE
@@ -101,6 +101,7 @@ class Keeper:
         self.request: Request = {}
         self.loop = Loop()
         self.pause_pidns = -1
+        self.user_namespace = -1
         self.scratch = os.pipe2(os.O_CLOEXEC)
         fds.set_pipe_size(self.scratch[1], STAGING_SIZE)
         self._made: dict[str, int] = {}
@@ -150,7 +151,7 @@ class Keeper:
             manager(self._spare_child.cgroup).remove()
 
     def _create(self, connection: Socket) -> None:
-        made = self._made or sandbox.create_namespaces(self.request)
+        made = self._made or self._create_namespaces()
         if "net" in made:
             self._send(connection, {"event": "network namespace"}, [made["net"]])
         self._connect_launcher()
@@ -160,7 +161,7 @@ class Keeper:
         sandbox.configure(self.request)
         self._not_enforced = sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
         if self.request["pid"] == sandbox.POD:
-            pid, pidfd = sandbox.start_pause(self.request)
+            pid, pidfd = sandbox.start_pause(self.request, self.fork)
             self.pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             self.hold("pause", pidfd)
             self.hold("ns/pid", self.pause_pidns)
@@ -168,6 +169,16 @@ class Keeper:
         if self.request["firstCgroup"]:
             manager(self.request["firstCgroup"]).create()
             self._spare_child = Child(self, self.request["firstCgroup"])
+
+    def _create_namespaces(self) -> dict[str, int]:
+        """Makes the namespaces of a pod that no spare keeper is made for; a user namespace before all others."""
+        first_id = self.request.get("firstUserId")
+        if not first_id:
+            return sandbox.create_namespaces(self.request)
+        made = podusers.create(first_id, sandbox.own_kinds(self.request))
+        self.user_namespace = os.dup(made["user"])
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        return {**made, "mnt": namespaces.open_namespace("mnt")}
 
     def _adopt(self) -> None:
         """Joins the namespaces an earlier keeper made and takes over its containers."""
@@ -183,6 +194,7 @@ class Keeper:
         for kind, fd in found.items():
             self.hold(f"ns/{kind}", fd)
         self.pause_pidns = held.get("ns/pid", -1)
+        self._adopt_user_namespace(held)
         for entry in self.request["containers"]:
             container = Container(self, entry["request"])
             self._containers[container.id] = container
@@ -190,6 +202,14 @@ class Keeper:
             container.adopt(
                 entry["identity"], {name[len(prefix) :]: fd for name, fd in held.items() if name.startswith(prefix)}
             )
+
+    def _adopt_user_namespace(self, held: dict[str, int]) -> None:
+        if self.request.get("firstUserId"):
+            entries = self.request["containers"]
+            self.user_namespace = held.get("ns/user", -1)
+            if self.user_namespace < 0 and entries:
+                self.user_namespace = namespaces.open_namespace("user", entries[0]["identity"]["pid"])
+            self.hold("ns/user", self.user_namespace)
 
     # What containers ask of their pod.
 
@@ -206,6 +226,8 @@ class Keeper:
 
     def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
         """Forks into new namespaces and a cgroup, as a member of `pid_namespace` unless that is -1; returns (pid, pidfd)."""
+        if self.user_namespace >= 0 and flags:
+            return podusers.fork_inside(self.user_namespace, flags, cgroup, pid_namespace)
         if pid_namespace < 0:
             return sandbox.fork_into(cgroup, flags)
         namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)

@@ -89,6 +89,7 @@ class Keepers:
             "ipc": config.namespaces.ipc.value,
             "pid": config.namespaces.pid.value,
             "sysctls": config.sysctls,
+            "firstUserId": record.first_user_id,
             "cgroup": record.cgroup,
             "limits": limits(config.resources),
             "shm": layout.shm(record.id),

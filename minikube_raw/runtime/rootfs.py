@@ -54,20 +54,47 @@ def enter(lowers: Sequence[str], upper: str, work: str, mount_point: str) -> int
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def populate(root: int, spec: Spec, volumes: Sequence[int], devices: Sequence[tuple[str, int, int]]) -> None:
+def enter_mount(mount: int, mount_point: str) -> int:
+    """Makes a detached mount the root, as enter() does with layers of its own; the root's descriptor."""
+    mounts.move_mount(mount, mount_point)
+    os.close(mount)
+    mounts.switch_root(mount_point)
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_visible(devices: Sequence[tuple[str, int, int]]) -> dict[str, int]:
+    """Opens what a user namespace may mount only while it sees the like (proc, sysfs) and nodes it cannot make; before enter().
+
+    The kernel refuses a new proc or sysfs to a mount namespace that has none in full view (mount_too_revealing).
+    """
+    opened = {kind: mounts.open_filesystem(kind) for kind in ("proc", "sysfs")}
+    for name in [*(name for name, _, _ in _DEVICES), *(name for name, _, _ in devices)]:
+        if name not in opened:
+            opened[name] = mounts.open_tree(f"/dev/{name}", recursive=False)
+    return opened
+
+
+def populate(
+    root: int,
+    spec: Spec,
+    volumes: Sequence[int],
+    devices: Sequence[tuple[str, int, int]],
+    visible: dict[str, int] | None = None,
+) -> None:
     """Mounts all that `spec` lists; `volumes` are the detached mounts of its bind entries in order.
 
     `devices` are (path below /dev, mode with type, device number) to make beside the standard ones: the host's, when privileged.
+    `visible` has what was opened beforehand (open_visible): by a file system's type or a device's path.
     """
-    left = list(volumes)
+    left, visible = list(volumes), visible or {}
     for entry in spec["mounts"]:
         with steps.step(f"mount {entry['type']}", entry["destination"]):
             if entry["type"] == "bind":
                 _attach_volume(root, entry, left.pop(0))
             else:
-                _mount_system(root, entry)
+                _mount_system(root, entry, visible)
                 if entry["destination"] == "/dev":
-                    _make_devices(devices)
+                    _make_devices(devices, visible)
     _cover(spec["linux"])
 
 
@@ -88,7 +115,7 @@ def finish(spec: Spec) -> None:
         mounts.mount("", "/", "", mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY | mounts.MS_RELATIME)
 
 
-def _mount_system(root: int, entry: Spec) -> None:
+def _mount_system(root: int, entry: Spec, visible: dict[str, int]) -> None:
     """Mounts one of the kernel's file systems. Its place must not be a link: over a link /proc would land elsewhere (CVE-2019-16884)."""
     destination: str = entry["destination"]
     if not destination.startswith("/dev/") and not destination.startswith("/sys/"):
@@ -101,7 +128,9 @@ def _mount_system(root: int, entry: Spec) -> None:
     for option in options:
         flags |= _FLAGS.get(option, 0)
     data = ",".join(option for option in options if option not in _FLAGS)
-    if entry["type"] == "cgroup":
+    if entry["type"] in visible:
+        _attach_visible(visible[entry["type"]], destination, readonly=bool(flags & mounts.MS_RDONLY))
+    elif entry["type"] == "cgroup":
         _mount_cgroups(destination, flags, entry["controllers"])
     else:
         mounts.mount(entry["source"], destination, entry["type"], flags, data)
@@ -122,16 +151,34 @@ def _mount_cgroups(destination: str, flags: int, controllers: Sequence[tuple[str
     os.chmod(destination, 0o555)
 
 
-def _make_devices(extra: Sequence[tuple[str, int, int]]) -> None:
+def _attach_visible(mount: int, destination: str, *, readonly: bool = False) -> None:
+    if readonly:
+        mounts.mount_setattr("", set=mounts.MOUNT_ATTR_RDONLY, dirfd=mount)
+    mounts.move_mount(mount, destination)
+    os.close(mount)
+
+
+def _make_device(name: str, mode: int, number: int, visible: dict[str, int]) -> None:
+    if name in visible:
+        files.make_empty_file(f"/dev/{name}")
+        _attach_visible(visible[name], f"/dev/{name}")
+    else:
+        os.mknod(f"/dev/{name}", mode, number)
+
+
+def _make_devices(extra: Sequence[tuple[str, int, int]], visible: dict[str, int]) -> None:
     for name, major, minor in _DEVICES:
-        files.make_character_device(f"/dev/{name}", major, minor)
+        if name in visible:
+            _make_device(name, 0, 0, visible)
+        else:
+            files.make_character_device(f"/dev/{name}", major, minor)
     for name, target in _LINKS:
         files.make_symlink(f"/dev/{name}", target)
     standard = {name for name, _, _ in _DEVICES}
     for name, mode, number in extra:
         if name not in standard:
             _make_parents(name)
-            os.mknod(f"/dev/{name}", mode, number)
+            _make_device(name, mode, number, visible)
 
 
 def _make_parents(name: str) -> None:

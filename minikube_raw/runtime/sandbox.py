@@ -14,6 +14,7 @@ from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     Request = dict[str, Any]
@@ -33,7 +34,7 @@ KINDS = ("ipc", "uts", "net", "mnt")
 
 def is_usual(request: Request) -> bool:
     """Says whether a spare keeper has the namespaces that this sandbox needs."""
-    return not request.get("adopt") and own_kinds(request) == own_kinds(USUAL)
+    return not request.get("adopt") and not request.get("firstUserId") and own_kinds(request) == own_kinds(USUAL)
 
 
 def own_kinds(request: Request) -> dict[str, int]:
@@ -131,14 +132,14 @@ def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
             os.close(directory)
 
 
-def start_pause(request: Request) -> tuple[int, int]:
+def start_pause(request: Request, fork: Callable[[int, str, int], tuple[int, int]]) -> tuple[int, int]:
     """Starts the first process of a PID namespace that the pod's containers share; returns (pid, pidfd).
 
     It lives in a cgroup below the pod's, so that it ends with the pod even when nobody is left who knows of it.
     """
     cgroup = f"{request['cgroup']}/pause"
     create_cgroup(cgroup, {}, all_devices=False)
-    pid, pidfd = fork_into(cgroup, namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS)
+    pid, pidfd = fork(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS, cgroup, -1)
     if pid == 0:
         _pause(cgroup, request["mountPoint"])
     return pid, pidfd

@@ -9,10 +9,10 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 
-from minikube_raw.linux import namespaces, pidfd
+from minikube_raw.linux import features, namespaces, pidfd
 from minikube_raw.linux.cgroups import manager
 
-from . import networking, podfiles, trace
+from . import networking, podfiles, trace, userids
 from .cri import NamespaceMode, PodSandboxConfig, RuntimeServiceError
 from .keepers import Keepers
 from .pods import Sandbox
@@ -87,9 +87,24 @@ class Sandboxes:
             netns=self._state.layout.netns(sandbox_id) if networked else "",
             attached=networked,
         )
-        self._state.sandbox_records.write(record.id, record)
+        if config.user_namespace:
+            self._claim_user_ids(record)
+        else:
+            self._state.sandbox_records.write(record.id, record)
         sandbox = self._state.sandboxes[record.id] = Sandbox(record)
         return sandbox
+
+    def _claim_user_ids(self, record: SandboxRecord) -> None:
+        """Writes the record with a range of user ids of its own, or raises why this node cannot have such pods."""
+        if not (features.idmapped_mounts() and features.overlay_lowerdir_plus()):
+            text = "can't set `spec.hostUsers: false`, this kernel cannot mount layers and volumes with other owners"
+            raise RuntimeServiceError("CreatePodSandboxError", text)
+
+        def write(first: int) -> None:
+            record.first_user_id = first
+            self._state.sandbox_records.write(record.id, record)
+
+        userids.claim(self._state.sandbox_records.path(record.id), write)
 
     async def _make(self, sandbox: Sandbox) -> None:
         """Has a keeper make the sandbox while CNI attaches its network, then writes the pod's files."""
@@ -194,4 +209,6 @@ class Sandboxes:
 
     def _forget(self, sandbox: Sandbox) -> None:
         self._state.sandbox_records.remove(sandbox.id)
+        if sandbox.record.first_user_id:
+            userids.release(sandbox.record.first_user_id)
         self._state.sandboxes.pop(sandbox.id, None)
