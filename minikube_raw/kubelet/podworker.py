@@ -49,7 +49,7 @@ class PodWorker:
         self._due = asyncio.Event()
         self._due.set()
         self._changed = asyncio.Event()
-        self._holds = Holds(tools.clock, self._due.set)
+        self._holds = Holds(tools.clock, self._timer_fired)
         self._starter = Starter(uid, tools, self._holds)
         self._stopper = Stopper(tools, self._changed)
         self._prober = Prober(tools, self._verdict)
@@ -142,6 +142,7 @@ class PodWorker:
             acting = self._decide(pod, found)
             if not acting or not self.status:
                 self._report(pod, found)
+                self._await_deadline(pod)
             if not acting:
                 break
             for action in acting:
@@ -170,6 +171,13 @@ class PodWorker:
             self._ending = ending.DEADLINE
             self._tools.record(pod, "Normal", self._ending.reason, self._ending.message)
         return self._ending is not None
+
+    def _timer_fired(self) -> None:
+        """A wait is over: a container's, or the pod's deadline, for which no hook is waited."""
+        self._due.set()
+        last = ending.deadline(self.pod, self.status or self._server_has) if self.pod is not None else None
+        if last is not None and self._tools.clock.now() >= last:
+            self._starter.interrupt()
 
     def _await_deadline(self, pod: Pod) -> None:
         last = ending.deadline(pod, self.status or self._server_has)

@@ -64,6 +64,19 @@ async def test_deletion_calls_off_a_post_start_hook(node, eventually) -> None:
     await eventually(lambda: node.deleted == ["u1"])
 
 
+async def test_a_deadline_calls_off_a_post_start_hook(node, eventually) -> None:
+    node.runtime.answers["hello"] = asyncio.Event()
+    lifecycle = {"postStart": {"exec": {"command": ["hello"]}}}
+    container = {"name": "c", "image": "busybox", "lifecycle": lifecycle}
+    node.workers.update(pod(containers=[container], activeDeadlineSeconds=3))
+    await eventually(lambda: node.runtime.execs)
+
+    node.clock.advance(3)
+
+    await eventually(lambda: node.phase() == "Failed")
+    assert node.statuses[-1]["reason"] == "DeadlineExceeded"
+
+
 async def test_a_pre_stop_hook_runs_first_and_uses_up_grace(node, eventually) -> None:
     wish = hooked(preStop={"sleep": {"seconds": 3}})
     node.workers.update(wish)
