@@ -58,6 +58,8 @@ def config(spec: Mapping[str, Any], facts: Facts) -> Json:
         "mounts": [_mount(entry, facts.shm) for entry in spec["mounts"]],
         "linux": _linux(spec["linux"], facts),
     }
+    if propagation := _root_propagation(spec["mounts"]):
+        document["linux"]["rootfsPropagation"] = propagation
     if "uts" in facts.namespaces:  # without a namespace of the pod's own it would be the node's name that changes
         document["hostname"] = spec["hostname"]
     return document
@@ -82,6 +84,12 @@ def _mount(entry: Mapping[str, Any], shm: str) -> Json:
     if shm and entry["source"] == shm:
         return dict(_SHM)
     return {name: entry[name] for name in ("destination", "type", "source", "options")}
+
+
+def _root_propagation(mounts: Sequence[Mapping[str, Any]]) -> str:
+    """As containerd has it: a volume that passes mounts on needs a root that runc has not cut off from the host's."""
+    options = [option for mount in mounts for option in mount["options"]]
+    return next((wanted for wanted in ("rshared", "rslave") if wanted in options), "")
 
 
 def _linux(linux: Mapping[str, Any], facts: Facts) -> Json:

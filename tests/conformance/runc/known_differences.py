@@ -75,14 +75,6 @@ KNOWN = [
         "runc's is opened by its name in /dev/pts, which sets O_LARGEFILE.",
     ),
     Known(
-        "mount /v",
-        "mount flags of a read-only volume on tmpfs",
-        "downward.*|projected",
-        r".* ro,nosuid,nodev,relatime \[\] .*",
-        r".* ro,relatime \[\] .*",
-        "A bind mount that is made read-only keeps nosuid and nodev of its source; runc's remount loses them.",
-    ),
-    Known(
         "env .*",
         "HOME when a volume covers /etc",
         "over-etc",

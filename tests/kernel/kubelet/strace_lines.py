@@ -48,6 +48,8 @@ def _worded(name: str, text: str, result: int) -> tuple[str, str] | None:
     arguments = split(text)
     if name == "mount_setattr":
         arguments = [*arguments[:3], *_attributes(arguments[3])]
+    elif name == "seccomp":
+        arguments = [f"SET_MODE_FILTER {arguments[2].partition('len=')[2].partition(',')[0]} instructions"]
     elif name == "capset":
         arguments = [_capabilities(arguments[1])]
     elif name == "setgroups":
