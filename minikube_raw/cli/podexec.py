@@ -38,7 +38,13 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def query(self) -> list[tuple[str, str]]:
         """The call as a query string's pairs."""
-        asked = [("input", self.stdin), ("tty", self.tty), ("output", True), ("error", not self.tty)]
+        asked = [
+            ("input", self.stdin),
+            ("tty", self.tty),
+            ("output", True),
+            ("error", not self.tty),
+            ("exitCode", True),
+        ]
         return [("command", word) for word in self.command] + [(name, "1") for name, wanted in asked if wanted]
 
 

@@ -11,6 +11,7 @@ import gzip
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -114,6 +115,7 @@ def _compress(name: str) -> None:
     try:
         with open(name, "rb") as source, gzip.open(partial, "wb", _COMPRESSION) as target:
             shutil.copyfileobj(source, target, logfiles.CHUNK)
+        os.chmod(partial, stat.S_IMODE(os.stat(name).st_mode))
         os.rename(partial, name + logfiles.COMPRESSED)
     except OSError:  # a full disk: it stays as it is
         with suppress(FileNotFoundError):

@@ -100,7 +100,12 @@ class Server:
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         running = await self._running(request, "container {name} not found in pod {pod}_{namespace}")
         start = functools.partial(self._runtime.attach, running.id)
-        return await _interactive(request, _wanted(request), start, "error attaching to container", tells_exit=False)
+        tells_exit = (
+            request.query.get("exitCode") == "1"
+        )  # asked by our own command line, which has no API to ask afterwards
+        return await _interactive(
+            request, _wanted(request), start, "error attaching to container", tells_exit=tells_exit
+        )
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         view = self._find_pod(request)

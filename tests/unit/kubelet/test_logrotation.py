@@ -87,6 +87,7 @@ async def test_a_log_that_grew_too_large_goes_on_in_a_new_file_without_losing_a_
 
     assert rotated.files() == ["0.log", "0.log.20231114-221330.gz", "0.log.20231114-221340"]
     assert rotated.numbers() == list(range(1, rotated.runtime.written + 1))
+    assert {(rotated.path.parent / name).stat().st_mode & 0o777 for name in rotated.files()} == {0o640}
     assert rotated.told[-1] == (str(rotated.path), f"{rotated.path}.20231114-221340")
 
 
