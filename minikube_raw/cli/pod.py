@@ -19,6 +19,10 @@ COMMANDS = {
     "logs": ("podstreams", "logs", "print what containers have written"),
     "exec": ("podstreams", "exec_", "run a command in a container"),
     "attach": ("podstreams", "attach", "join the streams of a container's first process"),
+    "cp": ("podcopy", "cp", "copy files and directories into and out of a container"),
+    "port-forward": ("podforward", "port_forward", "local ports that end in a pod"),
+    "top": ("podprocesses", "top", "the processes of a pod"),
+    "stats": ("podprocesses", "stats", "what pods use"),
     "stop": ("podrun", "stop", "end a pod's containers; it stays listed"),
     "rm": ("podrun", "rm", "remove pods and everything of them"),
 }

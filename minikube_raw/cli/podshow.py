@@ -91,7 +91,7 @@ def _event_table(data: Json) -> Sequence[Table]:
             each["type"],
             each["reason"],
             f"pod/{each['involvedObject']['name']}",
-            _plain(each["message"]),
+            podagent.one_line(each["message"]),
         ]
         for each in data["items"]
     ]
@@ -100,8 +100,3 @@ def _event_table(data: Json) -> Sequence[Table]:
 
 def _age(since: str | None) -> str:
     return f"{int(time.time() - parse_time(since).timestamp())}s" if since else "0s"
-
-
-def _plain(text: str) -> str:
-    """Text of an image or a container on one line, without anything a terminal would act on."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

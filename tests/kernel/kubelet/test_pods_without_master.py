@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,16 +85,26 @@ class Host:
     """A network namespace in which the command line is run, and directories of its own."""
 
     def __init__(self, directory: Path, namespace: int) -> None:
-        self._enter = ["nsenter", f"--net=/proc/{namespace}/ns/net"]
+        self.enter = ["nsenter", f"--net=/proc/{namespace}/ns/net"]
         self.state, self.run_dir, self._directory = directory / "state", directory / "run", directory
 
     def __call__(self, *arguments: str, status: int = 0, stdin: str | None = None) -> str:
         command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
         done = subprocess.run(
-            [*self._enter, *command, *arguments], capture_output=True, text=True, timeout=60, input=stdin
+            [*self.enter, *command, *arguments], capture_output=True, text=True, timeout=60, input=stdin
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs until we are done with it."""
+        command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
+        with subprocess.Popen([*self.enter, *command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGINT)
 
     def manifest(self, name: str, text: str = POD) -> str:
         path = self._directory / f"{name}.yaml"
@@ -105,7 +116,7 @@ class Host:
         return listed
 
     def links(self) -> str:
-        return subprocess.run([*self._enter, "ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([*self.enter, "ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
 
     def agent(self) -> psutil.Process | None:
         """The agent, told from those of other hosts by its launcher's directory."""
@@ -226,6 +237,52 @@ def test_a_pod_that_runs_to_its_end_can_be_waited_for(host: Host) -> None:
     )
 
     host("pod", "run", "-f", host.manifest("bad", ENDING % "'false'"), "--wait", "ended", status=1)
+
+
+SERVING = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, "mkdir -p /w/sub; echo page > /w/index.html; ln -s index.html /w/sub/near; ln -s ../index.html /w/sub/in;
+      ln -s /etc/passwd /w/out; ln -s ../../etc /w/sub/up; mkfifo /w/pipe; exec httpd -f -p 127.0.0.1:8080 -h /w"]
+"""
+
+
+def test_a_pod_is_looked_into_copied_from_and_reached(host: Host, tmp_path: Path) -> None:
+    host("pod", "run", "-f", host.manifest("web", SERVING), "--wait", "ready")
+
+    (process,) = json.loads(host("pod", "top", "web", "-o", "json"))["processes"]
+    assert (process["container"], process["pid"], process["user"]) == ("c", 1, "root")
+    assert "httpd" in Path(f"/proc/{process['hostPid']}/cmdline").read_text()
+    (figures,) = json.loads(host("pod", "stats", "web", "-o", "json"))["pods"]
+    assert figures["memory"]["workingSetBytes"] > 0
+    assert figures["process_stats"]["process_count"] >= 1
+    assert host("pod", "stats").split()[-7:-5] == ["default", "web"]
+
+    host("pod", "cp", "web:/w", str(tmp_path / "copy"))
+    copied = tmp_path / "copy"
+    assert (copied / "index.html").read_text() == "page\n"
+    assert sorted(str(path.relative_to(copied)) for path in copied.rglob("*")) == [
+        "index.html",
+        "sub",
+        "sub/in",
+        "sub/near",
+    ]
+    (copied / "evil").symlink_to("/etc")
+    host("pod", "exec", "web", "--", "ln", "-s", "/etc", "/w/trap")
+    host("pod", "cp", str(copied), "web:/w/new")
+    assert host("pod", "exec", "web", "--", "cat", "/w/new/sub/in") == "page\n"
+    host("pod", "exec", "web", "--", "test", "-e", "/w/new/evil", status=1)
+    assert "leads outside" in host("pod", "cp", "web:/w/out", str(tmp_path / "passwd"), status=1)
+
+    with host.started("pod", "port-forward", "web", ":8080") as forwarding:
+        port = forwarding.stdout.readline().split()[2].rpartition(":")[2]
+        fetch = ["curl", "-s", "--max-time", "10", f"http://127.0.0.1:{port}/index.html"]
+        assert subprocess.run([*host.enter, *fetch], capture_output=True, text=True).stdout == "page\n"
 
 
 PLAIN = """
