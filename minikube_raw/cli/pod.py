@@ -23,8 +23,12 @@ COMMANDS = {
     "port-forward": ("podforward", "port_forward", "local ports that end in a pod"),
     "top": ("podprocesses", "top", "the processes of a pod"),
     "stats": ("podprocesses", "stats", "what pods use"),
+    "start": ("podboot", "start", "bring pods back: all after a reboot, or one that was stopped"),
     "stop": ("podrun", "stop", "end a pod's containers; it stays listed"),
     "rm": ("podrun", "rm", "remove pods and everything of them"),
+    "halt": ("podboot", "halt", "stop all pods as before a shutdown; `start` brings them back"),
+    "enable": ("podboot", "enable", "have systemd bring pods back after a reboot"),
+    "disable": ("podboot", "disable", "have systemd leave pods alone again"),
 }
 
 

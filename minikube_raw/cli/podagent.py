@@ -115,6 +115,15 @@ def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float 
         select.select([], [], [], _LOOK_SECONDS)
 
 
+def until_left(agent: KubeletOptions, timeout: float = 30.0) -> None:
+    """Wait until an agent that is leaving has left; its last act is to remove its run directory. Raises Failure."""
+    deadline = time.monotonic() + timeout
+    while Path(agent.run_dir).exists():
+        if time.monotonic() > deadline:
+            raise Failure(f"the agent has not left within {timeout:.0f} s", f"see {agent.state_dir}/agent.log")
+        select.select([], [], [], _LOOK_SECONDS)
+
+
 def _metadata(agent: KubeletOptions) -> list[Json]:
     return [item["metadata"] for item in pods(agent)["items"]]
 

@@ -138,12 +138,17 @@ def get(options: KubeletOptions, path: str) -> bytes:
     return b"".join(stream(options, path))
 
 
-def stream(options: KubeletOptions, path: str) -> Iterator[bytes]:
-    """GET a path of the agent as it comes in. Raises AgentError."""
+def halt(options: KubeletOptions) -> None:
+    """Have every pod stopped; the agent leaves, and what is wished for stays. Returns when that is done. Raises AgentError."""
+    b"".join(stream(options, "/halt", "POST"))
+
+
+def stream(options: KubeletOptions, path: str, method: str = "GET") -> Iterator[bytes]:
+    """Ask the agent for a path; its answer as it comes in. Raises AgentError."""
     connection = _UnixConnection(str(options.socket))
     with contextlib.closing(connection):
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             response = connection.getresponse()
         except OSError as error:
             raise AgentError(f"no agent answers on {options.socket}: {error.strerror or error}") from error

@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
+from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
 from minikube_raw.kubelet.localevents import LocalEvents
@@ -55,14 +57,20 @@ BRIDGE = "minikube-raw0"
 POD_CIDR = "10.245.0.0/24"
 MASQUERADE_TABLE = "minikube_raw_pods"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
+# What a kubelet says of pods that it ends because the node goes down (pkg/kubelet/nodeshutdown).
+SHUTDOWN = Ending("Terminated", "Pod was terminated in response to imminent node shutdown.")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class LocalStatuses:
     """Statuses kept where /pods shows them; a deletion leaves the pod listed as it ended until its manifest goes."""
 
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+
     def set(self, pod: Pod, status: Json, server_has: Json) -> None:
         """The worker keeps it."""
+        self._on_change()
 
     def delete(self, pod: Pod) -> None:
         """A stopped pod stays listed."""
@@ -87,6 +95,7 @@ class StandaloneAgent:
         self._images = ImageManager(images, self._events.record, plainroots.name_of)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
+        self._halting, self._halted = False, asyncio.Event()
         self._known: dict[str, str] = {}  # manifest file → pod uid
         capacity = node.read_capacity("", options.state_dir, options.max_pods)
         self._facts = convert.NodeFacts(
@@ -124,6 +133,28 @@ class StandaloneAgent:
                 self._watcher.close()
                 await runner.cleanup()
 
+    async def _halt(self) -> None:
+        """Stop every pod as before a shutdown: with its grace and its hooks, and without forgetting that it is wished for."""
+        assert self._workers is not None
+        for worker in self._workers.all():
+            worker.end(SHUTDOWN)
+        while not all(each.status.get("phase") in ("Succeeded", "Failed") for each in self._workers.all()):
+            await self._changed.wait()
+            self._changed.clear()
+        await self._workers.close()
+        self._options.socket.unlink(missing_ok=True)
+        self._halted.set()
+
+    def _status_changed(self) -> None:
+        if self._halting:
+            self._changed.set()
+
+    async def _asked_to_halt(self, request: web.Request) -> web.Response:
+        self._halting = True
+        self._changed.set()
+        await self._halted.wait()
+        return web.Response(text="halted")
+
     async def _until_empty(self) -> None:
         """Follow the manifests until there are none, and no pod; decided under the lock that `pod run` takes."""
         assert self._workers is not None
@@ -131,6 +162,8 @@ class StandaloneAgent:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._halting:
+                return await self._halt()
             self._read_manifests()
             if self._known or self._workers.all():
                 continue
@@ -138,7 +171,7 @@ class StandaloneAgent:
                 self._read_manifests()
                 if not self._known:
                     self._options.socket.unlink(missing_ok=True)
-                    return
+                    return None
 
     def pods(self) -> list[nodeview.PodView]:
         """Every pod with its status."""
@@ -187,6 +220,7 @@ class StandaloneAgent:
     async def _serve(self) -> web.AppRunner:
         application = self._server.application(check_client=False)
         application.router.add_get("/events", self._show_events)
+        application.router.add_post("/halt", self._asked_to_halt)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._options.socket.unlink(missing_ok=True)
@@ -203,7 +237,7 @@ class StandaloneAgent:
         return Tools(
             runtime=self._runtime,
             preparation=preparation,
-            statuses=LocalStatuses(),
+            statuses=LocalStatuses(self._status_changed),
             record=self._events.record,
             clock=self._clock,
             node=lambda: self._facts,

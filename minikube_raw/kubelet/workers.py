@@ -29,6 +29,7 @@ class PodWorkers:
         self._tasks = tasks
         tools.room.on_release(self._room_freed)
         self._workers: dict[str, PodWorker] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     def update(self, pod: Pod) -> None:
         """A pod is wished for, or its wish has changed."""
@@ -55,6 +56,13 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.end(ending)
+
+    async def close(self) -> None:
+        """Let go of all pods, whatever state they are in."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def look_again(self, uid: str) -> None:
         """Something about a pod may have changed."""
@@ -91,13 +99,14 @@ class PodWorkers:
 
     def _start(self, worker: PodWorker) -> None:
         self._workers[worker.uid] = worker
-        self._tasks.create_task(self._run(worker), name=f"pod {worker.uid}")
+        self._running[worker.uid] = self._tasks.create_task(self._run(worker), name=f"pod {worker.uid}")
 
     async def _run(self, worker: PodWorker) -> None:
         try:
             await worker.run()
         finally:
             self._workers.pop(worker.uid, None)
+            self._running.pop(worker.uid, None)
             self._shares.remove(worker.uid)
             self._tools.room.release(worker.uid)
             if self._on_gone is not None:

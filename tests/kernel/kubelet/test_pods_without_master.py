@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from minikube_raw.kubelet.localagent import options_for
+from minikube_raw.linux.cgroups import manager
 
 pytestmark = pytest.mark.root
 
@@ -283,6 +284,91 @@ def test_a_pod_is_looked_into_copied_from_and_reached(host: Host, tmp_path: Path
         port = forwarding.stdout.readline().split()[2].rpartition(":")[2]
         fetch = ["curl", "-s", "--max-time", "10", f"http://127.0.0.1:{port}/index.html"]
         assert subprocess.run([*host.enter, *fetch], capture_output=True, text=True).stdout == "page\n"
+
+
+LASTING = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 5
+  volumes: [{{name: v, emptyDir: {{}}}}]
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, "trap 'echo bye; exit 0' TERM; echo up >> /v/boots; cat /v/boots; while true; do sleep 0.05; done"]
+    volumeMounts: [{{name: v, mountPath: /v}}]
+"""
+
+
+def test_a_halted_host_brings_its_pods_back_with_what_they_had(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept", LASTING))
+    host("pod", "run", "-f", host.manifest("resting", LASTING))
+    host("pod", "stop", "resting")
+
+    host("pod", "halt")
+
+    assert not (host.run_dir / "standalone").exists()
+    assert host.pods() == []
+    assert not any(Path("/sys/fs/cgroup").glob(f"*/{options_for(host.state, host.run_dir).cgroup_root}"))
+    host("pod", "start")
+    statuses = {each["metadata"]["name"]: each["status"] for each in host.pods()}
+    assert statuses["kept"]["phase"] == "Running"
+    assert statuses["resting"]["phase"] in ("Succeeded", "Failed")  # how it ended was forgotten with its containers
+    assert host("pod", "exec", "kept", "--", "cat", "/v/boots") == "up\nup\n"
+    assert "bye" in host("pod", "logs", "kept", "--previous")
+    host("pod", "start", "resting")
+    assert host("pod", "exec", "resting", "--", "cat", "/v/boots") == "up\n"
+
+
+def test_after_a_power_cut_pods_come_back_from_the_state_directory(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept", LASTING))
+    cut_power(host)
+
+    host("pod", "start")
+
+    (pod,) = host.pods()
+    assert pod["status"]["phase"] == "Running"
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
+    assert host("pod", "exec", "kept", "--", "cat", "/v/boots") == "up\nup\n"
+
+
+def cut_power(host: Host) -> None:
+    """Nothing of this host's pods runs any more, and what belongs to one boot is gone; the state directory is there."""
+    agent, root = host.agent(), options_for(host.state, host.run_dir).cgroup_root
+    assert agent is not None
+    group = manager(root)
+    dying = [agent, *agent.children(recursive=True), *(psutil.Process(pid) for pid in group.procs(recursive=True))]
+    for process in dying:
+        process.kill()
+    psutil.wait_procs(dying, timeout=10)
+    group.remove()
+    shutil.rmtree(host.run_dir)
+    subprocess.run([*host.enter, "ip", "link", "delete", "minikube-raw0"], check=True)
+
+
+def test_the_unit_that_brings_pods_back_is_one_that_systemd_takes(host: Host, tmp_path: Path) -> None:
+    text = host("pod", "enable", "--print")
+    assert f"--state-dir {host.state} --run-dir {host.run_dir} pod start --no-wait" in text
+
+    (tmp_path / "minikube-raw-pods.service").write_text(text)
+
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this host")
+    words = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "minikube-raw-pods.service")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, "minikube-raw-pods.service" in done.stderr) == (0, False), done.stderr
+
+
+def test_the_unit_is_installed_and_taken_away(host: Host, tmp_path: Path) -> None:
+    units = tmp_path / "units"
+    units.mkdir()
+
+    host("pod", "enable", "--unit-dir", str(units))
+    assert [path.name for path in units.iterdir()] == ["minikube-raw-pods.service"]
+    host("pod", "disable", "--unit-dir", str(units))
+
+    assert list(units.iterdir()) == []
+    assert "is not there" in host("pod", "disable", "--unit-dir", str(units), status=1)
 
 
 PLAIN = """
