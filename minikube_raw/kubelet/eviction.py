@@ -85,7 +85,8 @@ class Eviction:
         self._thresholds, self._figures, self._pods = thresholds, figures, pods
         self._end, self._record, self._told, self._changed = end, record, told, changed
         self._clock, self._soft_grace = clock, soft_grace
-        self._leaving: tuple[str, float] = ("", 0.0)  # the pod evicted last, and until when it is waited for
+        self._leaving: set[str] = set()  # pods that were told to go and are still here
+        self._patience = 0.0  # until when the last of them is waited for
         self._due = asyncio.Event()
 
     async def run(self, memory_pressure: str = "") -> None:
@@ -104,11 +105,12 @@ class Eviction:
 
     async def look(self) -> str:
         """One look; returns the uid of the pod that was told to go, or ""."""
+        self._leaving &= {pod.metadata.uid for pod in self._pods.admitted()}
         judged = self._thresholds.judge(await self._observe(), self._clock.now())
         self._show(judged)
         if gone := await self._beyond_own_limits():
             return gone
-        if not judged.acting or self._is_waiting():
+        if not judged.acting or (self._leaving and self._clock.now() < self._patience):
             return ""
         met = judged.acting[0]
         self._told("EvictionThresholdMet", f"Attempting to reclaim {met.resource}")
@@ -129,7 +131,7 @@ class Eviction:
 
     async def _beyond_own_limits(self) -> str:
         """End pods that hold more on disk than they may."""
-        pods = {pod.metadata.uid: pod for pod in self._pods.admitted() if localstorage.is_limited(pod)}
+        pods = {pod.metadata.uid: pod for pod in self._staying() if localstorage.is_limited(pod)}
         if not pods:
             return ""
         disks = await self._figures.disks(lambda pod: pod.metadata.uid in pods)
@@ -139,10 +141,9 @@ class Eviction:
                 return uid
         return ""
 
-    def _is_waiting(self) -> bool:
-        uid, until = self._leaving
-        present = any(pod.metadata.uid == uid for pod in self._pods.admitted())
-        return present and self._clock.now() < until
+    def _staying(self) -> list[Pod]:
+        """The pods that could be told to go."""
+        return [pod for pod in self._pods.admitted() if pod.metadata.uid not in self._leaving]
 
     async def _evict_for(self, met: Met) -> str:
         chosen = ranking.choose(await self._candidates(met.resource), met.resource)
@@ -155,7 +156,8 @@ class Eviction:
     def _evict(self, pod: Pod, ending: Ending) -> bool:
         if ranking.is_critical(pod):
             return False
-        self._leaving = pod.metadata.uid, self._clock.now() + CLEANUP_SECONDS
+        self._leaving.add(pod.metadata.uid)
+        self._patience = self._clock.now() + CLEANUP_SECONDS
         self._record(pod, "Warning", ending.reason, ending.message)
         self._end(pod.metadata.uid, ending)
         return True
@@ -164,9 +166,10 @@ class Eviction:
         """Every pod that runs, with what it uses of the resource."""
         if resource in ("memory", "pids"):
             use = await self._figures.usage(pressures=False)
-            return [_by_memory(each) if resource == "memory" else _by_processes(each) for each in use.pods]
+            staying = [each for each in use.pods if each.pod.metadata.uid not in self._leaving]
+            return [_by_memory(each) if resource == "memory" else _by_processes(each) for each in staying]
         disks = await self._figures.disks()
-        pods = [pod for pod in self._pods.admitted() if pod.metadata.uid in disks]
+        pods = [pod for pod in self._staying() if pod.metadata.uid in disks]
         return [_by_disk(pod, disks[pod.metadata.uid], resource) for pod in pods]
 
     @contextmanager

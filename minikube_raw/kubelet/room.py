@@ -35,41 +35,57 @@ class NodeView(msgspec.Struct, frozen=True):
     pressures: Collection[str] = ()
 
 
+class Held(msgspec.Struct, frozen=True):
+    """The room of a pod, computed once: amounts by resource (thousandths of CPUs, else whole units), ports of the node."""
+
+    pod: Pod
+    amounts: Mapping[str, int]
+    ports: tuple[Port, ...]
+
+
+def held(pod: Pod) -> Held:
+    """What the pod takes. Raises ValueError for an amount that is none."""
+    asked = (name for each in pod.spec.containers for name in each.resources.requests)
+    names = dict.fromkeys((*_LISTED, *asked))
+    return Held(pod, {name: _amount(pod, name) for name in names}, tuple(_ports(pod)))
+
+
 class Room:
     """Who was admitted, and whether another one may be. Asked by pod workers on the event loop, so one at a time."""
 
     def __init__(self, node: Callable[[], NodeView] = NodeView) -> None:
         self._node = node
-        self._admitted: dict[str, Pod] = {}
+        self._admitted: dict[str, Held] = {}
         self._freed: Callable[[], None] = lambda: None
 
     def refusal(self, pod: Pod, *, started: bool) -> Refusal | None:
         """What speaks against the pod; None when it is admitted, which it is until released. `started`: it was before."""
-        uid = pod.metadata.uid
-        if uid not in self._admitted and not started:
-            try:
-                refused = first_refusal(pod, self._node(), self._admitted.values())
-            except ValueError as error:
-                refused = Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
-            if refused is not None:
-                return refused
-        self._admitted[uid] = pod
-        return None
+        known = self._admitted.get(pod.metadata.uid)
+        if known is not None and known.pod is pod:
+            return None
+        try:
+            wish = held(pod)
+            refused = None if known or started else first_refusal(wish, self._node(), self._admitted.values())
+        except ValueError as error:
+            return Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
+        if refused is None:
+            self._admitted[pod.metadata.uid] = wish
+        return refused
 
     def resize(self, pod: Pod) -> tuple[str, str, str] | None:
         """Why an admitted pod cannot have what it now asks for: reason, message, and what the Event calls it. None: it has it."""
-        uid, allocatable = pod.metadata.uid, self._node().allocatable
+        uid, allocatable, wish = pod.metadata.uid, self._node().allocatable, held(pod)
         if allocatable is not None:
             for name in ("memory", "cpu"):
-                wanted, capacity = _amount(pod, name), _units(allocatable, name)
+                wanted, capacity = wish.amounts[name], _units(allocatable, name)
                 if wanted > capacity:
                     text = f"Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
                     return "Infeasible", text, "Infeasible"
             others = [other for known, other in self._admitted.items() if known != uid]
-            short = _shortage(pod, allocatable, others)
+            short = _shortage(wish, allocatable, others)
             if short is not None:
                 return "Deferred", short.message, short.reason
-        self._admitted[uid] = pod
+        self._admitted[uid] = wish
         return None
 
     def on_release(self, look_again: Callable[[], None]) -> None:
@@ -83,19 +99,19 @@ class Room:
 
     def admitted(self) -> Collection[Pod]:
         """The pods that hold room."""
-        return self._admitted.values()
+        return [each.pod for each in self._admitted.values()]
 
 
-def first_refusal(pod: Pod, node: NodeView, others: Collection[Pod]) -> Refusal | None:
-    """The first thing that speaks against a pod beside others. Raises ValueError for an amount or operator that is none."""
+def first_refusal(wish: Held, node: NodeView, others: Collection[Held]) -> Refusal | None:
+    """The first thing that speaks against a pod beside others. Raises ValueError for an operator that is none."""
+    pod = wish.pod
     if node.pressures and not _stands_pressure(pod, node.pressures):
         return Refusal("Evicted", f"The node had condition: [{' '.join(sorted(node.pressures))}]. ")
-    if node.allocatable is not None and (short := _shortage(pod, node.allocatable, others)) is not None:
+    if node.allocatable is not None and (short := _shortage(wish, node.allocatable, others)) is not None:
         return short
     if not node_affinity(pod.spec.node_selector, pod.spec.affinity).allows(node.name, node.labels):
         return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
-    taken = {port for other in others for port in _ports(other)}
-    if any(_conflicts(port, other) for port in _ports(pod) for other in taken):
+    if any(_conflicts(port, taken) for port in wish.ports for other in others for taken in other.ports):
         return _predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
     lasting = [taint for taint in node.taints if taint.effect == "NoExecute"]
     if not all(tolerations.tolerates(pod.spec.tolerations, taint) for taint in lasting):
@@ -117,23 +133,18 @@ def _stands_pressure(pod: Pod, pressures: Collection[str]) -> bool:
     return not best_effort or tolerations.tolerates(pod.spec.tolerations, _MEMORY_TAINT)
 
 
-def _shortage(pod: Pod, allocatable: Mapping[str, str], others: Collection[Pod]) -> Refusal | None:
-    """Amounts are thousandths of CPUs, else whole units, as in the kubelet's message."""
+def _shortage(wish: Held, allocatable: Mapping[str, str], others: Collection[Held]) -> Refusal | None:
+    """What is short; what the node does not know (an extended resource without its plugin) does not count."""
     most = int(allocatable.get("pods", "0"))
     if len(others) + 1 > most:
         return _out_of("pods", 1, len(others), most)
-    for name in _names(pod, allocatable):
-        wanted = _amount(pod, name)
-        used, capacity = sum(_amount(other, name) for other in others), _units(allocatable, name)
-        if wanted > 0 and wanted > capacity - used:
+    for name, wanted in wish.amounts.items():
+        if wanted <= 0 or (name not in allocatable and name not in _LISTED):
+            continue
+        used, capacity = sum(other.amounts.get(name, 0) for other in others), _units(allocatable, name)
+        if wanted > capacity - used:
             return _out_of(name, wanted, used, capacity)
     return None
-
-
-def _names(pod: Pod, allocatable: Mapping[str, str]) -> Iterable[str]:
-    """The resources that count: what the node does not know (an extended resource without its plugin) does not."""
-    asked = (name for each in pod.spec.containers for name in each.resources.requests if name in allocatable)
-    return dict.fromkeys((*_LISTED, *asked))
 
 
 def _out_of(name: str, wanted: int, used: int, capacity: int) -> Refusal:

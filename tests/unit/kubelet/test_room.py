@@ -8,7 +8,9 @@ import pytest
 from pod_builders import pod
 
 from minikube_raw.api.core import Pod, Taint
-from minikube_raw.kubelet.room import NodeView, Room, first_refusal
+from minikube_raw.kubelet.admission import Refusal
+from minikube_raw.kubelet.room import NodeView, Room, held
+from minikube_raw.kubelet.room import first_refusal as refusal_of
 
 ALLOCATABLE = {"cpu": "2", "memory": "24581692Ki", "ephemeral-storage": "10Gi", "pods": "3"}
 NODE = NodeView("n1", ALLOCATABLE, {"disk": "ssd"})
@@ -23,6 +25,10 @@ def asking(uid: str = "u1", **requests: str) -> Pod:
 def listening(port: int, ip: str = "", protocol: str = "TCP") -> Pod:
     ports = [{"containerPort": 80, "hostPort": port, "hostIP": ip, "protocol": protocol}]
     return pod(containers=[{"name": "c", "image": "i", "ports": ports}])
+
+
+def first_refusal(wish: Pod, node: NodeView, others: list[Pod]) -> Refusal | None:
+    return refusal_of(held(wish), node, [held(other) for other in others])
 
 
 REFUSED = [
