@@ -9,7 +9,14 @@ from typing import Any
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import amounts, envvalidation, restartvalidation
+from minikube_raw.apiserver.resources import (
+    amounts,
+    envvalidation,
+    mountvalidation,
+    resizevalidation,
+    restartvalidation,
+    stopsignals,
+)
 from minikube_raw.apiserver.resources.strategy import Object
 
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -68,12 +75,14 @@ def _container(
     yield from restartvalidation.restarts(container, path)
     yield from _ports(container, path, spec)
     yield from envvalidation.env(container, path)
-    yield from _mounts(container, path, volumes)
+    yield from mountvalidation.mounts(container, path, volumes)
     if container.get("imagePullPolicy") not in _PULL_POLICIES:
         yield field.not_supported(f"{path}.imagePullPolicy", container.get("imagePullPolicy", ""), _PULL_POLICIES)
     yield from amounts.requirements(container.get("resources") or {}, f"{path}.resources")
     yield from _claims(container.get("resources") or {}, f"{path}.resources", spec)
-    yield from _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
+    yield from resizevalidation.resize_policies(container, path, spec)
+    host_users = spec.get("hostUsers") is not False
+    yield from _security_context(container.get("securityContext") or {}, f"{path}.securityContext", host_users)
 
 
 def _name(name: str, path: str, seen: set[str]) -> Iterator[Cause]:
@@ -151,44 +160,6 @@ def _host_ports(spec: Object, path: str) -> Iterator[Cause]:
                 seen.add(taken)
 
 
-def _mounts(container: Object, path: str, volumes: dict[str, Object]) -> Iterator[Cause]:
-    seen: set[str] = set()
-    for index, item in enumerate(container.get("volumeMounts") or ()):
-        mount, at = item or {}, f"{path}.volumeMounts[{index}]"
-        name, target = mount.get("name") or "", mount.get("mountPath") or ""
-        if not name:
-            yield field.required(f"{at}.name")
-        elif name not in volumes:
-            yield field.not_found(f"{at}.name", name)
-        if not target:
-            yield field.required(f"{at}.mountPath")
-        elif target in seen:
-            yield field.invalid(f"{at}.mountPath", target, "must be unique")
-        seen.add(target)
-        for sub in ("subPath", "subPathExpr"):
-            yield from relative_path(mount.get(sub) or "", f"{at}.{sub}")
-        if mount.get("subPath") and mount.get("subPathExpr"):
-            yield field.invalid(
-                f"{at}.subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive"
-            )
-        propagation = mount.get("mountPropagation")
-        if propagation is not None and propagation not in ("None", "HostToContainer", "Bidirectional"):
-            supported = ("Bidirectional", "HostToContainer", "None")
-            yield field.not_supported(f"{at}.mountPropagation", propagation, supported)
-    for index, item in enumerate(container.get("volumeDevices") or ()):
-        device = item or {}
-        if device.get("name") not in volumes:
-            yield field.not_found(f"{path}.volumeDevices[{index}].name", device.get("name", ""))
-
-
-def relative_path(path_value: str, path: str) -> Iterator[Cause]:
-    """Judge a path that must stay inside something: relative, without `..`."""
-    if path_value.startswith("/"):
-        yield field.invalid(path, path_value, "must be a relative path")
-    elif ".." in path_value.split("/"):
-        yield field.invalid(path, path_value, "must not contain '..'")
-
-
 def _claims(resources: Object, path: str, spec: Object) -> Iterator[Cause]:
     known = [(claim or {}).get("name") for claim in spec.get("resourceClaims") or ()]
     for index, claim in enumerate(resources.get("claims") or ()):
@@ -200,16 +171,21 @@ def _claims(resources: Object, path: str, spec: Object) -> Iterator[Cause]:
             yield Cause(cause.reason, f"{cause.message}: {detail}", cause.field)
 
 
-def _security_context(context: Object, path: str) -> Iterator[Cause]:
-    if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
-        detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-        yield field.invalid(path, context, detail)
+def _security_context(context: Object, path: str, host_users: bool) -> Iterator[Cause]:
+    if context.get("allowPrivilegeEscalation") is False:
+        refused = "cannot set `allowPrivilegeEscalation` to false and"
+        if context.get("privileged"):
+            yield field.invalid(path, context, f"{refused} `privileged` to true")
+        if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
+            yield field.invalid(path, context, f"{refused} `capabilities.Add` CAP_SYS_ADMIN")
     for name in ("runAsUser", "runAsGroup"):
         value = context.get(name)
         if value is not None and not 0 <= value <= 2147483647:
             yield field.invalid(f"{path}.{name}", value, "must be between 0 and 2147483647, inclusive")
     if context.get("procMount") not in (None, "Default", "Unmasked"):
         yield field.not_supported(f"{path}.procMount", context["procMount"], ("Default", "Unmasked"))
+    if context.get("procMount") == "Unmasked" and host_users:
+        yield field.invalid(f"{path}.procMount", "Unmasked", "`hostUsers` must be false to use `Unmasked`")
     yield from profiles(context, path)
 
 
@@ -237,6 +213,7 @@ def _probes_and_hooks(container: Object, path: str, spec: Object) -> Iterator[Ca
         handler = (container.get("lifecycle") or {}).get(hook)
         if handler is not None:
             yield from _handler(handler, f"{path}.lifecycle.{hook}", _HOOKS, spec)
+    yield from stopsignals.stop_signal(container, path, spec)
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(name) is not None:
             yield from _probe(container[name], f"{path}.{name}", name, spec)

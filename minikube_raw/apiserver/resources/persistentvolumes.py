@@ -15,7 +15,7 @@ from minikube_raw.api.status import Cause
 from minikube_raw.api.storage import BETA_CLASS, PV_PROTECTION, PVC_PROTECTION
 from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
-from minikube_raw.apiserver.resources import podspec, scheduling, volumevalidation
+from minikube_raw.apiserver.resources import claimvalidation, podspec, scheduling, volumevalidation
 from minikube_raw.apiserver.resources.strategy import (
     AGE_COLUMN,
     NAME_COLUMN,
@@ -26,9 +26,7 @@ from minikube_raw.apiserver.resources.strategy import (
     keep_status,
 )
 
-_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 _RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
-_VOLUME_MODES = ("Block", "Filesystem")
 # What of a PersistentVolume's spec is no source.
 _NO_SOURCES = frozenset(
     {
@@ -99,7 +97,7 @@ def _volume_status(new: Object, old: Object) -> None:
 
 def _validate_volume(volume: Object) -> Iterator[Cause]:
     spec, path = volume["spec"], "spec"
-    yield from _access_modes(spec, path, "")
+    yield from claimvalidation.access_modes(spec, path, "")
     yield from _capacity(spec.get("capacity") or {}, f"{path}.capacity")
     policy = spec.get("persistentVolumeReclaimPolicy")
     if policy not in _RECLAIM_POLICIES:
@@ -113,24 +111,11 @@ def _validate_volume(volume: Object) -> Iterator[Cause]:
         detail = "may not be 'recycle' for a hostPath mount of '/'"
         yield field.forbidden(f"{path}.persistentVolumeReclaimPolicy", detail)
     yield from _class(spec, path)
-    yield from _volume_mode(spec, path)
+    yield from claimvalidation.volume_mode(spec, path)
 
 
 def _source(spec: Object) -> Object:
     return {name: source for name, source in spec.items() if name not in _NO_SOURCES}
-
-
-def _access_modes(spec: Object, path: str, detail: str) -> Iterator[Cause]:
-    modes, at = spec.get("accessModes") or [], f"{path}.accessModes"
-    if not modes:
-        yield field.required(at, detail)
-    if spec.get("selector") is not None:
-        yield from scheduling.label_selector(spec["selector"], f"{path}.selector")
-    for mode in modes:
-        if mode not in _MODES:
-            yield field.not_supported(at, mode, sorted(_MODES))
-    if "ReadWriteOncePod" in modes and len(set(modes) & set(_MODES)) > 1:
-        yield field.forbidden(at, "may not use ReadWriteOncePod with other access modes")
 
 
 def _capacity(capacity: Object, path: str) -> Iterator[Cause]:
@@ -139,12 +124,7 @@ def _capacity(capacity: Object, path: str) -> Iterator[Cause]:
     if capacity.keys() != {"storage"}:
         yield field.not_supported(path, capacity or None, ("storage",))
     for name, amount in sorted(capacity.items()):
-        yield from _positive(amount, f"{path}[{name}]")
-
-
-def _positive(amount: Any, path: str) -> Iterator[Cause]:
-    if quantity.parse(amount).nanos <= 0:
-        yield field.invalid(path, str(quantity.parse(amount)), "must be greater than zero")
+        yield from claimvalidation.positive(amount, f"{path}[{name}]")
 
 
 def _node_affinity(spec: Object, path: str) -> Iterator[Cause]:
@@ -161,11 +141,6 @@ def _class(spec: Object, path: str) -> Iterator[Cause]:
     for key in ("storageClassName", "volumeAttributesClassName"):
         if name := spec.get(key):
             yield from names.causes(f"{path}.{key}", name, name_rules.dns_subdomain(name))
-
-
-def _volume_mode(spec: Object, path: str) -> Iterator[Cause]:
-    if spec.get("volumeMode") not in (None, *_VOLUME_MODES):
-        yield field.not_supported(f"{path}.volumeMode", spec["volumeMode"], _VOLUME_MODES)
 
 
 def _update_volume(new: Object, old: Object) -> Iterator[Cause]:
@@ -200,7 +175,7 @@ def _volume_cells(volume: Object, now: datetime) -> list[Any]:
 
 def short_modes(modes: list[str] | None) -> str:
     """Return access modes as columns show them: RWO,ROX."""
-    return ",".join(short for mode, short in _MODES.items() if mode in (modes or ()))
+    return ",".join(short for mode, short in claimvalidation.MODES.items() if mode in (modes or ()))
 
 
 def _phase(obj: Object) -> str:
@@ -273,40 +248,7 @@ def _normalize_sources(spec: Object) -> None:
 
 
 def _validate_claim(claim: Object) -> Iterator[Cause]:
-    yield from claim_spec(claim["spec"], "spec")
-
-
-def claim_spec(spec: Object, path: str) -> Iterator[Cause]:
-    """Judge a claim's spec at `path`."""
-    yield from _access_modes(spec, path, "at least 1 access mode is required")
-    requests, at = (spec.get("resources") or {}).get("requests") or {}, f"{path}.resources[storage]"
-    if "storage" not in requests:
-        yield field.required(at)
-    else:
-        yield from _positive(requests["storage"], at)
-    if spec.get("storageClassName"):
-        yield from names.causes(
-            f"{path}.storageClassName", spec["storageClassName"], name_rules.dns_subdomain(spec["storageClassName"])
-        )
-    yield from _volume_mode(spec, path)
-    for key in ("dataSource", "dataSourceRef"):
-        if spec.get(key) is not None:
-            yield from _data_source(spec[key], f"{path}.{key}")
-    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if source is not None and reference is not None and source != reference:
-        yield field.invalid(path, {}, "must match dataSourceRef")
-
-
-def _data_source(source: Object, path: str) -> Iterator[Cause]:
-    for key in ("name", "kind"):
-        if not source.get(key):
-            yield field.required(f"{path}.{key}")
-    group = source.get("apiGroup") or ""
-    if not group and source.get("kind") != "PersistentVolumeClaim":
-        detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
-        yield field.invalid(path, source.get("kind"), detail)
-    elif group:
-        yield from names.causes(f"{path}.apiGroup", group, name_rules.dns_subdomain(group))
+    yield from claimvalidation.claim_spec(claim["spec"], "spec")
 
 
 def _update_claim(new: Object, old: Object) -> Iterator[Cause]:

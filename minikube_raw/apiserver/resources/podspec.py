@@ -75,8 +75,8 @@ def default_container(container: Object) -> None:
     for probe in _PROBES:
         if container.get(probe) is not None:
             _default_probe(container[probe])
-    for hook in (container.get("lifecycle") or {}).values():
-        _default_handler(hook or {})
+    for hook in ("postStart", "preStop"):
+        _default_handler((container.get("lifecycle") or {}).get(hook) or {})
 
 
 def _pull_policy(image: str) -> str:

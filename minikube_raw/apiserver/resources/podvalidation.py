@@ -13,7 +13,12 @@ from minikube_raw.api import name_rules
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import containervalidation, podlevel, scheduling, volumevalidation
+from minikube_raw.apiserver.resources import (
+    containervalidation,
+    podlevel,
+    scheduling,
+    volumevalidation,
+)
 from minikube_raw.apiserver.resources.strategy import Object
 
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -101,6 +106,9 @@ def _security_context(spec: Object, path: str) -> Iterator[Cause]:
         elif name in seen:
             yield field.duplicate(at, name)
         seen.add(name)
+    groups = context.get("supplementalGroupsPolicy")
+    if groups is not None and groups not in ("Merge", "Strict"):
+        yield field.not_supported(f"{path}.supplementalGroupsPolicy", groups, ("Merge", "Strict"))
     policy = context.get("fsGroupChangePolicy")
     if policy is not None and policy not in ("Always", "OnRootMismatch"):
         yield field.not_supported(f"{path}.fsGroupChangePolicy", policy, ("Always", "OnRootMismatch"))

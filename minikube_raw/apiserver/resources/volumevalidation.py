@@ -9,9 +9,10 @@ from minikube_raw.api import name_rules, quantity
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import envvalidation
+from minikube_raw.apiserver.resources import claimvalidation, envvalidation
 from minikube_raw.apiserver.resources.strategy import Object
 
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _HOST_PATH_TYPES = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
 
 
@@ -131,7 +132,13 @@ def _projected(source: Object, path: str) -> Iterator[Cause]:
         yield from _projection(projection or {}, f"{path}.sources[{index}]", path, taken)
 
 
+_PROJECTIONS = ("secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate")
+
+
 def _projection(projection: Object, path: str, whole: str, taken: set[str]) -> Iterator[Cause]:
+    given = [kind for kind in _PROJECTIONS if projection.get(kind) is not None]
+    for kind in given[1:]:
+        yield field.forbidden(f"{path}.{kind}", "may not specify more than 1 volume type per source")
     for kind in ("secret", "configMap"):
         named = projection.get(kind)
         if named is None:
@@ -162,6 +169,21 @@ def _taken(path: str, whole: str, source: str, taken: set[str]) -> Iterator[Caus
 def _claim(source: Object, path: str) -> Iterator[Cause]:
     if not source.get("claimName"):
         yield field.required(f"{path}.claimName")
+
+
+def _ephemeral(source: Object, path: str) -> Iterator[Cause]:
+    template = source.get("volumeClaimTemplate")
+    if template is None:
+        yield field.required(f"{path}.volumeClaimTemplate")
+    else:
+        yield from claimvalidation.claim_spec(template.get("spec") or {}, f"{path}.volumeClaimTemplate.spec")
+
+
+def _image(source: Object, path: str) -> Iterator[Cause]:
+    if not source.get("reference"):
+        yield field.required(f"{path}.reference")
+    if source.get("pullPolicy") not in _PULL_POLICIES:
+        yield field.not_supported(f"{path}.pullPolicy", source.get("pullPolicy", ""), _PULL_POLICIES)
 
 
 def _nfs(source: Object, path: str) -> Iterator[Cause]:
@@ -199,6 +221,8 @@ _RULES: dict[str, Callable[[Object, str], Iterator[Cause]]] = {
     "configMap": _config_map,
     "downwardAPI": _downward_api,
     "projected": _projected,
+    "ephemeral": _ephemeral,
+    "image": _image,
     "local": _local,
     "csi": _csi,
 }
