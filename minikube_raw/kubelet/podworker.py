@@ -69,7 +69,8 @@ class PodWorker:
         self._wanted = pod is not None
         self.pod = pod or self.pod
         if not echo:
-            self._stale_volumes = True  # labels and annotations are in downward files
+            self._stale_volumes = True  # labels and annotations are in downward files, and may be in subPaths
+            self._holds.release_all_but(BACKING_OFF)
             self._changed.set()
             self._due.set()
             if self._must_end():
