@@ -29,6 +29,7 @@ _FLAGS = {
     "eviction-soft-grace-period": "SIGNAL=DURATION,… for the soft ones.",
     "eviction-minimum-reclaim": "SIGNAL=AMOUNT,… to free beyond a threshold.",
 }
+_SYSCTLS = "NAME,… of sysctls that pods may set although they are not safe; a * at the end stands for any ending."
 Command = Callable[..., Any]
 
 
@@ -36,17 +37,19 @@ def options(command: Command) -> Command:
     """Add the flags to a command, which gets each as text by its parameter name."""
     for flag, text in reversed(_FLAGS.items()):
         command = click.option(f"--{flag}", metavar="LIST", help=text)(command)
-    return command
+    return click.option("--allowed-unsafe-sysctls", metavar="LIST", help=_SYSCTLS)(command)
 
 
-def parse(given: dict[str, Any]) -> dict[str, dict[str, str]]:
+def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
+    sysctls = given.pop("allowed_unsafe_sysctls", None)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
     except ValueError as error:
         raise Failure(str(error), "`minikube-raw up --help` shows the form") from error
-    return {"eviction_hard": SHARED_HOST, **parsed}
+    allowed = {} if sysctls is None else {"allowed_unsafe_sysctls": [name for name in sysctls.split(",") if name]}
+    return {"eviction_hard": SHARED_HOST, **parsed, **allowed}
 
 
 def _pairs(name: str, text: str) -> dict[str, str]:

@@ -6,6 +6,8 @@ fit (cpu, memory, ports) is the scheduler's to know.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from minikube_raw.api.core import Pod
@@ -36,18 +38,46 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
 
 
-def refusal(pod: Pod) -> Refusal | None:
+class HostSecurity(msgspec.Struct, frozen=True):
+    """What the node can and may do beyond the usual: enforce AppArmor, set sysctls (or patterns ending in *) that are not safe."""
+
+    apparmor: bool = False
+    allowed_unsafe_sysctls: tuple[str, ...] = ()
+
+
+def refusal(pod: Pod, host: HostSecurity | None = None) -> Refusal | None:
     """What speaks against running the pod here; None when it is admitted."""
+    host = host or HostSecurity()
+    return _sysctl_refusal(pod, host.allowed_unsafe_sysctls) or _apparmor_refusal(pod, host)
+
+
+def _apparmor_refusal(pod: Pod, host: HostSecurity) -> Refusal | None:
+    """A profile that cannot be enforced is worse than none: whoever asked relies on it."""
+    contexts = [each.security_context for each in (*pod.spec.init_containers, *pod.spec.containers)]
+    profiles = [pod.spec.security_context.app_armor_profile, *(each.app_armor_profile for each in contexts if each)]
+    asked = {profile.type for profile in profiles if profile is not None} - {"Unconfined", ""}
+    if not asked or (host.apparmor and asked == {"Localhost"}):
+        return None
+    why = "this node has no default profile" if host.apparmor else "AppArmor is not enabled on the host"
+    return Refusal("AppArmor", f"Cannot enforce AppArmor: {why}")
+
+
+def _sysctl_refusal(pod: Pod, allowed: Collection[str]) -> Refusal | None:
     spec = pod.spec
     for wanted in spec.security_context.sysctls:
         name = wanted.name.replace("/", ".")
-        if name not in SAFE_SYSCTLS:
+        if name not in SAFE_SYSCTLS and not _matches(name, allowed):
             return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowlisted')
         if spec.host_network and name.startswith("net."):
             return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowed with host net enabled')
         if spec.host_ipc and name.startswith("kernel."):
             return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowed with host ipc enabled')
     return None
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    """A pattern is a name, or the beginning of names with a * at its end (kernel.shm*)."""
+    return any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in patterns)
 
 
 def _forbidden(message: str) -> Refusal:

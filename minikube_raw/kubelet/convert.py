@@ -13,7 +13,7 @@ import msgspec
 
 from minikube_raw.api.containers import Profile
 from minikube_raw.api.core import Container, Pod, SecurityContext
-from minikube_raw.kubelet import dns, downward, env, oomscore, qos
+from minikube_raw.kubelet import admission, dns, downward, env, oomscore, qos
 from minikube_raw.kubelet.pods import grace_period
 from minikube_raw.runtime import cri
 
@@ -40,6 +40,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     pod_pids_limit: int | None = None
     allocatable: Mapping[str, str] = {}
     kernel: qos.Kernel = qos.Kernel()
+    security: admission.HostSecurity = admission.HostSecurity()
     seccomp_root: str = ""  # the directory that localhostProfile is relative to
 
 

@@ -21,7 +21,18 @@ from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
-from minikube_raw.kubelet import convert, dns, node, nodecgroup, nodeview, pods, reserved, runtimeclasses, server
+from minikube_raw.kubelet import (
+    admission,
+    convert,
+    dns,
+    node,
+    nodecgroup,
+    nodeview,
+    pods,
+    reserved,
+    runtimeclasses,
+    server,
+)
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.eviction import Eviction
@@ -46,6 +57,7 @@ from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import DIRECTORY, FileWatcher
 from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.linux import apparmor
 from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.runtime import cri
 
@@ -330,6 +342,7 @@ class Kubelet:
             allocatable=self._allocatable,
             kernel=node.kernel(memory_qos=options.memory_qos),
             seccomp_root=f"{options.state_dir}/seccomp",
+            security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )
 
     def _node_status(self, before: dict[str, Json]) -> Json:

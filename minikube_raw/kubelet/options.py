@@ -49,6 +49,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     eviction_max_pod_grace_period: int = 0  # seconds, for soft thresholds
     eviction_pressure_transition_period: float = 300.0  # seconds a condition outlasts its cause
     runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name: all are this runtime
+    allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
 
     @property

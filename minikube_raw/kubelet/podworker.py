@@ -190,7 +190,7 @@ class PodWorker:
     def _refusal(self, pod: Pod) -> admission.Refusal | None:
         """What speaks against the pod; a kubelet that shows it started has admitted it, be it one before us."""
         started = bool(self.status.get("startTime") or self._server_has.get("startTime"))
-        return admission.refusal(pod) or self._tools.room.refusal(pod, started=started)
+        return admission.refusal(pod, self._tools.node().security) or self._tools.room.refusal(pod, started=started)
 
     def _refuse(self, pod: Pod, refused: admission.Refusal) -> None:
         """The pod fails before anything of it is made."""

@@ -26,7 +26,7 @@ from aiohttp import web
 
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
-from minikube_raw.kubelet import convert, dns, localagent, manifests, node, nodeview, pods, server, watching
+from minikube_raw.kubelet import admission, convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.images import ImageManager, ImageSource
@@ -43,7 +43,7 @@ from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
-from minikube_raw.linux import mounts, namespaces, proctitle
+from minikube_raw.linux import apparmor, mounts, namespaces, proctitle
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.netlink import NetlinkSocket, links, masquerade, portmaps
@@ -106,6 +106,7 @@ class StandaloneAgent:
             pod_pids_limit=options.pod_pids_limit,
             allocatable=capacity.amounts(),
             seccomp_root=f"{options.state_dir}/seccomp",
+            security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )
         self._stats = StatsProvider(options, self, runtime)
         self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)

@@ -69,6 +69,7 @@ def _process(process: Mapping[str, Any], facts: Facts) -> Json:
     held = capabilities.names(capabilities.mask(process["capabilities"]) & facts.available)
     return {
         **{name: process[name] for name in ("terminal", "args", "env", "cwd", "rlimits", "noNewPrivileges")},
+        **({"apparmorProfile": process["apparmorProfile"]} if process.get("apparmorProfile") else {}),
         "user": {
             "uid": facts.user.uid,
             "gid": facts.user.gid,

@@ -143,7 +143,7 @@ class SecurityContext(msgspec.Struct, frozen=True):
     no_new_privs: bool = False
     unmasked_proc: bool = False
     seccomp: SecurityProfile = SecurityProfile()
-    apparmor: SecurityProfile | None = None  # None: RuntimeDefault where the host has AppArmor, else nothing
+    apparmor: SecurityProfile | None = None  # None: whatever confines the runtime itself
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 
-from minikube_raw.linux import capabilities, process, seccomp
+from minikube_raw.linux import apparmor, capabilities, process, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def drop(spec: dict[str, Any], user: User) -> Callable[[], None]:
     held = kept | _ADMIN & available if code and not wanted.get("noNewPrivileges") else kept
     if wanted.get("noNewPrivileges"):
         process.set_no_new_privileges()
+    if wanted.get("apparmorProfile"):
+        apparmor.change_on_exec(wanted["apparmorProfile"])
     process.set_keep_capabilities(True)
     capabilities.drop_bounding(kept)
     process.set_groups(user.groups)

@@ -103,6 +103,7 @@ def process_spec(
         "noNewPrivileges": security.no_new_privs,
         "oomScoreAdj": config.resources.oom_score_adj,
         "umask": 0o022,
+        **({"apparmorProfile": security.apparmor.localhost_ref} if security.apparmor else {}),
     }
 
 

@@ -85,9 +85,20 @@ def _host(spec: Object, path: str) -> Iterator[Cause]:
         for name in ("hostNetwork", "hostPID", "hostIPC"):
             if spec.get(name):
                 yield field.forbidden(f"{path}.{name}", "when `hostUsers` is false")
+    else:
+        yield from _unmasked(spec, path)
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
         yield field.invalid(f"{path}.securityContext.shareProcessNamespace", True, detail)
+
+
+def _unmasked(spec: Object, path: str) -> Iterator[Cause]:
+    """An unmasked /proc is for pods that are nobody outside."""
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            if ((container or {}).get("securityContext") or {}).get("procMount") == "Unmasked":
+                at = f"{path}.{kind}[{index}].securityContext.procMount"
+                yield field.invalid(at, "Unmasked", "`hostUsers` must be false to use `Unmasked`")
 
 
 def _security_context(spec: Object, path: str) -> Iterator[Cause]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pod_builders import pod
 
-from minikube_raw.kubelet.admission import refusal
+from minikube_raw.kubelet.admission import HostSecurity, refusal
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,41 @@ def test_only_safe_sysctls_of_the_pods_own_namespaces_are_admitted(
     found = refusal(pod(securityContext={"sysctls": [{"name": name, "value": "1"}]}, **spec))
 
     assert (found and (found.reason, found.message)) == (wanted and ("SysctlForbidden", wanted))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "admitted"),
+    [
+        ((), False),
+        (("kernel.sem",), False),
+        (("kernel.msgmax",), True),
+        (("kernel.msg*",), True),
+        (("kernel.*",), True),
+    ],
+)
+def test_a_node_may_allow_sysctls_that_are_not_safe(allowed: tuple[str, ...], admitted: bool) -> None:
+    wish = pod(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]})
+    found = refusal(wish, HostSecurity(allowed_unsafe_sysctls=allowed))
+    assert (found is None) is admitted
+
+
+@pytest.mark.parametrize("level", ["pod", "container"])
+@pytest.mark.parametrize(
+    ("profile", "host", "message"),
+    [
+        ("RuntimeDefault", False, "Cannot enforce AppArmor: AppArmor is not enabled on the host"),
+        ("Localhost", False, "Cannot enforce AppArmor: AppArmor is not enabled on the host"),
+        ("Unconfined", False, None),
+        ("Localhost", True, None),
+        ("RuntimeDefault", True, "Cannot enforce AppArmor: this node has no default profile"),
+    ],
+)
+def test_a_pod_whose_apparmor_profile_cannot_be_enforced_is_rejected(
+    level: str, profile: str, host: bool, message: str | None
+) -> None:
+    context = {"appArmorProfile": {"type": profile, "localhostProfile": "p" if profile == "Localhost" else ""}}
+    wish = (
+        pod(securityContext=context) if level == "pod" else pod(containers=[{"name": "c", "securityContext": context}])
+    )
+    found = refusal(wish, HostSecurity(apparmor=host))
+    assert (found and (found.reason, found.message)) == (message and ("AppArmor", message))

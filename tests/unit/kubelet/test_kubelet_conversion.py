@@ -161,6 +161,57 @@ def test_a_containers_security_context_goes_before_the_pods() -> None:
     assert config.security.no_new_privs
 
 
+@pytest.mark.parametrize(
+    ("shared", "own", "expected"),
+    [
+        ({}, {}, {}),
+        ({"runAsUser": 5}, {"runAsUser": 0}, {"run_as_user": 0}),
+        ({"supplementalGroups": [7], "fsGroup": 8}, {}, {"supplemental_groups": (7, 8)}),
+        ({}, {"privileged": True}, {"privileged": True}),
+        ({}, {"privileged": True, "allowPrivilegeEscalation": False}, {"privileged": True}),
+        ({}, {"allowPrivilegeEscalation": False}, {"no_new_privs": True}),
+        ({}, {"allowPrivilegeEscalation": True}, {}),
+        (
+            {},
+            {"allowPrivilegeEscalation": False, "capabilities": {"add": ["SYS_ADMIN"]}},
+            {"add_capabilities": ("SYS_ADMIN",)},
+        ),
+        (
+            {},
+            {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}},
+            {"add_capabilities": ("NET_ADMIN",), "drop_capabilities": ("ALL",)},
+        ),
+        ({}, {"readOnlyRootFilesystem": True}, {"readonly_rootfs": True}),
+        ({}, {"procMount": "Unmasked"}, {"unmasked_proc": True}),
+        ({}, {"procMount": "Default"}, {}),
+        ({"seccompProfile": {"type": "Unconfined"}}, {}, {"seccomp": cri.SecurityProfile(cri.ProfileType.UNCONFINED)}),
+        ({"seccompProfile": {"type": "Unconfined"}}, {"seccompProfile": {"type": "RuntimeDefault"}}, {}),
+        (
+            {},
+            {"seccompProfile": {"type": "Localhost", "localhostProfile": "audit/p.json"}},
+            {"seccomp": cri.SecurityProfile(cri.ProfileType.LOCALHOST, "/state/seccomp/audit/p.json")},
+        ),
+        (
+            {"appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}},
+            {},
+            {"apparmor": cri.SecurityProfile(cri.ProfileType.LOCALHOST, "mine")},
+        ),
+        ({"seLinuxOptions": {"level": "s0:c1,c2"}}, {"seLinuxOptions": {"type": "t"}}, {}),
+    ],
+)
+def test_each_field_of_a_security_context_reaches_the_runtime(shared: dict, own: dict, expected: dict) -> None:
+    wish = pod(securityContext=shared, containers=[{"name": "c", "securityContext": own}])
+    asked = wish.spec.containers[0].security_context
+
+    assert asked is not None
+    assert convert.security_context(wish, asked, "/state/seccomp") == cri.SecurityContext(**expected)
+
+
+def test_a_pod_with_users_of_its_own_asks_for_a_user_namespace() -> None:
+    assert convert.sandbox_config(pod(hostUsers=False), 0, "/logs", NODE).user_namespace
+    assert not convert.sandbox_config(pod(), 0, "/logs", NODE).user_namespace
+
+
 def test_commands_are_expanded_with_the_containers_own_variables() -> None:
     wish = pod(containers=[{"name": "c", "command": ["echo", "$(A)"], "args": ["$$(A)"]}])
 
