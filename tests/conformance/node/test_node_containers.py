@@ -74,6 +74,11 @@ PODS = [
         {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}])),
     pod("own-never", container("exit 3", restartPolicy="Never"), container("exec sleep 3600", name="d"), restartPolicy="Always"),
     pod("one-pid-space", container("exec sleep 3600"), container("sleep 0.5; ps", name="d"), shareProcessNamespace=True),
+    pod("gang", container("exec sleep 3600"), container(
+            "[ -f /v/once ] || { touch /v/once; exit 88; }; exec sleep 3600", name="boss", restartPolicy="Never",
+            restartPolicyRules=[{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}],
+            volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+        volumes=[{"name": "v", "emptyDir": {}}], **inits("exit 0")),
     pod("changes", container("trap 'exit 0' TERM; while true; do sleep 0.1; done")),
 ]  # fmt: skip
 CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hosts"}, "data": {"hosts": "1.2.3.4 mine\n"}}
@@ -166,6 +171,13 @@ def test_when_starting_a_container_that_exits_run_with_the_expected_status(end, 
 @pytest.mark.parametrize("name", ["ends-always", "ends-on-failure", "rules"])
 def test_what_ends_and_is_to_be_restarted_is(see, name: str) -> None:
     see(name, restarted)
+
+
+def test_a_container_may_restart_all_of_its_pod(see) -> None:
+    status = see("gang", lambda status: restarted(status) and str(status["containerStatuses"]).count("'running'") == 2)
+
+    every = status["initContainerStatuses"] + status["containerStatuses"]
+    assert [each["restartCount"] for each in every] == [1, 1, 1]
 
 
 def test_a_container_that_must_not_restart_leaves_the_others_alone(see) -> None:
