@@ -47,6 +47,22 @@ def is_terminal(pod: Pod) -> bool:
     return pod.status.phase in ("Succeeded", "Failed")
 
 
+def same_wish(old: Pod, new: Pod) -> bool:
+    """Whether two versions of a pod ask for the same."""
+    if new.spec.readiness_gates and old.status.conditions != new.status.conditions:
+        return False
+    before, after = old.metadata, new.metadata
+    return (
+        old.spec == new.spec
+        and before.generation == after.generation
+        and before.deletion_timestamp == after.deletion_timestamp
+        and before.deletion_grace_period_seconds == after.deletion_grace_period_seconds
+        and before.labels == after.labels
+        and before.annotations == after.annotations
+        and is_terminal(old) == is_terminal(new)
+    )
+
+
 def grace_period(pod: Pod) -> int:
     """Seconds between stop signal and kill; at least one, as a kubelet gives even to forced deletions."""
     asked = pod.metadata.deletion_grace_period_seconds

@@ -16,23 +16,22 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import admission, convert, ending, ephemeral, podstatus, probes, syncpod
+from minikube_raw.kubelet import admission, ending, ephemeral, grace, podstatus, syncpod
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.holds import Holds
-from minikube_raw.kubelet.pods import all_containers, container, grace_period, is_terminal, key
+from minikube_raw.kubelet.pods import all_containers, is_terminal, key, same_wish
 from minikube_raw.kubelet.podstatus import Circumstances
-from minikube_raw.kubelet.probing import Prober
+from minikube_raw.kubelet.probing import Prober, said_before
 from minikube_raw.kubelet.resizing import Resizer
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter
 from minikube_raw.kubelet.stopping import Stop, Stopper
-from minikube_raw.kubelet.terminationmessages import MAX_POD_BYTES
+from minikube_raw.kubelet.terminationmessages import LastWords
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import recursive_read_only
 from minikube_raw.runtime import cri
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
-_DEFAULT_GRACE = 30
 RESIZE_RETRY_SECONDS = 10.0
 
 
@@ -52,8 +51,8 @@ class PodWorker:
         self._holds = Holds(tools.clock, self._timer_fired)
         self._starter = Starter(uid, tools, self._holds)
         self._stopper = Stopper(tools, self._changed)
-        self._prober = Prober(tools, self._verdict)
-        self._messages: dict[str, str] = {}
+        self._prober = Prober(tools, self._verdict, before=said_before(self._server_has))
+        self._last_words = LastWords(tools.preparation.messages)
         self._resizer = Resizer(tools)
         self._driven: Pod | None = None  # the wish of this round
         self._ending: Ending | None = None
@@ -65,7 +64,7 @@ class PodWorker:
 
     def update(self, pod: Pod | None) -> None:
         """Tell the newest wish; None when the object is gone. What is only an echo of our own status wakes nobody."""
-        echo = pod is not None and self._wanted and self.pod is not None and _same_wish(self.pod, pod)
+        echo = pod is not None and self._wanted and self.pod is not None and same_wish(self.pod, pod)
         self._wanted = pod is not None
         self.pod = pod or self.pod
         if not echo:
@@ -139,7 +138,7 @@ class PodWorker:
         while not self._terminated and not self._is_over(pod) and not self._superseded():
             found = await self._tools.find(self.uid)
             pod = await self._resize(pod, found)
-            self._prober.follow(pod, found, self._probed_before())
+            self._prober.follow(pod, found)
             acting = self._decide(pod, found)
             if not acting or not self.status:
                 self._report(pod, found)
@@ -224,24 +223,13 @@ class PodWorker:
     def _superseded(self) -> bool:
         """Whether the wish has changed so that another round must decide."""
         driven, wish = self._driven, self.pod
-        changed = driven is not wish and driven is not None and wish is not None and not _same_wish(driven, wish)
+        changed = driven is not wish and driven is not None and wish is not None and not same_wish(driven, wish)
         return self._must_end() or changed
 
     def _must_end(self) -> bool:
         """Whether the pod is deleted, or ended as a whole."""
         deleted = self.pod is not None and self.pod.metadata.deletion_timestamp is not None
         return not self._wanted or deleted or self._ending is not None
-
-    def _probed_before(self) -> dict[str, tuple[bool, bool]]:
-        """What the kubelet before us said of running containers: id → (started, ready)."""
-        if self.status:
-            return {}
-        said = (*self._server_has.get("initContainerStatuses", ()), *self._server_has.get("containerStatuses", ()))
-        return {
-            each["containerID"].partition("://")[2]: (bool(each.get("started")), bool(each.get("ready")))
-            for each in said
-            if each.get("containerID") and "running" in each.get("state", {})
-        }
 
     async def _act(self, pod: Pod, action: syncpod.Action, found: syncpod.Found) -> None:
         match action:
@@ -254,7 +242,7 @@ class PodWorker:
                     await self._stop_one(pod, failed, "FailedPostStartHook")
                     self._report(pod, await self._tools.find(self.uid))
             case syncpod.StopContainer():
-                await self._stop_one(pod, action.container_id, action.message, self._probe_grace(pod, action))
+                await self._stop_one(pod, action.container_id, action.message, grace.of_probe(pod, action))
                 if action.again and not self._superseded() and (last := found.latest(action.name)) is not None:
                     again = syncpod.StartContainer(action.name, last.attempt + 1, self._tools.clock.now())
                     await self._starter.start(pod, again, found)
@@ -275,7 +263,7 @@ class PodWorker:
             image_names=self._tools.preparation.image_names,
             unready=self._prober.unready(),
             not_started=self._prober.not_started(),
-            messages=self._last_words(pod, found),
+            messages=self._last_words.of(pod, found.containers),
             actual=self._resizer.actual(pod, found),
             resizing=self._resizer.conditions(),
             recursive_read_only=recursive_read_only(),
@@ -287,15 +275,6 @@ class PodWorker:
         if status != self.status:
             self.status = status
             self._tools.statuses.set(pod, status, self._server_has)
-
-    def _last_words(self, pod: Pod, found: syncpod.Found) -> dict[str, str]:
-        """The termination messages of the runs that a status shows; each is read once."""
-        share = MAX_POD_BYTES // max(len(all_containers(pod)), 1)
-        for each in found.containers:
-            wanted = container(pod, each.name)
-            if each.state is cri.ContainerState.EXITED and wanted is not None and each.id not in self._messages:
-                self._messages[each.id] = self._tools.preparation.messages.read(self.uid, wanted, each)[:share]
-        return self._messages
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -369,37 +348,22 @@ class PodWorker:
                 self._report(pod, await self._tools.find(self.uid), terminating=True)
 
         if pod is not None:
-            self._prober.follow(pod, found, self._probed_before(), ending=True)
+            self._prober.follow(pod, found, ending=True)
         ips = found.sandbox.ips if found.sandbox is not None else ()
         stops = [Stop(each, f"Stopping container {each.name}") for each in running]
         await self._stopper.stop(pod, stops, lambda: self._grace(running), ips, meanwhile)
         self._prober.stop()
 
-    async def _stop_one(self, pod: Pod, container_id: str, message: str, grace: int | None = None) -> None:
+    async def _stop_one(self, pod: Pod, container_id: str, message: str, own: int | None = None) -> None:
         found = await self._tools.find(self.uid)
         running = [each for each in found.running() if each.id == container_id]
         ips = found.sandbox.ips if found.sandbox is not None else ()
-        await self._stopper.stop(
-            pod, [Stop(each, message) for each in running], lambda: self._grace(running, grace), ips
-        )
-
-    def _probe_grace(self, pod: Pod, action: syncpod.StopContainer) -> int | None:
-        """A liveness or startup probe's own terminationGracePeriodSeconds."""
-        wanted = container(pod, action.name)
-        if wanted is None or not action.probe:
-            return None
-        return probes.probes_of(wanted)[probes.Kind(action.probe)].termination_grace_period_seconds
+        await self._stopper.stop(pod, [Stop(each, message) for each in running], lambda: self._grace(running, own), ips)
 
     def _grace(self, running: list[cri.ContainerStatus], own: int | None = None) -> float:
-        """Seconds; `own` replaces the pod's terminationGracePeriodSeconds as long as it is not deleted."""
-        if self.pod is not None:
-            deleted = self.pod.metadata.deletion_timestamp is not None
-            asked = own if own is not None and not deleted else grace_period(self.pod)
-            asked = 1 if deleted and not self._wanted else asked
-            shortest = self._ending.grace if self._ending is not None else None
-            return asked if shortest is None else min(asked, shortest)
-        noted = [each.annotations.get(convert.GRACE_PERIOD, "") for each in running]
-        return max((int(each) for each in noted if each.isdigit()), default=_DEFAULT_GRACE)
+        if self.pod is None:
+            return grace.noted(running)
+        return grace.seconds(self.pod, own, self._ending, gone=not self._wanted)
 
     async def _clean_up(self, pod: Pod | None, found: syncpod.Found) -> None:
         """Remove what the pod has on the node, but its logs: they can be read as long as the object is there."""
@@ -418,19 +382,3 @@ def _as_json(status: msgspec.Struct) -> Json:
     """A view as the JSON it was read from: lists where the view has tuples, so that it compares with what we write."""
     plain: Json = msgspec.json.decode(msgspec.json.encode(status))
     return plain
-
-
-def _same_wish(old: Pod, new: Pod) -> bool:
-    """Whether two versions of a pod ask for the same."""
-    if new.spec.readiness_gates and old.status.conditions != new.status.conditions:
-        return False
-    before, after = old.metadata, new.metadata
-    return (
-        old.spec == new.spec
-        and before.generation == after.generation
-        and before.deletion_timestamp == after.deletion_timestamp
-        and before.deletion_grace_period_seconds == after.deletion_grace_period_seconds
-        and before.labels == after.labels
-        and before.annotations == after.annotations
-        and is_terminal(old) == is_terminal(new)
-    )

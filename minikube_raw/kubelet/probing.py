@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from minikube_raw.api.core import Container, Pod, Probe
 from minikube_raw.client.clock import Timer
@@ -25,12 +26,20 @@ TRIES = 3  # when asking itself fails, which says nothing of the container
 class Prober:
     """The probes of one pod."""
 
-    def __init__(self, tools: Tools, changed: Callable[[], None], jitter: Callable[[], float] = random.random) -> None:
-        self._tools, self._changed, self._jitter = tools, changed, jitter
+    def __init__(
+        self,
+        tools: Tools,
+        changed: Callable[[], None],
+        *,
+        before: Mapping[str, tuple[bool, bool]] = {},
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`before`: see said_before()."""
+        self._tools, self._changed, self._before, self._jitter = tools, changed, before, jitter
         self._runs: dict[str, _ContainerProbes] = {}
 
-    def follow(self, pod: Pod, found: Found, before: Mapping[str, tuple[bool, bool]], *, ending: bool = False) -> None:
-        """Probe what runs and nothing else. `before`: (started, ready) of containers that an earlier kubelet probed, by id.
+    def follow(self, pod: Pod, found: Found, *, ending: bool = False) -> None:
+        """Probe what runs and nothing else.
 
         While the pod ends only readiness goes on: a container on its way out is not restarted, but may stop being ready.
         """
@@ -45,13 +54,10 @@ class Prober:
                 continue
             known = self._runs.get(container_id)
             if known is None:
-                known = self._runs[container_id] = self._new(wanted, status, before)
+                said = self._before.get(container_id)
+                known = _ContainerProbes(self._tools, status, wanted, said, self._changed, self._jitter)
+                self._runs[container_id] = known
             known.follow(pod, wanted, address, ending=ending)
-
-    def _new(
-        self, wanted: Container, status: cri.ContainerStatus, before: Mapping[str, tuple[bool, bool]]
-    ) -> _ContainerProbes:
-        return _ContainerProbes(self._tools, status, wanted, before.get(status.id), self._changed, self._jitter)
 
     def unready(self) -> frozenset[str]:
         """Ids of containers that their readiness probe does not let be ready."""
@@ -70,6 +76,16 @@ class Prober:
         for each in self._runs.values():
             each.stop()
         self._runs.clear()
+
+
+def said_before(status: Mapping[str, Any]) -> dict[str, tuple[bool, bool]]:
+    """What a PodStatus says of running containers, by id: (started, ready). A restarted kubelet goes on from there."""
+    said = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    return {
+        each["containerID"].partition("://")[2]: (bool(each.get("started")), bool(each.get("ready")))
+        for each in said
+        if each.get("containerID") and "running" in each.get("state", {})
+    }
 
 
 class _ContainerProbes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from minikube_raw.api.core import Container
+from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet.logfiles import open_log, tail_offset
 from minikube_raw.kubelet.podlogs import LogOptions, Renderer
+from minikube_raw.kubelet.pods import all_containers, container
 from minikube_raw.runtime import cri
 
 MAX_BYTES = 4096
@@ -28,23 +29,23 @@ class TerminationMessages:
     def __init__(self, pod_dir: Callable[[str], Path]) -> None:
         self._pod_dir = pod_dir
 
-    def prepare(self, uid: str, container: Container, attempt: int) -> tuple[cri.Mount, ...]:
+    def prepare(self, uid: str, wanted: Container, attempt: int) -> tuple[cri.Mount, ...]:
         """Make the file of one run, empty; returns what mounts it. Raises OSError."""
-        if not container.termination_message_path:
+        if not wanted.termination_message_path:
             return ()
-        path = self._path(uid, container.name, attempt)
+        path = self._path(uid, wanted.name, attempt)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             os.fchmod(descriptor, 0o666)
         finally:
             os.close(descriptor)
-        return (cri.Mount(container_path=container.termination_message_path, host_path=str(path)),)
+        return (cri.Mount(container_path=wanted.termination_message_path, host_path=str(path)),)
 
-    def read(self, uid: str, container: Container, run: cri.ContainerStatus) -> str:
+    def read(self, uid: str, wanted: Container, run: cri.ContainerStatus) -> str:
         """The message of a run that has ended; "" when there is none."""
-        message = _last_bytes(self._path(uid, container.name, run.attempt))
-        fall_back = container.termination_message_policy == "FallbackToLogsOnError" and run.exit_code != 0
+        message = _last_bytes(self._path(uid, wanted.name, run.attempt))
+        fall_back = wanted.termination_message_policy == "FallbackToLogsOnError" and run.exit_code != 0
         if not message and fall_back:
             message = _end_of_log(run.log_path)
         return message.decode(errors="replace")
@@ -55,6 +56,23 @@ class TerminationMessages:
 
     def _path(self, uid: str, name: str, attempt: int) -> Path:
         return self._pod_dir(uid) / "containers" / name / str(attempt)
+
+
+class LastWords:
+    """The messages of one pod's runs, each read once and cut to its container's share of what a pod may say."""
+
+    def __init__(self, messages: TerminationMessages) -> None:
+        self._messages = messages
+        self._read: dict[str, str] = {}
+
+    def of(self, pod: Pod, runs: Iterable[cri.ContainerStatus]) -> Mapping[str, str]:
+        """Messages by container id."""
+        share = MAX_POD_BYTES // max(len(all_containers(pod)), 1)
+        for each in runs:
+            wanted = container(pod, each.name)
+            if each.state is cri.ContainerState.EXITED and wanted is not None and each.id not in self._read:
+                self._read[each.id] = self._messages.read(pod.metadata.uid, wanted, each)[:share]
+        return self._read
 
 
 def _last_bytes(path: Path) -> bytes:
