@@ -26,11 +26,10 @@ def secure(name: str, container: Json | None = None, pod: Json | None = None) ->
     return Variation(name, {"securityContext": container} if container is not None else {}, spec)
 
 
-def volume(name: str, source: Json, mount: Json | None = None, **more: Json) -> Variation:
+def volume(name: str, source: Json, mount: Json | None = None, **more: Any) -> Variation:
     """A row about one volume, mounted at /v."""
-    container = {"volumeMounts": [{"name": "v", "mountPath": "/v", **(mount or {})}]}
-    if "securityContext" in more:
-        container["securityContext"] = more["securityContext"]  # type: ignore[assignment]
+    container: Json = {"volumeMounts": [{"name": "v", "mountPath": "/v", **(mount or {})}]}
+    container |= {field: more[field] for field in ("securityContext", "env") if field in more}
     return Variation(name, container, {"volumes": [{"name": "v", **source}], **more.get("spec", {})})
 
 
@@ -41,6 +40,17 @@ def resources(name: str, **amounts: Json) -> Variation:
 
 FIELDS = {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}
 MODES = {"items": [{"path": "name", "mode": 0o400, "fieldRef": {"fieldPath": "metadata.name"}}], "defaultMode": 0o640}
+
+# Given beside every pod: what volumes and variables may refer to.
+OBJECTS: list[Json] = [
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1", "b": "two\n"}},
+    {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "data": {"key": "c2VjcmV0"}},
+]
+ALL_SOURCES = [
+    {"configMap": {"name": "settings"}},
+    {"secret": {"name": "keys", "items": [{"key": "key", "path": "deep/key", "mode": 0o400}]}},
+    {"downwardAPI": FIELDS},
+]
 
 SECURITY = [
     Variation("plain", {}),
@@ -109,6 +119,13 @@ POD = [
     Variation("host-aliases", {}, {"hostAliases": [{"ip": "10.9.9.9", "hostnames": ["far", "away"]}]}),
     Variation("dns-none", {}, {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.9.9.9"], "searches": ["far"]}}),
     Variation("environment", {"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "$(B)-x y"}]}),
+    Variation(
+        "environment-of-objects",
+        {
+            "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "P_"}],
+            "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key"}}}],
+        },
+    ),
     Variation("environment-path", {"env": [{"name": "PATH", "value": "/bin:/x"}, {"name": "HOME", "value": "/tmp"}]}),
     Variation("working-directory", {"workingDir": "/work/dir"}),
     Variation("working-directory-of-user", {"workingDir": "/work/dir", "securityContext": {"runAsUser": 1000}}),
@@ -145,6 +162,19 @@ VOLUMES = [
     volume("downward", {"downwardAPI": FIELDS}),
     volume("downward-modes", {"downwardAPI": MODES}),
     volume("projected", {"projected": {"sources": [{"downwardAPI": FIELDS}]}}),
+    volume("config-map", {"configMap": {"name": "settings"}}),
+    volume("config-map-item", {"configMap": {"name": "settings"}}, {"subPath": "a", "mountPath": "/etc/file"}),
+    volume("secret", {"secret": {"secretName": "keys", "defaultMode": 0o440}}, securityContext={"runAsUser": 1000}),
+    volume("secret-fs-group", {"secret": {"secretName": "keys"}}, spec={"securityContext": {"fsGroup": 2000}}),
+    volume("projected-all", {"projected": {"sources": ALL_SOURCES, "defaultMode": 0o444}}),
+    volume(
+        "read-only-recursive",
+        {"hostPath": {"path": "{host}/directory"}},
+        {"readOnly": True, "recursiveReadOnly": "Enabled"},
+    ),
+    volume(
+        "sub-path-expression", {"emptyDir": {}}, {"subPathExpr": "at-$(NODE)"}, env=[{"name": "NODE", "value": "n1"}]
+    ),
     volume("over-etc", {"emptyDir": {}}, {"mountPath": "/etc"}),
     Variation(
         "nested",

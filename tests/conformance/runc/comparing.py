@@ -21,6 +21,7 @@ MOMENTARY = re.compile(
     r"|sysctl fs/(dentry-state|file-nr|inode-nr|inode-state|aio-nr|quota/.*)"
     r"|sysctl kernel/(ns_last_pid|pty/nr|random/.*|tainted|perf_.*)"
     r"|sysctl net/netfilter/nf_conntrack_count"
+    r"|sysctl net/ipv[46]/(conf|neigh)/veth.*"  # other pods' links, on the node's network
 )
 _OWN_PID = re.compile(r"status (Pid|Tgid|Ngid|NS\w+)|entry /proc/(thread-)?self|cgroup-value .*/(cgroup\.procs|tasks)")
 _CONTENT = re.compile(r"read /proc/.*")

@@ -69,13 +69,13 @@ class Host:
         (recipe / "Containerfile").write_text(f"FROM scratch\nCOPY root /\n{instructions}")
         self.cli("image", "build", str(recipe), "-t", tag)
 
-    def run(self, manifests: list[dict[str, Any]]) -> None:
+    def run(self, manifests: list[dict[str, Any]], objects: list[dict[str, Any]]) -> None:
         """Hand pods to the agent, which the first one starts; the rest is done side by side."""
         first = self.directory / "first.json"
         first.write_text(json.dumps(manifests[0]))
         self.cli("pod", "run", "-f", str(first))
         for manifest in manifests[1:]:
-            localagent.submit(self.agent, manifest)
+            localagent.submit(self.agent, manifest, objects)
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """All pods by name."""
@@ -104,7 +104,8 @@ class Host:
         return found
 
     def _problems(self, names: list[str]) -> list[Any]:
-        return [pod["status"] for name, pod in self.pods().items() if name in names]
+        pods = [pod["status"] for name, pod in self.pods().items() if name in names]
+        return [pod.get("containerStatuses", [{}])[0].get("state", pod) for pod in pods]
 
     def theirs(self, names: list[str]) -> dict[str, Seen]:
         """What the probe saw in each container run by runc."""

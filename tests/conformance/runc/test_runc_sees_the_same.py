@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import observing
 import pytest
-from compared_pods import PODS, Variation, manifest
+from compared_pods import OBJECTS, PODS, Variation, manifest
 from comparing import comparable, differences
 from config_schema import CONFIG
 from known_differences import KNOWN, document
@@ -38,7 +38,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[observing.Host]:
         for pod in PODS:
             observing.make_host_directory(directory / "host" / pod.name)
         try:
-            host.run([manifest(pod, str(directory / "host" / pod.name)) for pod in PODS])
+            host.run([manifest(pod, str(directory / "host" / pod.name)) for pod in PODS], OBJECTS)
             yield host
         finally:
             host.remove_all()

@@ -12,7 +12,7 @@ from minikube_raw.linux import capabilities
 from minikube_raw.linux.cgroup_mounts import Hierarchies
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.runtime import bundle, spec
-from minikube_raw.runtime.cri import ContainerConfig, Mount, PodSandboxConfig, SecurityContext
+from minikube_raw.runtime.cri import ContainerConfig, Mount, MountPropagation, PodSandboxConfig, SecurityContext
 from minikube_raw.runtime.users import User
 
 POD = PodSandboxConfig(name="web", namespace="default", uid="u", hostname="web-0")
@@ -21,10 +21,14 @@ JOINED = {"pid": "", "network": "/proc/7/ns/net", "ipc": "/proc/7/ns/ipc", "uts"
 
 
 def config(
-    *, namespaces: dict[str, str] | None = None, devices: tuple[bundle.Device, ...] = (), **security: Any
+    *,
+    namespaces: dict[str, str] | None = None,
+    devices: tuple[bundle.Device, ...] = (),
+    propagation: MountPropagation = MountPropagation.PRIVATE,
+    **security: Any,
 ) -> Any:
     wanted = ContainerConfig(name="c", attempt=0, image="i", command=("sh",), security=SecurityContext(**security))
-    mounts = [Mount("/dev/shm", SHM), Mount("/v", "/host/v", readonly=True)]
+    mounts = [Mount("/dev/shm", SHM), Mount("/v", "/host/v", readonly=True, propagation=propagation)]
     document = spec.container_spec(
         POD, wanted, ImageConfig(), mounts=mounts, hierarchies=Hierarchies({}), cgroup="kubepods/c", open_files=(1, 2)
     )
@@ -74,6 +78,20 @@ def test_the_pods_shared_memory_becomes_a_tmpfs_and_volumes_stay_bind_mounts() -
         "source": "/host/v",
         "options": ["rbind", "rprivate", "ro"],
     }
+
+
+@pytest.mark.parametrize(
+    ("propagation", "expected"),
+    [
+        (MountPropagation.PRIVATE, None),
+        (MountPropagation.HOST_TO_CONTAINER, "rslave"),
+        (MountPropagation.BIDIRECTIONAL, "rshared"),
+    ],
+)
+def test_a_volume_that_passes_mounts_on_needs_a_root_that_does(
+    propagation: MountPropagation, expected: str | None
+) -> None:
+    assert config(propagation=propagation)["linux"].get("rootfsPropagation") == expected
 
 
 def test_the_cgroup_lies_beside_the_containers_own() -> None:
