@@ -18,6 +18,8 @@ def write(agent: KubeletOptions, pod: dict[str, Any], container: str, directory:
         bundling.write(directory, Layout(agent.state_dir, agent.run_dir), running_id(pod, name))
     except LookupError as error:
         raise Failure(str(error), "a bundle joins the pod's namespaces: see that its containers run") from error
+    except NotImplementedError as error:
+        raise Failure(str(error), "run the pod without hostUsers: false to look at it under runc") from error
     except FileExistsError as error:
         raise Failure(f"{directory} exists", "name a directory that does not") from error
 

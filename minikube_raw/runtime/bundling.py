@@ -20,14 +20,19 @@ from . import bundle, rootfs, seccomp, users
 from .cri import NamespaceMode, NamespaceOption
 from .layout import Layout
 from .pods import read_identity
-from .records import ContainerRecord, SandboxRecord, Shelf
+from .records import ContainerRecord, Identity, SandboxRecord, Shelf
 
 _JOINED = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts"}  # OCI's word for a namespace → /proc/PID/ns
 
 
 def write(directory: Path, layout: Layout, container_id: str) -> None:
-    """Makes `directory` the bundle of a container. LookupError: it does not run here. FileExistsError, OSError."""
+    """Makes `directory` the bundle of a container. LookupError: it does not run here. FileExistsError, OSError.
+
+    NotImplementedError for a container in a user namespace: its ids are mapped by mounts, which a bundle cannot take along.
+    """
     record = _record(layout, container_id)
+    if _in_user_namespace(read_identity(layout, container_id)):
+        raise NotImplementedError("a container in a user namespace of its own has no bundle")
     lowers: list[str] = record.request["rootfs"]["lowers"]
     (directory / "rootfs").mkdir(parents=True)
     copy_layers(lowers, directory / "rootfs")
@@ -69,6 +74,16 @@ def copy_layers(lowers: Sequence[str], target: Path) -> None:
         namespaces.in_thread(merge_and_copy)  # the mount goes with the thread's namespace
     finally:
         os.rmdir(merged)
+
+
+def _in_user_namespace(identity: Identity | None) -> bool:
+    """Says whether a process has another user namespace than we."""
+    if identity is None:
+        return False
+    try:
+        return os.stat(f"/proc/{identity.pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    except FileNotFoundError as error:
+        raise LookupError(f"process {identity.pid} has ended") from error
 
 
 def _record(layout: Layout, container_id: str) -> ContainerRecord:

@@ -44,7 +44,8 @@ PODS = {
     ),
     "users": pod(
         "users",
-        "id -u; [ $(awk '{print $2}' /proc/self/uid_map) -gt 65535 ] && echo mapped; echo x > /v/f; stat -c %u:%g /v/f; ping -c1 127.0.0.1 | grep -c '1 packets received'",
+        "id -u; [ $(awk '{print $2}' /proc/self/uid_map) -gt 65535 ] && echo mapped; echo x > /v/f; stat -c %u:%g /v/f; "
+        "ping -c1 127.0.0.1 | grep -c '1 packets received'",
         None,
         hostUsers=False,
         securityContext={"fsGroup": 2000},

@@ -85,6 +85,13 @@ def test_the_bundle_of_the_command_line_is_valid_and_runs(host: observing.Host, 
     assert "stat /nosuch: no such file or directory" in done.stderr
 
 
+def test_a_container_in_a_user_namespace_has_no_bundle(host: observing.Host, tmp_path: Path) -> None:
+    host.run([manifest(Variation("mapped", {}, {"hostUsers": False}), "")], [])
+    with pytest.raises(subprocess.CalledProcessError):
+        host.cli("pod", "inspect", "mapped", "--oci", str(tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_the_bundle_of_every_pod_is_valid(host: observing.Host, found: Differences) -> None:
     assert host.configs.keys() == found.keys()
     for name, config in host.configs.items():
