@@ -334,13 +334,14 @@ def test_after_a_power_cut_pods_come_back_from_the_state_directory(host: Host) -
 
 def cut_power(host: Host) -> None:
     """Nothing of this host's pods runs any more, and what belongs to one boot is gone; the state directory is there."""
-    agent, root = host.agent(), options_for(host.state, host.run_dir).cgroup_root
+    agent, group = host.agent(), manager(options_for(host.state, host.run_dir).cgroup_root)
     assert agent is not None
-    group = manager(root)
-    dying = [agent, *agent.children(recursive=True), *(psutil.Process(pid) for pid in group.procs(recursive=True))]
+    dying = [agent, *agent.children(recursive=True)]
     for process in dying:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(dying, timeout=10)
+    assert group.kill_all()
     group.remove()
     shutil.rmtree(host.run_dir)
     subprocess.run([*host.enter, "ip", "link", "delete", "minikube-raw0"], check=True)
