@@ -66,7 +66,7 @@ Record = Callable[[Pod, str, str, str], None]
 
 
 class Eviction:
-    """One node's eviction manager. `conditions` is what the node's status must show; `changed` is called when it changes."""
+    """One node's eviction manager. `conditions` is what the node's status must show; `changed` hears (before, now)."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Eviction:
         end: Callable[[str, Ending], None],
         record: Record,
         told: Callable[[str, str], None],
-        changed: Callable[[], None],
+        changed: Callable[[frozenset[str], frozenset[str]], None],
         clock: Clock,
         soft_grace: int = 0,
     ) -> None:
@@ -118,8 +118,8 @@ class Eviction:
 
     def _show(self, judged: Judgement) -> None:
         if judged.conditions != self.conditions:
-            self.conditions = judged.conditions
-            self._changed()
+            before, self.conditions = self.conditions, judged.conditions
+            self._changed(before, judged.conditions)
 
     async def _observe(self) -> dict[str, Observation]:
         nodefs, imagefs = self._figures.file_systems()

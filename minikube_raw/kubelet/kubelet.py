@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -321,10 +322,17 @@ class Kubelet:
             end=self._end_pod,
             record=self._record,
             told=self._warn,
-            changed=self._registration.status_changed,
+            changed=self._pressures_changed,
             clock=self._clock,
             soft_grace=self._options.eviction_max_pod_grace_period,
         )
+
+    def _pressures_changed(self, before: Collection[str], now: Collection[str]) -> None:
+        for kind, words in node.PRESSURE_EVENTS.items():
+            if (kind in before) != (kind in now):
+                message = f"Node {self._options.node_name} status is now: {words[kind in now]}"
+                self._recorder.event(self._about_node(), NORMAL, words[kind in now], message)
+        self._registration.status_changed()
 
     def _end_pod(self, uid: str, ending: Ending) -> None:
         if self._workers is not None:

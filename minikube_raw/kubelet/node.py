@@ -203,6 +203,14 @@ _PRESSURES = {
 }
 
 
+# Type → the node's Event (without, with) it; the message is "Node NAME status is now: EVENT".
+PRESSURE_EVENTS = {
+    "MemoryPressure": ("NodeHasSufficientMemory", "NodeHasInsufficientMemory"),
+    "DiskPressure": ("NodeHasNoDiskPressure", "NodeHasDiskPressure"),
+    "PIDPressure": ("NodeHasSufficientPID", "NodeHasInsufficientPID"),
+}
+
+
 def _conditions(not_ready: str, pressures: Collection[str]) -> list[tuple[str, str, str, str]]:
     """(type, status, reason, message) in the kubelet's order."""
     ready = ("True", "KubeletReady", "kubelet is posting ready status")

@@ -216,7 +216,8 @@ class Node:
             clock=self.clock,
         )
 
-    def _changed(self) -> None:
+    def _changed(self, before: frozenset[str], now: frozenset[str]) -> None:
+        assert before != now
         self.changes += 1
 
     def runs(self, *pods: Pod, using: int) -> None:
