@@ -80,5 +80,7 @@ async def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, homes: Path)
     shutil.copy(kubeconfig, own)
     made = Kubectl(request.param, own, home)
     await made("create", "namespace", name)
+    # There are no controllers here, which would make it.
+    await made("create", "serviceaccount", "default", f"--namespace={name}")
     await made("config", "set-context", "--current", f"--namespace={name}")
     return made

@@ -27,6 +27,8 @@ apiVersion: v1
 kind: Pod
 metadata: {name: two}
 spec:
+  # kubectl would take the mounts that admission adds to a list of ours for a change, with every API server.
+  automountServiceAccountToken: false
   volumes: [{name: v, emptyDir: {}}]
   containers:
   - {name: a, image: busybox, volumeMounts: [{name: v, mountPath: /v}]}
