@@ -30,6 +30,7 @@ _CHUNK = 1 << 16
 DISK_SECONDS = 1.0
 REST_SECONDS = 0.05  # how long an unfinished line may wait for its rest
 _NOT_IN_LOG = 2**63 - 1
+_NOTE = struct.Struct("qqq")
 
 
 class Output:
@@ -44,10 +45,13 @@ class Output:
         self._refused = False  # the disk did not take what is staged
         self._held = 0  # counts the times that an unfinished line was held back
         self._waits_for_rest = False
-        if pipes.waiting(staging):
-            self._log.cut(struct.unpack("q", os.pread(self._offset, 8, 0))[0])
+        if waiting := pipes.waiting(staging):
+            offset, logged, staged = _NOTE.unpack(os.pread(self._offset, _NOTE.size, 0).ljust(_NOTE.size, b"\0"))
+            if logged and waiting == staged:
+                os.read(staging, logged)
+            self._log.cut(offset)
             self._note(self._log.size)
-            self._log_staged()
+            self._log_rest()
         pod.loop.watch(source, self.copy)
 
     def copy(self) -> bool:
@@ -74,27 +78,30 @@ class Output:
             pass
         return not self._refused
 
-    def _note(self, offset: int) -> None:
-        """Notes where in the log what is (or will be) staged begins: the next keeper cuts there if it finds something staged."""
-        os.pwrite(self._offset, struct.pack("q", offset), 0)
+    def _note(self, offset: int, logged: int = 0, staged: int = 0) -> None:
+        """Notes where in the log what is (or will be) staged begins: the next keeper cuts there if it finds something staged.
+
+        Before a part only leaves the staging: how many of how many bytes the log has already.
+        """
+        os.pwrite(self._offset, _NOTE.pack(offset, logged, staged), 0)
 
     def _log_staged(self, *, hold: bool = False) -> bool:
         """Moves what is staged into the log, with `hold` all but an unfinished line, whose rest may come in a moment."""
-        chunk = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
-        self._tap(chunk)
-        held = (len(chunk) - chunk.rfind(b"\n") - 1) % MAX_LINE if hold else 0
+        staged = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
+        held = (len(staged) - staged.rfind(b"\n") - 1) % MAX_LINE if hold else 0
+        chunk = staged[:-held] if held else staged
         if held:
             self._wait_for_rest()
-            chunk = chunk[:-held]
         self._refused = not self._log.write(self._name, chunk)
+        self._tap(staged)  # what a client sees of whole lines is in the log
         if self._refused:
             self._pod.loop.forget(self._source)
             self._pod.loop.call_later(DISK_SECONDS, self._resume)
-        elif chunk:
+        if self._refused or held:  # what stays staged: the other stream may write to the log meanwhile
+            self._note(_NOT_IN_LOG, 0 if self._refused else len(chunk), len(staged))
+        if chunk and not self._refused:
             os.read(self._staging, len(chunk))
             self._tapped -= len(chunk)
-        if self._refused or held:
-            self._note(_NOT_IN_LOG)  # the other stream may write there meanwhile
         return not self._refused
 
     def _wait_for_rest(self) -> None:

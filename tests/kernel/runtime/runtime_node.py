@@ -64,6 +64,7 @@ APPLETS = (
         "umount",
         "ip",
         "tail",
+        "nc",
     ),
 )
 

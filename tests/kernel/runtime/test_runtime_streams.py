@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -194,12 +195,44 @@ async def test_an_attached_client_that_does_not_read_never_makes_the_container_w
     session.close()
 
 
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["node's users", "users of its own"])
 @pytest.mark.parametrize("user", [0, 1000])
-async def test_dev_stdout_can_be_opened_again_by_any_user(node: Node, runtime: Runtime, user: int) -> None:
+async def test_dev_stdout_can_be_opened_again_by_any_user(
+    node: Node, runtime: Runtime, user: int, user_namespace: bool
+) -> None:
     script = "echo one > /dev/stdout; echo two > /proc/self/fd/1; echo three > /dev/stderr"
-    created = await start(node, runtime, "sh", "-c", script, security=SecurityContext(run_as_user=user))
+    sandbox = await runtime.run_pod_sandbox(node.pod(user_namespace=user_namespace))
+    config = container("sh", "-c", script, security=SecurityContext(run_as_user=user))
+    created = await runtime.create_container(sandbox, config)
+    await runtime.start_container(created)
     status = await ended(runtime, created)
     assert (node.output(status), node.output(status, "stderr")) == ("one\ntwo\n", "three\n")
+
+
+async def connected(runtime: Runtime, sandbox: str) -> socket.socket:
+    """Dial until the server inside listens."""
+    while True:
+        try:
+            return await runtime.port_forward(sandbox, 8080)
+        except RuntimeServiceError:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["node's users", "users of its own"])
+async def test_ports_of_a_pod_are_reached_by_its_own_loopback(
+    node: Node, runtime: Runtime, user_namespace: bool
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod(user_namespace=user_namespace))
+    script = "ip link set lo up; echo here | nc -l -p 8080; sleep 100"
+    security = SecurityContext(add_capabilities=("NET_ADMIN",))
+    created = await runtime.create_container(sandbox, container("sh", "-c", script, security=security))
+    await runtime.start_container(created)
+    async with asyncio.timeout(10):
+        with await connected(runtime, sandbox) as connection:
+            assert await asyncio.get_running_loop().sock_recv(connection, 10) == b"here\n"
+    refused = r"IPv4: dial tcp4 127\.0\.0\.1:9: connect: connection refused IPv6 dial tcp6 \[::1\]:9"
+    with pytest.raises(RuntimeServiceError, match=refused):
+        await runtime.port_forward(sandbox, 9)
 
 
 async def test_two_hundred_thousand_lines_arrive_in_order_and_whole(node: Node, runtime: Runtime) -> None:
