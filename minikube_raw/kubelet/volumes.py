@@ -49,6 +49,7 @@ class VolumeManager:
 
     def set_up(self, pod: Pod, sources: projection.Sources) -> None:
         """Make every volume; doing it again confirms it and refreshes files made from objects. Raises MountError."""
+        _check_devices(pod)
         self._check_exclusive(pod, sources.persistent)
         for volume in pod.spec.volumes:
             try:
@@ -158,6 +159,15 @@ class VolumeManager:
             if taken and "ReadWriteOncePod" in volume.spec.access_modes:
                 text = "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
                 raise MountError(volume.metadata.name, text)
+
+
+def _check_devices(pod: Pod) -> None:
+    """Refuse raw devices: no volume of this node is one. Raises MountError."""
+    for container in all_containers(pod):
+        for device in container.volume_devices:
+            raise MountError(
+                device.name, f"volume {device.name} is specified in volumeDevices, which this node has not"
+            )
 
 
 def needs_a_look(container: Container) -> bool:

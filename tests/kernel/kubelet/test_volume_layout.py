@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from minikube_raw.api.core import ConfigMap, Secret
+from minikube_raw.api.storage import LocalVolumeSource, PersistentVolume, PersistentVolumeSpec
 from minikube_raw.api.volumes import ServiceAccountTokenProjection
-from minikube_raw.kubelet import downward, env, projection
+from minikube_raw.kubelet import downward, env, persistent, projection
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.pods import from_manifest
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -175,6 +176,26 @@ def test_a_pods_memory_limit_bounds_its_tmpfs(made: Any) -> None:
 def test_an_empty_dir_of_no_known_medium_says_so(made: Any, medium: str, why: str) -> None:
     with pytest.raises(MountError, match=f'volume "ed" : {why}'):
         made({"ed": {"emptyDir": {"medium": medium}}})
+
+
+@pytest.mark.parametrize(("policy", "again"), [("Always", True), ("OnRootMismatch", False)])
+def test_a_claims_volume_is_given_to_the_group_each_time_or_only_when_its_root_is_not(
+    tmp_path: Path, policy: str, again: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/early").touch(mode=0o600)
+    volume = PersistentVolume(spec=PersistentVolumeSpec(local=LocalVolumeSource(path=str(tmp_path / "data"))))
+    security = {"fsGroup": 2000, "fsGroupChangePolicy": policy}
+    pod = wish({"v": {"persistentVolumeClaim": {"claimName": "c"}}}, securityContext=security)
+    persistent.set_up(volume, pod)
+    (tmp_path / "data/late").touch(mode=0o600)
+    os.chown(tmp_path / "data/late", 0, 0)
+
+    persistent.set_up(volume, pod)
+
+    assert look(tmp_path / "data") == "drwxrwsr-x 0 2000"
+    assert look(tmp_path / "data/early") == "-rw-rw---- 0 2000"
+    assert look(tmp_path / "data/late") == ("-rw-rw---- 0 2000" if again else "-rw------- 0 0")
 
 
 def test_tear_down_leaves_nothing_mounted_and_nothing_lying(tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_a_volume_that_cannot_be_set_up_says_why(tmp_path, volume, why) -> None:
     assert why in str(caught.value)
 
 
+def test_a_raw_device_is_refused(tmp_path) -> None:
+    container = {"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}
+    of = pod(containers=[container], volumes=[{"name": "v", "emptyDir": {}}])
+    with pytest.raises(MountError, match="v is specified in volumeDevices, which this node has not"):
+        VolumeManager(tmp_path).set_up(of, sources())
+
+
 def test_an_optional_config_map_may_be_missing(tmp_path) -> None:
     manager, of = VolumeManager(tmp_path), wish({"configMap": {"name": "nosuch", "optional": True}})
 
