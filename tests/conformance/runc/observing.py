@@ -88,6 +88,13 @@ class Host:
             for path in self.agent.manifests_dir.iterdir():
                 path.unlink()
         _until(lambda: not Path(self.agent.run_dir).exists(), "the agent to leave")
+        self._remove_cgroups_of_runc()
+
+    def _remove_cgroups_of_runc(self) -> None:
+        """Runc removes a container's cgroup but not the parents it made, in hierarchies where we have none of our own."""
+        for root in Path("/sys/fs/cgroup").glob(f"*/{self.agent.cgroup_root}"):
+            for directory, _, _ in os.walk(root, topdown=False):
+                os.rmdir(directory)
 
     def ours(self, names: list[str]) -> dict[str, Seen]:
         """What the probe saw in each of our containers, once it has seen all."""
