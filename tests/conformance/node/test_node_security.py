@@ -44,8 +44,8 @@ PODS = {
     ),
     "users": pod(
         "users",
-        "id -u; [ $(awk '{print $2}' /proc/self/uid_map) -gt 65535 ] && echo mapped; echo x > /v/f; stat -c %u:%g /v/f; "
-        "ping -c1 127.0.0.1 | grep -c '1 packets received'",
+        "id -u; [ $(awk '{print $2}' /proc/self/uid_map) -gt 65535 ] && echo mapped; echo x > /v/f; "
+        "stat -c %u:%g /v/f; ping -c1 127.0.0.1 | grep -c '1 packets received'",
         None,
         hostUsers=False,
         securityContext={"fsGroup": 2000},
@@ -117,7 +117,8 @@ def test_a_profile_that_cannot_be_enforced_stops_the_pod_in_the_kubelets_words(
         "waiting"
     ]
     assert waiting["reason"] == "CreateContainerError"
-    assert "cannot load seccomp profile" in waiting["message"] and "no such file or directory" in waiting["message"]
+    assert "cannot load seccomp profile" in waiting["message"]
+    assert "no such file or directory" in waiting["message"]
 
 
 def test_invalid_sysctls_are_refused_by_the_api(cluster: Cluster, namespace: str) -> None:
@@ -126,7 +127,8 @@ def test_invalid_sysctls_are_refused_by_the_api(cluster: Cluster, namespace: str
     refused = cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=wish, check=False)
     assert 'Invalid value: "foo-"' in refused.stderr
     assert 'Invalid value: "bar.."' in refused.stderr
-    assert "safe-and-unsafe" not in refused.stderr and "kernel.shmmax" not in refused.stderr
+    assert "safe-and-unsafe" not in refused.stderr
+    assert "kernel.shmmax" not in refused.stderr
 
 
 def test_an_unmasked_proc_and_the_nodes_namespaces_do_not_go_with_what_users_a_pod_has(
