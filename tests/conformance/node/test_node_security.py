@@ -15,7 +15,14 @@ Apply = Callable[..., str]
 
 
 def pod(name: str, script: str, own: dict[str, Any] | None = None, **spec: Any) -> str:
-    container = {"name": "c", "image": "busybox", "command": ["sh", "-c", script], "securityContext": own or {}}
+    mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in spec.get("volumes", ())]
+    container = {
+        "name": "c",
+        "image": "busybox",
+        "command": ["sh", "-c", script],
+        "securityContext": own or {},
+        "volumeMounts": mounts,
+    }
     wish = {"restartPolicy": "Never", "containers": [container], **spec}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": wish})
 
@@ -57,7 +64,7 @@ PODS = {
     ),
 }  # fmt: skip
 OUTPUTS = {
-    "uid": "65534 0\n",  # without runAsGroup and without an entry in /etc/passwd the group is root's
+    "uid": "65534 65534\n",  # the group is that of the image's /etc/passwd
     "unprivileged": "refused",
     "privileged": "made\n",
     "writable": "written\n",
@@ -82,6 +89,9 @@ def outputs(cluster: Cluster) -> dict[str, str]:
     cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(wishes))
     ended = [f"pod/{name}" for name in OUTPUTS]
     cluster.kubectl("-n", namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", *ended)
+    cluster.kubectl("-n", namespace, "wait", "--for=jsonpath={.status.phase}=Failed", "--timeout=30s", "pod/apparmor")
+    creating = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerError"
+    cluster.kubectl("-n", namespace, "wait", creating, "--timeout=30s", "pod/no-profile")
     return {name: cluster.kubectl("-n", namespace, "logs", name).stdout for name in OUTPUTS}
 
 
