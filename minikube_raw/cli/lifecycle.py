@@ -30,6 +30,7 @@ from minikube_raw.linux.cgroups import Limits, manager
 from minikube_raw.linux.durability import write_file
 from minikube_raw.machine import machine, processes, underlay
 from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord, clusters
+from minikube_raw.runtime import userids
 from minikube_raw.runtime.launching import launcher_argv
 
 MASTER_GRACE = 10.0  # seconds: what is acknowledged is on disk already, this is for ending watches politely
@@ -82,6 +83,7 @@ class Cluster:
         kubeconfig.remove(Path(self.record.kubeconfig), self.record.name)
         self._hand_over_forwarding()
         self.layout.remove()
+        userids.sweep()
         if not clusters(self.layout.state_root):
             shutil.rmtree(self.layout.images, ignore_errors=True)
             with contextlib.suppress(OSError):

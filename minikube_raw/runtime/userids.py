@@ -24,10 +24,8 @@ def claim(record: str, write_record: Callable[[int], None], directory: str = DIR
 
     Raises RuntimeServiceError (CreatePodSandboxError) when none is left.
     """
-    os.makedirs(directory, 0o700, exist_ok=True)
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = _lock(directory)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         taken = set(os.listdir(directory))
         for first in range(FIRST, LAST + 1, COUNT):
             if str(first) not in taken or _is_stale(f"{directory}/{first}"):
@@ -42,8 +40,44 @@ def claim(record: str, write_record: Callable[[int], None], directory: str = DIR
 
 def release(first: int, directory: str = DIRECTORY) -> None:
     """Gives a range back; one that was given back is fine."""
-    with suppress(FileNotFoundError):
-        os.unlink(f"{directory}/{first}")
+    lock = _lock(directory)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{first}")
+        _remove_if_empty(directory)
+    finally:
+        os.close(lock)
+
+
+def sweep(directory: str = DIRECTORY) -> None:
+    """Gives back the ranges of sandboxes that are gone, as after a node was taken down; leaves nothing where nothing is claimed."""
+    if not os.path.isdir(directory):
+        return
+    lock = _lock(directory)
+    try:
+        for name in os.listdir(directory):
+            if _is_stale(f"{directory}/{name}"):
+                os.unlink(f"{directory}/{name}")
+        _remove_if_empty(directory)
+    finally:
+        os.close(lock)
+
+
+def _lock(directory: str) -> int:
+    """Makes the directory and locks it: the one that has the name, not one that was removed while we waited."""
+    while True:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        with suppress(FileNotFoundError):
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(directory) and os.path.samestat(os.fstat(lock), os.stat(directory)):
+                return lock
+            os.close(lock)
+
+
+def _remove_if_empty(directory: str) -> None:
+    with suppress(OSError):
+        os.rmdir(directory)
 
 
 def _is_stale(path: str) -> bool:

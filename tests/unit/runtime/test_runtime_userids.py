@@ -25,3 +25,15 @@ def test_a_range_comes_back_by_release_and_by_the_end_of_its_record(tmp_path: Pa
     records[2].unlink()  # its node was deleted without a word
     again = {claim(tmp_path / "ids", tmp_path / f"new{number}") for number in range(2)}
     assert again == {firsts[0], firsts[2]}
+
+
+def test_a_sweep_leaves_nothing_where_nothing_is_claimed(tmp_path: Path) -> None:
+    records = [tmp_path / f"record{number}" for number in range(2)]
+    firsts = [claim(tmp_path / "ids", record) for record in records]
+    records[0].unlink()
+    userids.sweep(str(tmp_path / "ids"))
+    assert [path.name for path in (tmp_path / "ids").iterdir()] == [str(firsts[1])]
+    records[1].unlink()
+    userids.sweep(str(tmp_path / "ids"))
+    assert not (tmp_path / "ids").exists()
+    userids.sweep(str(tmp_path / "ids"))
