@@ -31,7 +31,7 @@ def status_patch(pod: Pod, old: Json, new: Json) -> Json:
     """
     status: Json = {key: value for key, value in new.items() if value != old.get(key)}
     status |= {key: None for key in old if key not in new}
-    if "conditions" in status:
+    if status.get("conditions"):  # None takes them all away
         status["$setElementOrder/conditions"] = [{"type": each["type"]} for each in new["conditions"]]
         before = {each["type"]: each for each in old.get("conditions", ())}
         status["conditions"] = [_condition_patch(before.get(each["type"], {}), each) for each in new["conditions"]]
@@ -115,9 +115,17 @@ class StatusManager:
                 if isinstance(error, StatusError) and error.code in (404, 409):
                     return  # another pod of that name, or none: the informer tells the worker
                 log.warning("pod %s: the API server was not told: %s", outbox.pod.metadata.name, error)
-                outbox.changed.set()
-                await sleep(self._clock, delay)
-                delay = min(delay * 2, _RETRY_MAX)
+                delay = await self._try_again(outbox, delay)
+            except Exception:
+                # The top of the pod's sender: a status that cannot be told must not keep those after it from being told.
+                log.exception("pod %s: its status could not be made into a request", outbox.pod.metadata.name)
+                delay = await self._try_again(outbox, delay)
+
+    async def _try_again(self, outbox: _Outbox, delay: float) -> float:
+        """Wait before another try of what is wanted then; returns how long to wait next time."""
+        outbox.changed.set()
+        await sleep(self._clock, delay)
+        return min(delay * 2, _RETRY_MAX)
 
     async def _pause(self, outbox: _Outbox) -> None:
         """Wait for the next status, but not for long."""

@@ -98,6 +98,8 @@ def _write_sysctl(name: str, value: str, kinds: dict[str, int]) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(file, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"sysctl {name.replace('/', '.')}: {os.strerror(error.errno or 0)}", value) from None
     finally:
         os.close(file)
         steps.end(began, "write", f"{path}={value}")

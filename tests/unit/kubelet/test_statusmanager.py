@@ -42,6 +42,14 @@ def test_a_condition_loses_the_reason_it_no_longer_has() -> None:
     assert patch["status"]["conditions"] == [{"type": "Ready", "status": "True", "reason": None, "message": None}]
 
 
+def test_a_refused_pod_loses_the_conditions_it_had() -> None:
+    scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+
+    patch = status_patch(pod(), scheduled, {"phase": "Failed", "reason": "SysctlForbidden"})
+
+    assert patch["status"] == {"phase": "Failed", "reason": "SysctlForbidden", "conditions": None}
+
+
 def test_a_new_address_replaces_the_old_one() -> None:
     patch = status_patch(pod(), {"podIPs": [{"ip": "10.0.0.1"}]}, {"podIPs": [{"ip": "10.0.0.2"}]})
 
