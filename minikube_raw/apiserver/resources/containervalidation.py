@@ -202,6 +202,8 @@ def profiles(context: Object, path: str) -> Iterator[Cause]:
                 f"{at}.localhostProfile",
                 f"must be set when {'seccomp' if name[0] == 's' else 'AppArmor'} type is Localhost",
             )
+        elif profile["type"] == "Localhost" and name == "seccompProfile":
+            yield from mountvalidation.relative_path(profile["localhostProfile"], f"{at}.localhostProfile")
         elif profile["type"] != "Localhost" and profile.get("localhostProfile") is not None:
             yield field.invalid(
                 f"{at}.localhostProfile", profile["localhostProfile"], "can only be set when type is Localhost"
