@@ -80,13 +80,18 @@ class Chaos:
         """Wait for every pod that ends by itself, compare its exit code and delete it."""
         if not self.exit_codes:
             return
-        ended = until(self.pods, lambda pods: all(is_over(pods[name]) for name in self.exit_codes), seconds=40)
-        found = {
-            name: ended[name]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for name in self.exit_codes
-        }
-        assert found == self.exit_codes
+        until(self._unfinished, lambda left: left == {}, seconds=40)
+        pods = self.pods()
+        found = {name: pods[name]["containerStatuses"][0]["state"]["terminated"] for name in self.exit_codes}
+        wrong = {name: how for name, how in found.items() if how["exitCode"] != self.exit_codes[name]}
+        assert wrong == {}, f"of {self.exit_codes}; {self.kills} killed, last {self.killed[-12:]}"
         self.kubectl("delete", "pods", *self.exit_codes, "--wait=false")
         self.exit_codes.clear()
+
+    def _unfinished(self) -> dict[str, Any]:
+        """Pods that should have ended by themselves and have not, and who was killed last."""
+        left = {name: status for name, status in self.pods().items() if name in self.exit_codes and not is_over(status)}
+        return left | ({"killed": self.killed[-12:], "kills": self.kills} if left else {})
 
     def apply(self, pods: list[dict[str, Any]]) -> None:
         """Create pods."""
