@@ -101,13 +101,19 @@ class Container:
             places, layers = {"mountPoint": places["mountPoint"]}, [self._enter_user_namespace(opened, streams)]
         child = self.pod.take_child(self.request["cgroup"], self.request.get("pidTarget", ""))
         self.pid, self.pidfd = child.pid, child.pidfd
-        boot, pid, started = pidfd.process_identity(child.pid)
-        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
-        atomic.write_json(f"{self.run_dir}/process.json", identity)
         self.pod.hold(f"{self.id}/process", self.pidfd)
         child.tell({"spec": self.request["spec"], "rootfs": places}, streams, [*opened, *layers])
         wire.close([*opened, *layers, *streams])
         Start(self, child.status, answer)
+
+    def let_go(self) -> None:
+        """Notes who the first process is, right before it may run its program.
+
+        Not earlier: until now it dies with us, and whoever takes over would take its death for the program's.
+        """
+        boot, pid, started = pidfd.process_identity(self.pid)
+        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
+        atomic.write_json(f"{self.run_dir}/process.json", identity)
 
     def _open_volumes(self, received: list[int]) -> list[int]:
         """Puts the descriptors that the kubelet opened and those the keeper opens (shared memory) in the order of the spec."""
@@ -340,6 +346,7 @@ class Start:
             self._container.take_terminal(received[0])
         elif "ready" in message:
             self._ready = True
+            self._container.let_go()
             wire.send(self._status, {"go": True})
         else:
             self._error = message
