@@ -124,6 +124,9 @@ def test_a_profile_that_cannot_be_enforced_stops_the_pod_in_the_kubelets_words(
         (event["reason"], event["message"]) for event in events if event["involvedObject"]["name"] == "apparmor"
     }
     assert ("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host") in rejected
+    status = cluster.get("-n", "security-context", "pod", "apparmor")["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "AppArmor")
+    assert status["message"] == "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"
     waiting = cluster.get("-n", "security-context", "pod", "no-profile")["status"]["containerStatuses"][0]["state"][
         "waiting"
     ]
