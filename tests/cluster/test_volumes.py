@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +97,21 @@ def test_what_is_missing_is_told_and_starts_the_pod_when_it_comes(
     cluster.kubectl("-n", namespace, "create", "secret", "generic", "later", "--from-literal=a=1")
 
     cluster.kubectl("-n", namespace, "wait", "pod/waits", *READY)
+
+
+def test_objects_are_followed_again_by_a_kubelet_that_starts_again(
+    cluster: Cluster, namespace: str, apply: Apply
+) -> None:
+    cluster.kubectl("-n", namespace, "create", "configmap", "cm", "--from-literal=key=old")
+    apply(pod("p", [{"name": "v", "configMap": {"name": "cm"}}]))
+    cluster.kubectl("-n", namespace, "wait", "pod/p", *READY)
+    node = cluster.get("-n", namespace, "pod", "p")["spec"]["nodeName"]
+
+    os.kill(cluster.pid("kubelet", node), signal.SIGKILL)
+    cluster.kubectl("-n", namespace, "patch", "configmap", "cm", "-p", json.dumps({"data": {"key": "new"}}))
+
+    read = ("-n", namespace, "exec", "p", "--", "cat", "/v/v/key")
+    until(lambda: cluster.kubectl(*read, check=False).stdout, lambda text: text == "new", seconds=20)
 
 
 CANNOT_BE = {
