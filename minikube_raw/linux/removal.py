@@ -14,7 +14,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from . import paths
@@ -34,11 +33,14 @@ _MAIN = "from minikube_raw.linux.removal import main; main(sys.argv[1])"
 
 def put_aside(path: str, trash: str) -> bool:
     """Moves a tree into the directory `trash` of the same file system; False when there is none."""
-    if not os.path.lexists(path):
-        return False
-    os.makedirs(trash, mode=0o700, exist_ok=True)
-    os.rename(path, tempfile.mkdtemp(prefix=_PREFIX, dir=trash))
-    return True
+    while os.path.lexists(path):
+        os.makedirs(trash, mode=0o700, exist_ok=True)
+        try:
+            os.rename(path, f"{trash}/{_PREFIX}{os.urandom(8).hex()}")
+        except FileNotFoundError:
+            continue  # somebody who emptied the trash has just removed it
+        return True
+    return False
 
 
 def empty_trash(trash: str, *, most: int | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,21 @@ def test_what_was_put_aside_before_a_crash_is_found_by_the_next_call(tmp_path: P
 
     assert removal.start_emptying(str(tmp_path / "trash")) is None
     assert not (tmp_path / "trash").exists()
+
+
+def test_what_is_put_aside_while_the_trash_is_emptied_is_put_aside(tmp_path: Path) -> None:
+    trash, over = tmp_path / "trash", threading.Event()
+
+    def empty() -> None:
+        while not over.is_set():
+            removal.empty_trash(str(trash))
+
+    emptying = threading.Thread(target=empty)
+    emptying.start()
+    try:
+        for number in range(2000):
+            (tmp_path / f"pod{number}").mkdir()
+            assert removal.put_aside(str(tmp_path / f"pod{number}"), str(trash))
+    finally:
+        over.set()
+        emptying.join()
