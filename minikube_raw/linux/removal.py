@@ -34,10 +34,10 @@ _MAIN = "from minikube_raw.linux.removal import main; main(sys.argv[1])"
 def put_aside(path: str, trash: str) -> bool:
     """Moves a tree into the directory `trash` of the same file system; False when there is none."""
     while os.path.lexists(path):
-        os.makedirs(trash, mode=0o700, exist_ok=True)
         try:
+            os.makedirs(trash, mode=0o700, exist_ok=True)
             os.rename(path, f"{trash}/{_PREFIX}{os.urandom(8).hex()}")
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             continue  # somebody who emptied the trash has just removed it
         return True
     return False
