@@ -244,12 +244,11 @@ async def test_a_pod_whose_keeper_is_being_replaced_is_still_ready(node: Node, r
     known = runtime._state.sandboxes[sandbox]
     keeper = await keeper_pid(runtime, sandbox)
     assert node.launcher is not None
-    node.launcher.kill()
-    node.launcher.wait()
+    node.launcher.send_signal(signal.SIGSTOP)  # it holds the pod's FIFOs, and makes no new keeper yet
     kill(keeper)
     await eventually(lambda: known.replacing)
     assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
-    node.start_launcher()
+    node.launcher.send_signal(signal.SIGCONT)
     await eventually(lambda: not known.replacing)
     assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
     await stop_counting_and_compare(node, runtime, created)
