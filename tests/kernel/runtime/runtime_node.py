@@ -18,7 +18,7 @@ from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.oci.snapshots import Snapshot
-from minikube_raw.runtime import wire
+from minikube_raw.runtime import userids, wire
 from minikube_raw.runtime.cri import (
     ContainerConfig,
     ContainerState,
@@ -193,6 +193,8 @@ class Node:
             subprocess.run(["umount", "-l", str(pin)], capture_output=True, check=False)
         with contextlib.suppress(OSError):
             manager(self.cgroup).remove()
+        shutil.rmtree(self.state / "records", ignore_errors=True)
+        userids.sweep()  # ranges belong to records
 
 
 @asynccontextmanager
