@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, cluster, network, podstart, recording, report, streams
+from tests.bench import api, cluster, growth, network, podstart, recording, report, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 BENCHES: dict[str, Callable[[], list[report.Section]]] = {
     "podstart": podstart.measure,
+    "growth": growth.measure,
     "streams": streams.measure,
     "recording": recording.measure,
     "network": network.measure,

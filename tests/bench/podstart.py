@@ -154,8 +154,8 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
     manager(CGROUP).remove()
 
 
-async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str) -> float:
-    """One pod: seconds from asking for the sandbox to what the clock inside read."""
+async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str, *, keep: bool = False) -> float:
+    """One pod: seconds from asking for the sandbox to what the clock inside read. It is removed unless `keep` is asked."""
     image = store.resolve(IMAGE)
     assert image is not None
     logs = f"{folder}/logs/{name}"
@@ -176,8 +176,9 @@ async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str
             break
         await asyncio.sleep(0.002)
     first_instruction = int(Path(status.log_path).read_text().split()[3])
-    await service.stop_pod_sandbox(sandbox)
-    await service.remove_pod_sandbox(sandbox)
+    if not keep:
+        await service.stop_pod_sandbox(sandbox)
+        await service.remove_pod_sandbox(sandbox)
     return (first_instruction - began) / 1e9
 
 

@@ -1,0 +1,83 @@
+"""How a pod's start grows with the pods that are on the node already, what a pod costs in memory, and how long its end takes.
+
+The pods that fill the node are sandboxes with a keeper, a network and a container that has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from minikube_raw.oci import recipes
+from minikube_raw.oci.images import ImageStore
+from minikube_raw.runtime.cri import ContainerConfig, PodSandboxConfig
+from minikube_raw.runtime.service import Runtime
+from tests.bench import report
+from tests.bench.cluster import pss
+from tests.bench.podstart import build_image, runtime, start_pod
+
+PODS = 500
+SAMPLE = 40
+ENDS = 30
+HEEDS = "trap 'exit 0' TERM; while :; do sleep 0.01; done"
+
+
+def measure() -> list[report.Section]:
+    """Fill a node and look at its first and last pods; then end pods that heed SIGTERM."""
+    with tempfile.TemporaryDirectory(prefix="mkr-bench-") as name:
+        starts, memory, ends = asyncio.run(_measure(Path(name)))
+    first, last = starts[:SAMPLE], starts[-SAMPLE:]
+    growth = f"{statistics.median(last) / statistics.median(first):.2f} of the first"
+    return [
+        report.Section(
+            "Growth",
+            f"{PODS} pods on one node, one after the other; the runtime alone, with a bridge network.",
+            [
+                report.Figure(f"start of the first {SAMPLE} pods", report.milliseconds(first), ""),
+                report.Figure(f"start of the last {SAMPLE} of {PODS}", report.milliseconds(last), "flat", growth),
+                report.Figure("a keeper's PSS, median of all", f"{memory / 1e6:.2f} MB", "≤ 1.5 MB"),
+                report.Figure("stop and removal of a pod that heeds SIGTERM", report.milliseconds(ends), "≤ 50 ms"),
+            ],
+        )
+    ]
+
+
+async def _measure(folder: Path) -> tuple[list[float], float, list[float]]:
+    store = ImageStore(folder / "images")
+    store.load(build_image(folder))
+    busybox = recipes.ensure(store, "docker.io/library/busybox:latest").id
+    async with runtime(folder, store) as service:
+        ends = [await _end(service, busybox, folder, number) for number in range(ENDS)]
+        starts = [await start_pod(service, store, folder, f"grown-{number}", keep=True) for number in range(PODS)]
+        keepers = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _title(path).startswith("keeper bench/")]
+        memory = statistics.median(pss(pid) for pid in keepers)
+        for sandbox in await service.list_pod_sandboxes():
+            await service.remove_pod_sandbox(sandbox.id)
+    return starts, memory, ends
+
+
+async def _end(service: Runtime, image: str, folder: Path, number: int) -> float:
+    config = PodSandboxConfig(
+        name=f"end-{number}", namespace="bench", uid=f"end-{number}", log_directory=str(folder / "logs")
+    )
+    sandbox = await service.run_pod_sandbox(config)
+    command = ("sh", "-c", HEEDS)
+    created = await service.create_container(
+        sandbox, ContainerConfig(name="main", attempt=0, image=image, command=command)
+    )
+    await service.start_container(created)
+    await asyncio.sleep(0.05)  # the shell sets its trap; nothing tells when
+    began = time.monotonic()
+    await service.stop_container(created, 10)
+    await service.remove_pod_sandbox(sandbox)
+    return time.monotonic() - began
+
+
+def _title(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
