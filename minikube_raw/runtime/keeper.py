@@ -143,7 +143,12 @@ class Keeper:
             self._vanish()
 
     def _vanish(self) -> None:
-        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's."""
+        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's.
+
+        One that took over gives nothing back: the containers live on, and the launcher holds their streams for the next.
+        """
+        if self.request.get("adopt"):
+            return
         self._tell_launcher({"op": "release", "sandbox": self.request["id"]})
         if self._spare_child is not None:
             pidfd.send_signal(self._spare_child.pidfd, signals.SIGKILL)
