@@ -33,6 +33,10 @@ def inits(*scripts: str) -> dict[str, Any]:
 VARIABLES = [{"name": "FOO", "value": "foo-value"}, {"name": "BAR", "value": "$(FOO);;$(NOPE);;$$(FOO)"}]
 HOSTS = "cat /etc/hosts; echo; hostname; hostname -f"
 
+# Fails, then succeeds, then runs on.
+THREE_LIVES = "echo x >> /v/lives; case $(wc -l < /v/lives) in 1) exit 1;; 2) exit 0;; esac; exec sleep 3600"
+LIVES = {"volumes": [{"name": "v", "emptyDir": {}}]}
+
 PODS = [
     pod("message", container("echo -n DONE > /dev/termination-log; exit 1")),
     pod(
@@ -43,6 +47,8 @@ PODS = [
             securityContext={"runAsUser": 1000, "runAsNonRoot": True},
         ),
     ),
+    pod("message-in-dev", container("echo -n DONE > /dev/termination-custom-log",
+        terminationMessagePath="/dev/termination-custom-log", securityContext={"runAsUser": 1000})),
     pod("message-log", container("echo -n DONE; exit 1", **LAST_WORDS)),
     pod("message-none", container("echo -n DONE", **LAST_WORDS)),
     pod("message-file", container("echo -n OK > /dev/termination-log; echo DONE", **LAST_WORDS)),
@@ -50,6 +56,8 @@ PODS = [
     pod("ends-3", container("exit 3")),
     pod("ends-on-failure", container("exit 1"), restartPolicy="OnFailure"),
     pod("ends-always", container("exit 0"), restartPolicy="Always"),
+    *(pod(f"lives-{policy.lower()}", container(THREE_LIVES, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+        restartPolicy=policy, **LIVES) for policy in ("Always", "OnFailure", "Never")),
     pod("no-program", container(command=["/nosuch"])),
     pod("shell-127", container("nosuch")),
     pod("segfault", container("sleep 0.1 & kill -SEGV $$$$; wait"), shareProcessNamespace=True),
@@ -145,6 +153,7 @@ def reasons(status: Any) -> list[str]:
     [
         pytest.param("message", "DONE", id="from its file"),
         pytest.param("message-elsewhere", "DONE", id="as non-root user and at a non-default path"),
+        pytest.param("message-in-dev", "DONE", id="as non-root user and at a path in dev"),
         pytest.param("message-log", "DONE", id="from log output after a failure with FallbackToLogsOnError"),
         pytest.param("message-none", None, id="empty when the pod succeeds with FallbackToLogsOnError"),
         pytest.param("message-file", "OK", id="from file when the pod succeeds with FallbackToLogsOnError"),
@@ -166,6 +175,24 @@ def test_on_terminated_container_report_termination_message(end, name: str, mess
 )
 def test_when_starting_a_container_that_exits_run_with_the_expected_status(end, name, code, reason) -> None:
     assert (end(name)["exitCode"], end(name)["reason"]) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("policy", "phase", "restarts", "ready"),
+    [
+        pytest.param("Always", "Running", 2, True, id="Always"),
+        pytest.param("OnFailure", "Succeeded", 1, False, id="OnFailure"),
+        pytest.param("Never", "Failed", 0, False, id="Never"),
+    ],
+)
+def test_a_container_that_fails_then_succeeds_then_runs_ends_as_its_restart_policy_says(
+    see, policy: str, phase: str, restarts: int, ready: bool
+) -> None:
+    def settled(status: Any) -> bool:
+        container = status.get("containerStatuses", [{}])[0]
+        return (status["phase"], container.get("restartCount"), container.get("ready")) == (phase, restarts, ready)
+
+    see(f"lives-{policy.lower()}", settled)
 
 
 @pytest.mark.parametrize("name", ["ends-always", "ends-on-failure", "rules"])
