@@ -17,7 +17,7 @@ from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.pods import is_sidecar
 from minikube_raw.kubelet.syncpod import Found, Health, coming_phase, init_succeeded
-from minikube_raw.runtime.cri import ContainerState, ContainerStatus
+from minikube_raw.runtime.cri import ContainerState, ContainerStatus, LinuxContainerUser
 
 Json = dict[str, Any]
 RUNTIME_SCHEME = "minikube-raw"
@@ -40,7 +40,6 @@ class Circumstances(msgspec.Struct, frozen=True):
     unready: frozenset[str] = frozenset()  # container ids whose readiness probe has not succeeded
     not_started: frozenset[str] = frozenset()  # container ids whose startup probe has not succeeded
     messages: Mapping[str, str] = {}  # container id → its termination message
-    users: Mapping[str, tuple[int, int, tuple[int, ...]]] = {}
     actual: Mapping[str, ResourceRequirements] = {}  # by container name: what its cgroup has, where it is being resized
     resizing: Sequence[tuple[str, bool, str, str]] = ()  # conditions of a resize
     recursive_read_only: bool = False  # what the node can
@@ -120,10 +119,13 @@ def _container_status(
         result |= _resources(container, around.actual.get(container.name, container.resources))
     if container.volume_mounts:
         result["volumeMounts"] = [_volume_mount(each, around) for each in container.volume_mounts]
-    if running and last is not None and last.id in around.users:
-        uid, gid, groups = around.users[last.id]
-        result["user"] = {"linux": {"uid": uid, "gid": gid, "supplementalGroups": list(groups)}}
+    if last is not None and last.user is not None:
+        result["user"] = {"linux": _user(last.user)}
     return result
+
+
+def _user(user: LinuxContainerUser) -> Json:
+    return {"uid": user.uid, "gid": user.gid, "supplementalGroups": list(user.supplemental_groups)}
 
 
 def _is_ready(

@@ -106,13 +106,13 @@ class Container:
         wire.close([*opened, *layers, *streams])
         Start(self, child.status, answer)
 
-    def let_go(self) -> None:
-        """Notes who the first process is, right before it may run its program.
+    def let_go(self, user: Request) -> None:
+        """Notes who the first process is, and as whom it runs, right before it may run its program.
 
         Not earlier: until now it dies with us, and whoever takes over would take its death for the program's.
         """
         boot, pid, started = pidfd.process_identity(self.pid)
-        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns()}
+        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns(), "user": user}
         atomic.write_json(f"{self.run_dir}/process.json", identity)
 
     def _open_volumes(self, received: list[int]) -> list[int]:
@@ -346,7 +346,7 @@ class Start:
             self._container.take_terminal(received[0])
         elif "ready" in message:
             self._ready = True
-            self._container.let_go()
+            self._container.let_go(message["user"])
             wire.send(self._status, {"go": True})
         else:
             self._error = message

@@ -197,6 +197,14 @@ class PodSandboxStatus(msgspec.Struct, frozen=True):
     netns: str = ""
 
 
+class LinuxContainerUser(msgspec.Struct, frozen=True):
+    """CRI LinuxContainerUser: as whom a container's first process was started, in the ids of its user namespace."""
+
+    uid: int
+    gid: int
+    supplemental_groups: tuple[int, ...] = ()  # the primary one first, as containerd gives them
+
+
 class ContainerStatus(msgspec.Struct, frozen=True):
     """A container as it is found. Times are nanoseconds since the epoch, 0 where it has not happened.
 
@@ -222,6 +230,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     resources: LinuxContainerResources = LinuxContainerResources()  # as they were enforced last
+    user: LinuxContainerUser | None = None  # None: it never ran
 
 
 class ExecResult(msgspec.Struct, frozen=True):

@@ -165,7 +165,7 @@ def _exec(job: Job, root: int, user: users.User) -> NoReturn:
     program = _look_path(wanted["args"][0], environment.get("PATH", DEFAULT_PATH))
     signals.reset()
     process.set_parent_death_signal(0)
-    _await_permission(job)
+    _await_permission(job, user)
     finish()
     try:
         os.execve(program, wanted["args"], environment)
@@ -224,9 +224,10 @@ def _change_directory(root: int, path: str) -> None:
         raise CannotExecute(f"current working directory is outside of container mount namespace root: {path}")
 
 
-def _await_permission(job: Job) -> None:
+def _await_permission(job: Job, user: users.User) -> None:
     """Sends what was recorded and waits until the keeper has written down who we are."""
-    wire.send(job.status, {"ready": True, "steps": [wire.text(steps.stop_recording())]})
+    identity = {"uid": user.uid, "gid": user.gid, "supplemental_groups": user.groups}
+    wire.send(job.status, {"ready": True, "user": identity, "steps": [wire.text(steps.stop_recording())]})
     wire.receive(job.status)
     fds.close_on_exec_all_but([0, 1, 2])
 

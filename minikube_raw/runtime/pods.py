@@ -147,6 +147,7 @@ class Container:
             labels=config.labels,
             annotations=config.annotations,
             resources=config.resources,
+            user=self.identity.user if self.identity else None,
         )
 
     def _state(self) -> ContainerState:
@@ -170,9 +171,9 @@ def read_identity(layout: Layout, container_id: str) -> Identity | None:
     """Returns what a container's keeper wrote of its first process; None if it never had one."""
     try:
         found = atomic.read_json(f"{layout.container(container_id)}/process.json")
-    except (ValueError, OSError):
+        return None if found is None else msgspec.convert(found, Identity)
+    except (ValueError, OSError, msgspec.ValidationError):
         return None
-    return None if found is None else Identity(**found)
 
 
 def is_alive(identity: Identity) -> bool:

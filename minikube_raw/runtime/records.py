@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from . import atomic
-from .cri import ContainerConfig, PodSandboxConfig
+from .cri import ContainerConfig, LinuxContainerUser, PodSandboxConfig
 
 BAD_SUFFIX = ".unreadable"
 
@@ -56,6 +56,7 @@ class Identity(msgspec.Struct, frozen=True):
     pid: int
     start_time: int
     created_at: int = 0
+    user: LinuxContainerUser | None = None
 
 
 class ExitRecord(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.waiting import until
 from tests.clusters import Cluster
 
 pytestmark = pytest.mark.root
@@ -133,6 +134,32 @@ def test_a_profile_that_cannot_be_enforced_stops_the_pod_in_the_kubelets_words(
     assert waiting["reason"] == "CreateContainerError"
     assert "cannot load seccomp profile" in waiting["message"]
     assert "no such file or directory" in waiting["message"]
+
+
+def test_a_status_names_the_user_that_each_container_was_started_as(cluster: Cluster, namespace: str) -> None:
+    wish = json.loads(pod("p", "exec sleep 3600", {"runAsGroup": 2002}, securityContext={"supplementalGroups": [44]}))
+    wish["spec"]["initContainers"] = [
+        wish["spec"]["containers"][0] | {"name": "i", "command": ["true"], "securityContext": {"runAsUser": 65534}}
+    ]
+    cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(wish))
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=30s", "pod/p")
+    debug = ("--image=busybox", "--container=look", "--", "sleep", "3600")
+    cluster.kubectl("-n", namespace, "debug", "p", *debug)
+    status = until(
+        lambda: cluster.get("-n", namespace, "pod", "p")["status"],
+        lambda status: "running" in status.get("ephemeralContainerStatuses", [{"state": {}}])[0]["state"],
+        seconds=30,
+    )
+    kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+    assert [status[kind][0]["user"]["linux"] for kind in kinds] == [
+        {"uid": 65534, "gid": 65534, "supplementalGroups": [65534, 44]},
+        {"uid": 0, "gid": 2002, "supplementalGroups": [2002, 10, 44]},
+        {"uid": 0, "gid": 0, "supplementalGroups": [0, 10, 44]},
+    ]  # 10 is wheel, of which the image's /etc/group says that root is a member
+    inside = cluster.kubectl(
+        "-n", namespace, "exec", "p", "--", "grep", "-E", "^(Uid|Gid|Groups)", "/proc/1/status"
+    ).stdout
+    assert " ".join(inside.split()) == "Uid: 0 0 0 0 Gid: 2002 2002 2002 2002 Groups: 10 44 2002"
 
 
 def test_invalid_sysctls_are_refused_by_the_api(cluster: Cluster, namespace: str) -> None:

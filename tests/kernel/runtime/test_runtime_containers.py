@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.runtime.cri import (
     ContainerState,
     LinuxContainerResources,
+    LinuxContainerUser,
     Mount,
     NamespaceMode,
     NamespaceOption,
@@ -115,6 +117,8 @@ async def test_users_and_groups_come_from_the_image(
     node.images.images["it"] = (node.images.images["busybox"][0], ImageConfig(user=image))
     said = await say(node, runtime, "sh", "-c", 'echo "$(id) $HOME"', image="it", security=SecurityContext(**security))
     assert said.strip() == expected
+    uid, gid, *groups = (int(number) for number in re.findall(r"\b\d+\b", said))
+    assert [each.user for each in await runtime.list_containers()] == [LinuxContainerUser(uid, gid, tuple(groups))]
 
 
 async def test_an_unknown_user_is_a_create_error_that_names_it(node: Node, runtime: Runtime) -> None:
