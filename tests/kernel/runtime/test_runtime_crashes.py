@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ from runtime_node import Node, container, ended, eventually, running_node
 
 from minikube_raw.linux import features, pidfd, process
 from minikube_raw.linux.cgroups import manager
-from minikube_raw.runtime import wire
+from minikube_raw.runtime import adoption, wire
 from minikube_raw.runtime.cri import ContainerState, Mount, SandboxState
 from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
@@ -293,6 +295,46 @@ async def test_a_container_with_a_terminal_survives_its_keeper(node: Node, runti
     assert status is not None
     await eventually(lambda: "got after" in node.output(status))
     session.close()
+
+
+async def test_a_keeper_that_took_over_while_its_kubelet_died_leaves_terminals_and_output_to_the_next(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created = await counting(node, runtime)
+    reader = container("sh", "-c", "while read x; do echo got $x; done", name="tty", tty=True, stdin=True)
+    terminal = await runtime.create_container(sandbox, reader)
+    await runtime.start_container(terminal)
+    known, keeper = runtime._state.sandboxes[sandbox], await keeper_pid(runtime, sandbox)
+    request = adoption.adopt_request(runtime._keepers._request(known.record), known.containers.values())
+    await runtime.close()
+    kill(keeper)
+    await take_over_for_nobody(node, request)
+    fresh = node.make_runtime()
+    await fresh.start()
+    try:
+        session = await fresh.attach(terminal)
+        assert session.stdin is not None
+        os.write(session.stdin, b"after\n")
+        status = await fresh.container_status(terminal)
+        assert status is not None
+        await eventually(lambda: "got after" in node.output(status))
+        session.close()
+        await grown(node, fresh, created)
+        await stop_counting_and_compare(node, fresh, created)
+    finally:
+        await fresh.close()
+
+
+async def take_over_for_nobody(node: Node, request: dict[str, object]) -> None:
+    """Has a keeper take over that cannot answer whoever asked, and waits for its end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, wire.connect(launcher_socket(node.run)) as launcher:
+        ours.shutdown(socket.SHUT_RD)  # what a kubelet's death is to a sender
+        wire.send(launcher, {"op": "run", "sandbox": request}, [theirs.fileno()])
+        theirs.close()
+        hung_up = select.poll()
+        hung_up.register(ours, 0)
+        await eventually(lambda: bool(hung_up.poll(0)))
 
 
 async def test_a_keeper_holds_only_its_own_descriptors_and_shows_its_pod(node: Node, runtime: Runtime) -> None:
