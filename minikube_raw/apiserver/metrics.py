@@ -1,6 +1,7 @@
 """metrics.k8s.io/v1beta1: what nodes and pods use now, asked of the kubelets when somebody asks us; `kubectl top` reads it.
 
-Nothing is stored and nothing is polled. A kubelet that does not answer in time leaves its node out, as metrics-server does.
+Nothing is stored and nothing is polled. A kubelet that does not answer in time leaves its node out, and what is too young to have
+a rate is left out, as metrics-server does.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Metrics:
         return [
             {**_head(nodes[name], self._now(), found["node"]["cpu"]["time"]), "usage": _usage(found["node"])}
             for name, found in summaries.items()
+            if _rated(found["node"])
         ]
 
     async def _pods(self, request: Request, info: RequestInfo) -> list[Object]:
@@ -79,7 +81,7 @@ class Metrics:
         return [
             self._pod(pod, used[pod["metadata"]["uid"]])
             for pod in pods
-            if used.get(pod["metadata"]["uid"], {}).get("containers")
+            if (containers := used.get(pod["metadata"]["uid"], {}).get("containers")) and all(map(_rated, containers))
         ]
 
     def _pod(self, pod: Object, told: Object) -> Object:
@@ -104,6 +106,10 @@ def _head(obj: Object, now: datetime, at: str) -> Object:
     held: dict[str, Any] = obj["metadata"]
     metadata = {name: held[name] for name in ("name", "namespace", "labels") if name in held}
     return {"metadata": {**metadata, "creationTimestamp": times.time(now)}, "timestamp": at, "window": WINDOW}
+
+
+def _rated(told: Object) -> bool:
+    return "usageNanoCores" in told["cpu"]
 
 
 def _usage(told: Object) -> Object:

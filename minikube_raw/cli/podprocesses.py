@@ -139,7 +139,7 @@ def _stats_table(data: Json) -> Sequence[Table]:
             [
                 each["podRef"]["namespace"],
                 each["podRef"]["name"],
-                f"{each['cpu']['usageNanoCores'] / 1e6:.0f}m",
+                f"{each['cpu']['usageNanoCores'] / 1e6:.0f}m" if "usageNanoCores" in each["cpu"] else "",
                 size(each["memory"]["workingSetBytes"]),
                 each.get("process_stats", {}).get("process_count", ""),
                 size(network.get("rxBytes", 0)),

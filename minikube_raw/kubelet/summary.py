@@ -111,7 +111,7 @@ def _figures(reading: Reading, full: bool, *, psi: bool) -> Json:
         "startTime": _time(reading.since),
         "cpu": {
             "time": at,
-            "usageNanoCores": int(reading.cores * 1e9),
+            **({} if reading.cores is None else {"usageNanoCores": int(reading.cores * 1e9)}),
             "usageCoreNanoSeconds": stats.cpu_usage_ns or 0,
             **pressed("cpu"),
         },

@@ -1,7 +1,8 @@
 """What node, pods and containers use: read from their cgroups when somebody asks, never on a timer, so that idle costs nothing.
 
-A rate needs two readings: the one before this, if it is old enough, else the average since the container began. Blocking;
-the callers run it in a thread.
+A rate needs two readings: the one before this, if it is old enough, else the average since the container began; what has just
+begun has none, since a quota of 10 ms in every 100 ms looks like a sixth of a core after 60 ms. Blocking; the callers run it in a
+thread.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ Pressures = dict[str, dict[str, Pressure]]
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One cgroup at one moment: `at` and `since` (its start) in seconds since the epoch, `cores` its CPU use as a rate."""
+    """One cgroup at one moment: `at` and `since` (its start) in seconds since the epoch, `cores` its CPU use as a rate (None: too
+    young for one)."""
 
     at: float
     since: float
     stats: Stats
-    cores: float
+    cores: float | None
     window: float  # seconds that `cores` is the average of
     pressures: Pressures = {}
 
@@ -136,10 +138,10 @@ class UsageReader:
         if len(past) == 2 and now - past[1][0] >= LEAST_WINDOW:
             del past[0]
         before, used_before = past[0]
-        window = max(now - before, 1e-3)
-        if len(past) < 2 and now - before >= LEAST_WINDOW:
+        window = now - before
+        if len(past) < 2 and window >= LEAST_WINDOW:
             past.append((now, used))
-        cores = max(used - used_before, 0) / 1e9 / window
+        cores = max(used - used_before, 0) / 1e9 / window if window >= LEAST_WINDOW else None
         return Reading(now, since, stats, cores, window, pressures)
 
     def _forget(self, pods: set[str]) -> None:

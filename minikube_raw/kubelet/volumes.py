@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class VolumeManager:
     def __init__(self, pods_dir: Path, memory_dir: Path | None = None) -> None:
         self._pods_dir = pods_dir
         self._memory_dir = memory_dir
+        self._memory_lock = threading.Lock()
         self._persistent: dict[str, Mapping[str, PersistentVolume]] = {}
 
     def pod_dir(self, uid: str) -> Path:
@@ -117,7 +119,8 @@ class VolumeManager:
         files = projection.payload(pod, volume, sources)
         path, group = self._path(pod, volume), pod.spec.security_context.fs_group
         if volume.config_map is None and self._memory_dir is not None:
-            _ensure_memory(self._memory_dir, _memory(sources))
+            with self._memory_lock:  # a second tmpfs would cover the first and the files of the pods that were quicker
+                _ensure_memory(self._memory_dir, _memory(sources))
             emptydir.make_directory(path, group, sticky=True)
         else:
             emptydir.make_directory(path, group)

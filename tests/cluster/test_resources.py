@@ -33,9 +33,15 @@ def test_kubectl_top_tells_what_nodes_and_pods_use(
 ) -> None:
     apply(pod("busy", "while :; do :; done", container=HARD))
     cluster.kubectl("-n", namespace, "wait", "pod/busy", "--for=condition=Ready", "--timeout=30s")
-    nodes = cluster.kubectl("top", "nodes", "--no-headers", binary=binary).stdout.splitlines()
-    assert {line.split()[0] for line in nodes} == {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
-    (line,) = cluster.kubectl("-n", namespace, "top", "pods", "--no-headers", binary=binary).stdout.splitlines()
+    nodes = {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
+
+    def top(*what: str) -> list[str]:
+        """Its lines; none while what it asks for is too young for a rate."""
+        told = cluster.kubectl("-n", namespace, "top", *what, "--no-headers", binary=binary, check=False)
+        return told.stdout.splitlines()
+
+    until(lambda: top("nodes"), lambda lines: {line.split()[0] for line in lines} == nodes, seconds=30)
+    (line,) = until(lambda: top("pods"), bool, seconds=30)
     name, cores, memory = line.split()
     assert name == "busy"
     assert 0 < int(cores.removesuffix("m")) <= 130

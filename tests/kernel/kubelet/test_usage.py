@@ -51,6 +51,13 @@ def test_the_rate_is_of_the_time_between_two_readings(root: str) -> None:
     assert (second.window, second.cores) == (5, pytest.approx(used / 5))
 
 
+def test_what_has_just_begun_has_no_rate(root: str) -> None:
+    manager(f"{root}/kubepods/podu1").create()
+    subject = Subject(POD, "kubepods/podu1", 999.9, ())
+
+    assert UsageReader(root, lambda: 1000.0).read([subject]).pods[0].reading.cores is None
+
+
 def burn(group) -> float:
     """Uses CPU in a cgroup for a moment; returns the least that it must have counted, in seconds."""
     code = "import time\nwhile time.process_time() < 0.2: pass"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def wish(volumes: dict[str, dict[str, Any]], **spec: Any) -> Any:
     places = [{"name": name, "mountPath": f"/m/{name}"} for name in volumes]
     containers = [{"name": "c", "image": "i", "volumeMounts": places, "resources": spec.pop("resources", {})}]
     wanted = [{"name": name, **source} for name, source in volumes.items()]
-    meta = {"name": "p", "namespace": "ns", "uid": "u1"}
+    meta = {"name": "p", "namespace": "ns", "uid": spec.pop("uid", "u1")}
     return from_manifest({"metadata": meta, "spec": {"containers": containers, "volumes": wanted, **spec}})
 
 
@@ -111,6 +113,26 @@ def test_without_a_group_everything_is_roots(made: Any) -> None:
     assert look(volume("sec") / "..data/pass") == "-r-------- 0 0"
     assert look(volume("proj") / "..data/token") == "-rw-r--r-- 0 0"
     assert os.listdir(volume("opt") / "..data/") == []
+
+
+def test_pods_that_come_at_once_share_one_tmpfs(tmp_path: Path) -> None:
+    manager, together = VolumeManager(tmp_path / "pods", tmp_path / "memory"), threading.Barrier(16)
+    sources = projection.Sources(OBJECTS, downward.Addresses("h"), {"memory": f"{MEMORY}"})
+
+    def set_up(uid: str) -> Path:
+        pod = wish({"sec": VOLUMES["sec"]}, uid=uid)
+        together.wait(30)
+        manager.set_up(pod, sources)
+        return Path(manager.mounts(pod, pod.spec.containers[0], {})[0].host_path)
+
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(set_up, (f"u{number}" for number in range(16))))
+    try:
+        assert mounts.mount_points_below(str(tmp_path / "memory")) == [str(tmp_path / "memory")]
+        assert [(path / "pass").read_text() for path in made] == ["p"] * 16
+    finally:
+        for point in mounts.mount_points_below(str(tmp_path / "memory")):
+            mounts.umount_all(point)
 
 
 def test_fs_group_owns_files_and_links_and_the_token_is_its_users(made: Any) -> None:

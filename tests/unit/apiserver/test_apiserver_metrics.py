@@ -65,6 +65,13 @@ async def test_nodes_that_answer_are_listed_with_what_they_use(api: Api, kubelet
     assert "nodes.metrics.k8s.io" in (await api.get(f"{METRICS}/nodes/n2", 404))["message"]
 
 
+async def test_a_pod_with_a_container_too_young_for_a_rate_is_left_out(api: Api, kubelets: Kubelets) -> None:
+    kubelets.runs(await make(api, "young", "n1"), "old", "new")
+    del kubelets.pods[0]["containers"][1]["cpu"]["usageNanoCores"]
+
+    assert (await api.get(f"{METRICS}/pods"))["items"] == []
+
+
 async def test_pods_are_selected_by_label_and_namespace_and_asked_only_of_their_nodes(
     api: Api, kubelets: Kubelets
 ) -> None:
