@@ -75,6 +75,8 @@ class Room:
     def resize(self, pod: Pod) -> tuple[str, str, str] | None:
         """Why an admitted pod cannot have what it now asks for: reason, message, and what the Event calls it. None: it has it."""
         uid, allocatable, wish = pod.metadata.uid, self._node().allocatable, held(pod)
+        if uid not in self._admitted:
+            return None  # released meanwhile: it ends
         if allocatable is not None:
             for name in ("memory", "cpu"):
                 wanted, capacity = wish.amounts[name], _units(allocatable, name)
@@ -93,7 +95,7 @@ class Room:
         self._freed = look_again
 
     def release(self, uid: str) -> None:
-        """The pod has ended or is gone: its room is free."""
+        """The pod has ended or its object is gone: its room is free. Twice is fine."""
         if self._admitted.pop(uid, None) is not None:
             self._freed()
 

@@ -46,7 +46,11 @@ class PodWorkers:
         return any(other is not None and key(other) == key(pod) for other in others)
 
     def remove(self, uid: str) -> None:
-        """A pod is not wished for any more; a worker that has never heard of it looks whether something is left."""
+        """A pod is not wished for any more; a worker that has never heard of it looks whether something is left.
+
+        Its room is free at once, though it may still be ending: the scheduler, which sees objects alone, gives it away now.
+        """
+        self._tools.room.release(uid)
         worker = self._workers.get(uid)
         if worker is not None:
             worker.update(None)

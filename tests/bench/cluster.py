@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minikube_raw.api.core import Pod
 from minikube_raw.client.resources import PODS
-from minikube_raw.client.rest import Client, EventType
 from tests.bench import report
 from tests.bench.labcluster import LabCluster, pod
+from tests.bench.watching import gone, ready
 
 CREATES = 30
 APPLIES = 10
@@ -116,43 +115,6 @@ def apply_to_ready(cluster: LabCluster, n: int) -> float:
     took = time.perf_counter() - began
     cluster.kubectl("delete", f"pod/apply-{n}", "--now")
     return took
-
-
-def is_ready(found: Pod) -> bool:
-    """Whether the Ready condition is True."""
-    return any(c.type == "Ready" and c.status == "True" for c in found.status.conditions)
-
-
-async def ready(client: Client, names: set[str] | None, *, count: int = 0, selector: str = "") -> None:
-    """Wait by watching until the named pods, or `count` pods of the selector, are Ready."""
-    page = await client.list(PODS, "default", label_selector=selector)
-    done = {p.metadata.name for p in page.items if is_ready(p)}
-
-    def enough() -> bool:
-        return names <= done if names is not None else len(done) >= count
-
-    if enough():
-        return
-    async for _, found in client.watch(
-        PODS, "default", resource_version=page.metadata.resource_version, label_selector=selector
-    ):
-        if is_ready(found):
-            done.add(found.metadata.name)
-        if enough():
-            return
-
-
-async def gone(client: Client, *names: str) -> None:
-    """Wait by watching until none of the pods is there."""
-    page = await client.list(PODS, "default")
-    left = {p.metadata.name for p in page.items} & set(names)
-    if not left:
-        return
-    async for kind, found in client.watch(PODS, "default", resource_version=page.metadata.resource_version):
-        if kind is EventType.DELETED:
-            left.discard(found.metadata.name)
-        if not left:
-            return
 
 
 def idle_figures(cluster: LabCluster) -> report.Section:

@@ -18,6 +18,7 @@ from minikube_raw.client.http import HTTPTransport, client_context
 from minikube_raw.client.rest import Client
 
 NAME = "bench"
+PATIENCE = 120.0  # seconds, with any one command
 
 
 class RunningPod(NamedTuple):
@@ -62,13 +63,15 @@ class LabCluster:
     def cli(self, *arguments: str) -> str:
         """Run minikube-raw and return what it printed."""
         command = [sys.executable, "-m", "minikube_raw", *arguments]
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+        return self._run(command)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it printed."""
-        command = ["kubectl", *arguments]
+        return self._run(["kubectl", *arguments], stdin)
+
+    def _run(self, command: list[str], stdin: str | None = None) -> str:
         return subprocess.run(
-            command, env=self.environment, input=stdin, check=True, capture_output=True, text=True
+            command, env=self.environment, input=stdin, check=True, capture_output=True, text=True, timeout=PATIENCE
         ).stdout
 
     def processes(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from minikube_raw.kubelet import convert
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.pods import logged
 from minikube_raw.kubelet.podworker import PodWorker
+from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.runtime import cri
 
 
@@ -330,3 +331,16 @@ async def test_a_container_that_cannot_be_killed_is_told_and_tried_again(node, e
     await eventually(lambda: told in node.events)
     node.clock.advance(1)
     await eventually(lambda: "remove_pod_sandbox" in node.runtime.verbs())
+
+
+async def test_a_pod_whose_object_is_gone_makes_room_though_it_still_ends(node, eventually) -> None:
+    full_with_one = Room(lambda: NodeView(name="n1", allocatable={"pods": "1"}))
+    node.use(msgspec.structs.replace(node.tools, room=full_with_one))
+    node.workers.update(pod())
+    await eventually(lambda: node.phase() == "Running")
+    node.runtime.fail["stop_container"] = [cri.RuntimeServiceError("KillContainerError", "not yet")]
+
+    node.workers.remove("u1")
+    node.workers.update(pod(metadata={"uid": "u2", "name": "next"}))
+
+    await eventually(lambda: {each.config.uid for each in node.runtime.sandboxes.values()} == {"u1", "u2"})

@@ -137,3 +137,13 @@ def test_room_is_held_until_released_and_what_runs_already_is_never_refused() ->
     room.release("a")
     room.release("c")
     assert admit(asking("b", cpu="1"))
+
+
+def test_a_resize_that_comes_after_the_end_takes_no_room() -> None:
+    room = Room(lambda: NODE)
+    wish = asking("a", cpu="1")
+    room.refusal(wish, started=False)
+    room.release("a")
+
+    assert room.resize(asking("a", cpu="2")) is None
+    assert not room.admitted()
