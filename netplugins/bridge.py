@@ -129,6 +129,7 @@ def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipa
             mtu=config.mtu,
             master=bridge.index,
         ),
+        *_alias(name, args),
         *_port_options(name, config),
         *map(routes.replace_neighbour, neighbours),
     )
@@ -139,6 +140,12 @@ def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipa
         ends.namespace.run(lambda: sysctl.ensure(f"net/ipv6/conf/{args.ifname}/disable_ipv6", "0"))
     ends.inside.request(*_container_messages(container.index, bridge, config, ipam))
     return _result(args, config, bridge, ipam, name, container)
+
+
+def _alias(name: str, args: CmdArgs) -> list[Message]:
+    """`ip link` on the host tells whose the pair is, if the runtime has told us."""
+    pod = args.extra.get("K8S_POD_NAME")
+    return [links.alias(name, f"{args.extra.get('K8S_POD_NAMESPACE', '')}/{pod}")] if pod else []
 
 
 def _port_options(name: str, config: BridgeConfig) -> list[Message]:

@@ -30,6 +30,7 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 # struct ifinfomsg (rtnetlink(7)) and linux/if_link.h
 IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_EXT_MASK = 1, 3, 4, 10, 16, 18, 29
+IFLA_IFALIAS, IFALIAS_BYTES = 20, 255
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = (
     1,
@@ -212,6 +213,13 @@ def bridge_port(name: str, *, hairpin: bool | None = None, isolated: bool | None
     info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": options})]}
     message = link_message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)])
     return from_pyroute2(message, RTM_NEWLINK, 0, "link set bridge port", name)
+
+
+def alias(name: str, text: str) -> Message:
+    """A message that writes beside a device what it is for, cut at 255 bytes: `ip link` shows it, the kernel ignores it."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body += attribute(IFLA_IFNAME, os.fsencode(name) + b"\0") + attribute(IFLA_IFALIAS, text.encode()[:IFALIAS_BYTES])
+    return Message(RTM_NEWLINK, 0, body, "link set alias", name)
 
 
 def delete(name: str, *, missing_ok: bool = True) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,13 @@ def test_the_result_is_what_the_kernel_has(host, pod, network):
     assert routes.Route("0.0.0.0/0", inside.index, "10.1.0.1") in pod.query(routes.dump)
     assert "hairpin on" in host.command("bridge", "-d", "link", "show", "dev", port.name).stdout
     assert len(port.name) <= 15
+
+
+def test_the_hosts_end_names_the_pod_it_serves(host, pod, network):
+    cni_args = {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": "shop", "K8S_POD_NAME": "web-" + "x" * 249}
+    result = host.run(lambda: network().add("a", pod.path, args=cni_args))
+    (told,) = json.loads(host.command("ip", "-json", "link", "show", "dev", result.interfaces[1].name).stdout)
+    assert told["ifalias"] == f"shop/web-{'x' * 246}"
 
 
 def test_neighbour_entries_are_permanent_on_both_sides(host, pod, network):
