@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from minikube_raw.client.clock import Clock, Timer
-from minikube_raw.kubelet.podstatus import Waiting
+from minikube_raw.kubelet.circumstances import Waiting
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
+from minikube_raw.kubelet.circumstances import Waiting
 from minikube_raw.kubelet.pods import every_container
-from minikube_raw.kubelet.podstatus import Waiting
 from minikube_raw.oci import recipes, reference
 from minikube_raw.oci.images import ImageError, ImageNotFound, ImageStore
 

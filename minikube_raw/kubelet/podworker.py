@@ -17,10 +17,10 @@ import msgspec
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet import admission, ending, ephemeral, grace, podstatus, syncpod
+from minikube_raw.kubelet.circumstances import Circumstances
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.pods import all_containers, is_terminal, key, same_wish
-from minikube_raw.kubelet.podstatus import Circumstances
 from minikube_raw.kubelet.probing import Prober, said_before
 from minikube_raw.kubelet.resizing import Resizer
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter

@@ -15,11 +15,11 @@ from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import convert, dns, env, ephemeral, hooks, syncpod
 from minikube_raw.kubelet.backoff import Backoff
+from minikube_raw.kubelet.circumstances import Waiting
 from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.images import ImageUnavailable
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.pods import container, log_directory_name
-from minikube_raw.kubelet.podstatus import Waiting
 from minikube_raw.kubelet.probe_actions import Asked
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.runtime import cri

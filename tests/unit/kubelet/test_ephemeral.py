@@ -7,8 +7,8 @@ from typing import Any
 from pod_builders import NOW, finding, pod, run, sandbox
 
 from minikube_raw.kubelet import ephemeral, podstatus
+from minikube_raw.kubelet.circumstances import Circumstances
 from minikube_raw.kubelet.pods import field_path
-from minikube_raw.kubelet.podstatus import Circumstances
 from minikube_raw.kubelet.syncpod import StartContainer
 from minikube_raw.runtime.cri import ContainerState
 

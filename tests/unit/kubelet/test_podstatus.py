@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from pod_builders import NOW, finding, pod, run, sandbox
 
-from minikube_raw.kubelet.podstatus import Circumstances, Waiting, pod_status
+from minikube_raw.kubelet.circumstances import Circumstances, Waiting
+from minikube_raw.kubelet.podstatus import pod_status
 from minikube_raw.runtime.cri import ContainerState
 
 T = "2023-11-14T22:13:20Z"  # NOW

@@ -14,8 +14,8 @@ import pytest
 from pod_builders import NOW, finding, pod, run, sandbox
 
 from minikube_raw.kubelet import ending, podstatus
+from minikube_raw.kubelet.circumstances import Circumstances, Waiting
 from minikube_raw.kubelet.ending import Ending
-from minikube_raw.kubelet.podstatus import Circumstances, Waiting
 from minikube_raw.runtime import cri
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "kubelet" / "statuses.jsonl"
