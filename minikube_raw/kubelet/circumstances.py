@@ -29,6 +29,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     messages: Mapping[str, str] = {}  # container id → its termination message
     actual: Mapping[str, ResourceRequirements] = {}  # by container name: what its cgroup has, where it is being resized
     resizing: Sequence[tuple[str, bool, str, str]] = ()  # conditions of a resize
+    restarting: bool = False  # all containers are being restarted (RestartAllContainers), and some may still run
     recursive_read_only: bool = False  # what the node can
     terminating: bool = False
     terminated: bool = False  # containers and sandbox are gone for good

@@ -6,9 +6,10 @@ from typing import Any
 
 from minikube_raw.api.core import Container, Pod, ResourceRequirements, VolumeMount
 from minikube_raw.client.clock import timestamp
-from minikube_raw.kubelet import qos
+from minikube_raw.kubelet import qos, restartingall
 from minikube_raw.kubelet.circumstances import Circumstances
 from minikube_raw.kubelet.pods import is_sidecar
+from minikube_raw.kubelet.restarts import whole_restart
 from minikube_raw.kubelet.syncpod import Found, init_succeeded
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus, LinuxContainerUser
 
@@ -20,14 +21,19 @@ def container_status(
     pod: Pod, container: Container, found: Found, around: Circumstances, previous: Json, *, init: bool
 ) -> Json:
     """The ContainerStatus; `init`: it is one of the pod's init containers."""
-    runs = found.runs_of(container.name)
-    last = runs[0] if runs else None
+    last, restart = found.latest(container.name), whole_restart(pod, found.containers)
+    count = last.attempt if last else 0
     state, last_state = _states(pod, container, found, around, init=init)
+    if restart is not None and restartingall.begins_anew(container, found, restart, around):
+        state, last_state = restartingall.waiting(pod, container, restart, around), restartingall.ENDED
+        last, count = None, count + 1
+    elif restartingall.ended_with_all(container, found, restart, _written(container.name, previous)):
+        last_state = restartingall.ENDED
     running = "running" in state
     started = running and last is not None and last.id not in around.not_started
     ready = _is_ready(container, last, around, running=running and started, init=init)
     result: Json = {"name": container.name, "state": state, "lastState": last_state, "ready": ready}
-    result["restartCount"] = last.attempt if last else 0
+    result["restartCount"] = count
     image, image_id = _image(container, last, around, previous)
     result |= {"image": image, "imageID": image_id}
     result |= {"containerID": _container_id(last)} if last else {}
@@ -129,10 +135,17 @@ def _image(
     known = around.image_names.get(last.image)
     if known is not None:
         return known
+    before = _written(container.name, previous)
+    if before.get("containerID") == _container_id(last):
+        return before["image"], before["imageID"]
+    return last.image_name or container.image, last.image
+
+
+def _written(name: str, previous: Json) -> Json:
+    """The status a container had before, or {}."""
     kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
-    written = [each for kind in kinds for each in previous.get(kind, ())]
-    before = next((each for each in written if each.get("containerID") == _container_id(last)), None)
-    return (before["image"], before["imageID"]) if before else (last.image_name or container.image, last.image)
+    written = (each for kind in kinds for each in previous.get(kind, ()))
+    return next((each for each in written if each["name"] == name), {})
 
 
 def _resources(container: Container, actual: ResourceRequirements) -> Json:

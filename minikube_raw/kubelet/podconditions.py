@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minikube_raw.api.core import Pod
@@ -10,6 +10,7 @@ from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet.circumstances import Circumstances
 from minikube_raw.kubelet.containerstatus import without_empty
 from minikube_raw.kubelet.pods import is_sidecar
+from minikube_raw.kubelet.restarts import could_restart_all
 from minikube_raw.kubelet.syncpod import Found, Health, coming_phase, init_succeeded
 
 Json = dict[str, Any]
@@ -27,11 +28,25 @@ def conditions(
         ("Ready", *_with_gates(pod, ready)),
         ("ContainersReady", *ready),
         ("PodScheduled", True, "", ""),
+        *_all_restarting(pod, phase, around),
     ]
     if around.ending is not None and around.terminated:
         own += [_given(each) for each in around.ending.conditions]
     before = {each["type"]: each for each in previous.get("conditions", ())}
     return [_condition(pod, each, before, around.now) for each in own]
+
+
+def _all_restarting(pod: Pod, phase: str, around: Circumstances) -> Iterable[tuple[str, bool, str, str]]:
+    """AllContainersRestarting, which pods have that ask for RestartAllContainers."""
+    if not could_restart_all(pod):
+        return
+    if phase in ("Succeeded", "Failed"):
+        yield "AllContainersRestarting", False, "PodCompleted" if phase == "Succeeded" else "PodFailed", ""
+    elif around.restarting:
+        why = "RestartAllContainersStarted", "container exited with restart policy rule"
+        yield "AllContainersRestarting", True, *why
+    else:
+        yield "AllContainersRestarting", False, "", ""
 
 
 def _given(condition: Json) -> tuple[str, bool, str, str]:

@@ -23,6 +23,7 @@ from minikube_raw.kubelet.holds import Holds
 from minikube_raw.kubelet.pods import all_containers, is_terminal, key, same_wish
 from minikube_raw.kubelet.probing import Prober, said_before
 from minikube_raw.kubelet.resizing import Resizer
+from minikube_raw.kubelet.restarts import whole_restart
 from minikube_raw.kubelet.starting import BACKING_OFF, Starter
 from minikube_raw.kubelet.stopping import Stop, Stopper
 from minikube_raw.kubelet.terminationmessages import LastWords
@@ -54,6 +55,7 @@ class PodWorker:
         self._prober = Prober(tools, self._verdict, before=said_before(self._server_has))
         self._last_words = LastWords(tools.preparation.messages)
         self._resizer = Resizer(tools)
+        self._told_restart = 0
         self._driven: Pod | None = None  # the wish of this round
         self._ending: Ending | None = None
         self._terminated = False
@@ -139,6 +141,8 @@ class PodWorker:
             found = await self._tools.find(self.uid)
             pod = await self._resize(pod, found)
             self._prober.follow(pod, found)
+            if self._tell_restart(pod, found):
+                continue
             acting = self._decide(pod, found)
             if not acting or not self.status:
                 self._report(pod, found)
@@ -154,6 +158,16 @@ class PodWorker:
             if not await self._starter.set_up_volumes(pod):
                 self._stale_volumes = True
         self._await_deadline(pod)
+
+    def _tell_restart(self, pod: Pod, found: syncpod.Found) -> bool:
+        """Show a restart of all containers as it goes on; True when it has only just been asked for."""
+        restart = whole_restart(pod, found.containers)
+        if restart is None or restart.begun:
+            return False
+        self._report(pod, found)
+        new = restart.since > self._told_restart
+        self._told_restart = restart.since
+        return new
 
     async def _resize(self, pod: Pod, found: syncpod.Found) -> Pod:
         """Bring the cgroups to what the wish asks for, if the node has it. Returns the pod as it is driven from now on."""
@@ -242,7 +256,9 @@ class PodWorker:
                     await self._stop_one(pod, failed, "FailedPostStartHook")
                     self._report(pod, await self._tools.find(self.uid))
             case syncpod.StopContainer():
-                await self._stop_one(pod, action.container_id, action.message, grace.of_probe(pod, action))
+                await self._stop_one(
+                    pod, action.container_id, action.message, grace.of_probe(pod, action), hook=action.hook
+                )
                 if action.again and not self._superseded() and (last := found.latest(action.name)) is not None:
                     again = syncpod.StartContainer(action.name, last.attempt + 1, self._tools.clock.now())
                     await self._starter.start(pod, again, found)
@@ -266,6 +282,7 @@ class PodWorker:
             messages=self._last_words.of(pod, found.containers),
             actual=self._resizer.actual(pod, found),
             resizing=self._resizer.conditions(),
+            restarting=self._is_restarting(pod, found),
             recursive_read_only=recursive_read_only(),
             terminating=terminating,
             terminated=self._terminated,
@@ -275,6 +292,13 @@ class PodWorker:
         if status != self.status:
             self.status = status
             self._tools.statuses.set(pod, status, self._server_has)
+
+    def _is_restarting(self, pod: Pod, found: syncpod.Found) -> bool:
+        """Whether a restart of all containers has just been asked for, or still waits for some to end."""
+        restart = whole_restart(pod, found.containers)
+        if restart is None or restart.begun:
+            return False
+        return restart.running or restart.since > self._told_restart
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -354,11 +378,14 @@ class PodWorker:
         await self._stopper.stop(pod, stops, lambda: self._grace(running), ips, meanwhile)
         self._prober.stop()
 
-    async def _stop_one(self, pod: Pod, container_id: str, message: str, own: int | None = None) -> None:
+    async def _stop_one(
+        self, pod: Pod, container_id: str, message: str, own: int | None = None, *, hook: bool = True
+    ) -> None:
         found = await self._tools.find(self.uid)
         running = [each for each in found.running() if each.id == container_id]
         ips = found.sandbox.ips if found.sandbox is not None else ()
-        await self._stopper.stop(pod, [Stop(each, message) for each in running], lambda: self._grace(running, own), ips)
+        stops = [Stop(each, message, hook) for each in running]
+        await self._stopper.stop(pod, stops, lambda: self._grace(running, own), ips)
 
     def _grace(self, running: list[cri.ContainerStatus], own: int | None = None) -> float:
         if self.pod is None:

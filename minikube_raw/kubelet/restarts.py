@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet.pods import is_sidecar
+from minikube_raw.kubelet.pods import all_containers, is_sidecar
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus
 
 RESTART_ALL = "RestartAllContainers"
@@ -34,22 +36,38 @@ def policy_of(pod: Pod, container: Container) -> str:
     return "OnFailure" if is_init and policy == "Always" and not is_sidecar(container) else policy
 
 
-def restarted_since(pod: Pod, runs: Iterable[ContainerStatus]) -> int:
-    """When a container last ended in a way that restarts the whole pod, in nanoseconds; 0 when none has.
+class WholeRestart(msgspec.Struct, frozen=True):
+    """A container has ended in a way that restarts the whole pod: runs made before `since` (ns) belong to an earlier life.
 
-    Runs made before that belong to an earlier life of the pod.
+    `running`: some of those have not ended yet; `begun`: the next life has.
     """
-    known = {each.name: each for each in pod.spec.init_containers + pod.spec.containers}
-    return max(
-        (
-            run.finished_at
-            for run in runs
-            if run.state is ContainerState.EXITED
-            and (wanted := known.get(run.name)) is not None
-            and _action(wanted, run) == RESTART_ALL
-        ),
-        default=0,
-    )
+
+    since: int
+    running: bool
+    begun: bool
+
+
+def could_restart_all(pod: Pod) -> bool:
+    """Whether a rule of some container can restart the whole pod."""
+    return any(rule.action == RESTART_ALL for each in all_containers(pod) for rule in each.restart_policy_rules)
+
+
+def whole_restart(pod: Pod, runs: Iterable[ContainerStatus]) -> WholeRestart | None:
+    """The last restart of all the pod's containers, as far as their runs tell; ephemeral containers are none of them."""
+    if not could_restart_all(pod):
+        return None
+    known = {each.name: each for each in all_containers(pod)}
+    ours = [run for run in runs if run.name in known]
+    asked = [
+        run.finished_at
+        for run in ours
+        if run.state is ContainerState.EXITED and _action(known[run.name], run) == RESTART_ALL
+    ]
+    if not asked:
+        return None
+    since = max(asked)
+    running = any(run.state is ContainerState.RUNNING and run.created_at < since for run in ours)
+    return WholeRestart(since, running, any(run.created_at >= since for run in ours))
 
 
 def _action(container: Container, last: ContainerStatus) -> str:

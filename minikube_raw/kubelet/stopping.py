@@ -25,10 +25,11 @@ MINIMUM_SECONDS = 2.0
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """One container to end; message goes into its Killing Event."""
+    """One container to end; message goes into its Killing Event. `hook`: its preStop hook runs before."""
 
     status: cri.ContainerStatus
     message: str
+    hook: bool = True
 
 
 class Window:
@@ -98,9 +99,12 @@ class Stopper:
             if pod is not None:
                 self._tools.record(pod, "Normal", "Killing", each.message, each.status.name)
 
-        async def stop_one(status: cri.ContainerStatus) -> None:
+        async def stop_one(each: Stop) -> None:
+            status = each.status
             try:
-                await self._stop_one(pod, status, windows[status.name], ended, pod_ips)
+                if each.hook:
+                    await self._give_notice(pod, status, windows[status.name], ended, pod_ips)
+                await self._end(status, windows[status.name])
             except cri.RuntimeServiceError as error:
                 if pod is not None:
                     what = f'failed to "KillContainer" for "{status.name}" with {error.reason}: "{error}"'
@@ -113,7 +117,7 @@ class Stopper:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for each in stops:
-                    tasks.create_task(stop_one(each.status))
+                    tasks.create_task(stop_one(each))
         finally:
             watching.cancel()
 
@@ -126,7 +130,7 @@ class Stopper:
             if meanwhile is not None:
                 await meanwhile()
 
-    async def _stop_one(
+    async def _give_notice(
         self,
         pod: Pod | None,
         status: cri.ContainerStatus,
@@ -134,13 +138,13 @@ class Stopper:
         ended: dict[str, asyncio.Event],
         pod_ips: tuple[str, ...],
     ) -> None:
+        """Run its hook and wait for its turn."""
         wanted = container(pod, status.name) if pod is not None else None
         if pod is not None and wanted is not None:
             await self._pre_stop(pod, wanted, status, window, pod_ips)
             before = [ended[name] for name in goes_after(pod, status.name) if name in ended]
             if before:
                 await window.spend_on(_all_set(before))
-        await self._end(status, window)
 
     async def _pre_stop(
         self, pod: Pod, wanted: Container, status: cri.ContainerStatus, window: Window, pod_ips: tuple[str, ...]

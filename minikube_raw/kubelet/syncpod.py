@@ -12,9 +12,9 @@ import msgspec
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
+from minikube_raw.kubelet.pods import all_containers, is_sidecar
 from minikube_raw.kubelet.pods import container as container_named
-from minikube_raw.kubelet.pods import is_sidecar
-from minikube_raw.kubelet.restarts import policy_of, restarted_since, should_restart
+from minikube_raw.kubelet.restarts import policy_of, should_restart, whole_restart
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
 
 
@@ -36,7 +36,8 @@ class StartContainer(msgspec.Struct, frozen=True, gc=False):
 class StopContainer(msgspec.Struct, frozen=True, gc=False):
     """End a container that should not run; message goes into the Killing Event.
 
-    `probe` is the one that failed, if that is why; `again`: start it anew whatever its restart policy says.
+    `probe` is the one that failed, if that is why; `again`: start it anew whatever its restart policy says; `hook`: its
+    preStop hook runs before.
     """
 
     container_id: str
@@ -44,6 +45,7 @@ class StopContainer(msgspec.Struct, frozen=True, gc=False):
     message: str
     probe: str = ""
     again: bool = False
+    hook: bool = True
 
 
 class Wait(msgspec.Struct, frozen=True, gc=False):
@@ -116,10 +118,10 @@ def compute_actions(
     sandbox = found.ready_sandbox
     if sandbox is None:
         return _without_sandbox(pod, found)
-    if (since := restarted_since(pod, found.containers)) > 0:
-        if hindered := _before_restart(found, since, waits, now):
+    if (restart := whole_restart(pod, found.containers)) is not None:
+        if hindered := _before_restart(pod, found, restart.since, waits, now):
             return hindered
-        found = _later_life(found, since)
+        found = _later_life(found, restart.since)
     actions, ready_for_main = _init_actions(pod, found, waits, now, health)
     if ready_for_main:
         for container in pod.spec.containers:
@@ -129,12 +131,18 @@ def compute_actions(
     return actions + _stops(pod, found, health)
 
 
-def _before_restart(found: Found, since: int, waits: Mapping[str, backoff.Entry | None], now: float) -> list[Action]:
-    """What has to be over before a pod is begun anew: containers of its earlier life, and the wait of the one that ended it."""
+def _before_restart(
+    pod: Pod, found: Found, since: int, waits: Mapping[str, backoff.Entry | None], now: float
+) -> list[Action]:
+    """What has to be over before a pod is begun anew: containers of its earlier life, and the wait of the one that ended it.
+
+    As a kubelet has it, no preStop hooks run.
+    """
+    names = {each.name for each in all_containers(pod)}
     stops: list[Action] = [
-        StopContainer(each.id, each.name, f"Stopping container {each.name}")
+        StopContainer(each.id, each.name, f"Stopping container {each.name}", hook=False)
         for each in found.running()
-        if each.created_at < since
+        if each.created_at < since and each.name in names
     ]
     if stops:
         return stops

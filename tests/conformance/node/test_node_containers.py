@@ -205,6 +205,9 @@ def test_a_container_may_restart_all_of_its_pod(see) -> None:
 
     every = status["initContainerStatuses"] + status["containerStatuses"]
     assert [each["restartCount"] for each in every] == [1, 1, 1]
+    assert {each["lastState"]["terminated"]["reason"] for each in every} == {"RestartingAllContainers"}
+    conditions = {each["type"]: each["status"] for each in status["conditions"]}
+    assert conditions["AllContainersRestarting"] == "False"
 
 
 def test_a_container_that_must_not_restart_leaves_the_others_alone(see) -> None:

@@ -89,7 +89,6 @@ class FakeRuntime:
             await self._killed.setdefault(container_id, asyncio.Event()).wait()
             return
         self.exit(container_id, 137 if status.name in self.ignores_term else 0)
-        self._killed.setdefault(container_id, asyncio.Event()).set()
 
     async def remove_container(self, container_id: str) -> None:
         self.containers.pop(container_id, None)
@@ -156,6 +155,7 @@ class FakeRuntime:
             return
         state = {"state": cri.ContainerState.EXITED, "exit_code": code, "finished_at": self._ns(), "reason": reason}
         self._change(container_id, **state)
+        self._killed.setdefault(container_id, asyncio.Event()).set()
         self._tell(self.containers[container_id].sandbox_id)
 
     def lose_sandbox(self, sandbox_id: str) -> None:
