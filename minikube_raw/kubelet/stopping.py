@@ -114,12 +114,15 @@ class Stopper:
                 ended[status.name].set()
 
         watching = asyncio.create_task(self._watch(windows.values(), meanwhile))
+        # No TaskGroup: one that fails would call off the others, and a cancellation of ours would be lost beside its error.
+        stopping = [asyncio.create_task(stop_one(each)) for each in stops]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for each in stops:
-                    tasks.create_task(stop_one(each))
+            await asyncio.wait(stopping)
         finally:
-            watching.cancel()
+            for task in (watching, *stopping):
+                task.cancel()
+        if errors := [error for task in stopping if (error := task.exception()) is not None]:
+            raise errors[0]
 
     async def _watch(self, windows: Collection[Window], meanwhile: Callable[[], Awaitable[None]] | None) -> None:
         while True:

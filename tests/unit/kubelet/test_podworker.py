@@ -333,6 +333,33 @@ async def test_a_container_that_cannot_be_killed_is_told_and_tried_again(node, e
     await eventually(lambda: "remove_pod_sandbox" in node.runtime.verbs())
 
 
+async def test_a_container_that_cannot_be_killed_does_not_call_off_the_end_of_another(node, eventually) -> None:
+    called_off: list[str] = []
+    stop = node.runtime.stop_container
+
+    async def watched(container_id: str, grace: float) -> None:
+        try:
+            await stop(container_id, grace)
+        except asyncio.CancelledError:
+            called_off.append(node.runtime.containers[container_id].name)
+            raise
+
+    node.runtime.stop_container = watched
+    node.runtime.ignores_term.add("b")
+    wish = pod("a", "b")
+    node.workers.update(wish)
+    await eventually(lambda: node.phase() == "Running")
+    node.runtime.fail["stop_container"] = [cri.RuntimeServiceError("KillContainerError", "not yet")]
+
+    node.workers.update(deleted(wish))
+    await eventually(lambda: any("FailedKillPod" in event for event in node.events))
+    node.runtime.exit(node.runtime.named("b").id, 137)
+    node.clock.advance(1)
+
+    await eventually(lambda: node.deleted == ["u1"])
+    assert called_off == []
+
+
 async def test_a_pod_whose_object_is_gone_makes_room_though_it_still_ends(node, eventually) -> None:
     full_with_one = Room(lambda: NodeView(name="n1", allocatable={"pods": "1"}))
     node.use(msgspec.structs.replace(node.tools, room=full_with_one))
