@@ -20,24 +20,23 @@ TIOCGPTPEER = 0x5441
 _PTMX_DEVICE = os.makedev(5, 2)
 
 
-def open_pair(ptmx: str = "/dev/pts/ptmx") -> tuple[int, int]:
-    """Opens a new terminal of the devpts that `ptmx` belongs to; returns (master, slave), both closed on exec.
+def open_pair(multiplexer: int) -> tuple[int, int]:
+    """Makes a new terminal of an opened /dev/pts/ptmx, which becomes its master; returns (master, slave), both closed on exec.
 
-    Raises OSError when `ptmx` is not the multiplexer's device.
+    Raises OSError, with the descriptor closed, when that is not the multiplexer's device.
     """
     began = steps.begin()
-    master = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        found = os.fstat(master)
+        found = os.fstat(multiplexer)
         if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _PTMX_DEVICE:
-            raise OSError(errno.ENODEV, "not a pseudo-terminal multiplexer", ptmx)
-        fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            raise OSError(errno.ENODEV, "not a pseudo-terminal multiplexer", "/dev/pts/ptmx")
+        fcntl.ioctl(multiplexer, TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(multiplexer, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        os.close(master)
+        os.close(multiplexer)
         raise
-    steps.end(began, "openpty", ptmx)
-    return master, slave
+    steps.end(began, "openpty", "/dev/pts/ptmx")
+    return multiplexer, slave
 
 
 def make_controlling(slave: int) -> None:

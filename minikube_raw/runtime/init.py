@@ -30,7 +30,7 @@ class CannotExecute(Exception):
 
 
 class Job:
-    """What a child becomes: the spec, its cgroup, standard streams (none: a terminal; -1: /dev/null), volumes, status socket."""
+    """What a child becomes: the spec, its cgroup, standard streams (none: a terminal; -1: the null device), volumes, status socket."""
 
     __slots__ = ("cgroup", "spec", "status", "streams", "volumes")
 
@@ -66,8 +66,8 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
             visible = {}
             root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
         user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
-        rootfs.populate(root, spec, job.volumes, devices, visible)
-        _exec(job, root, user)
+        null = rootfs.populate(root, spec, job.volumes, devices, visible)
+        _exec(job, root, user, null)
 
     _become(work, status)
 
@@ -77,6 +77,7 @@ def run_exec(job: Job, container_pidfd: int, *, user_namespace: bool = False) ->
 
     def work() -> NoReturn:
         _leave_keeper([job.status.fileno(), *job.streams, container_pidfd])
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # the node's: inside, anything may be called so by now
         if not user_namespace:
             join_keyring(job.cgroup)
         _set_limits(job.spec["process"])
@@ -88,7 +89,7 @@ def run_exec(job: Job, container_pidfd: int, *, user_namespace: bool = False) ->
             podusers.become_root()
             join_keyring(job.cgroup)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _exec(job, root, _find_user(root, job.spec["process"]["user"]))
+        _exec(job, root, _find_user(root, job.spec["process"]["user"]), null)
 
     _become(work, job.status)
 
@@ -153,10 +154,10 @@ def _set_limits(wanted: Spec) -> None:
     process.set_oom_score_adj(wanted.get("oomScoreAdj", 0))
 
 
-def _exec(job: Job, root: int, user: users.User) -> NoReturn:
+def _exec(job: Job, root: int, user: users.User, null: int) -> NoReturn:
     wanted = job.spec["process"]
     environment = _environment(wanted["env"], user.home)
-    _connect_streams(job, root, user.uid)
+    _connect_streams(job, root, user.uid, null)
     _change_directory(root, wanted["cwd"])
     rootfs.finish(job.spec)
     os.close(root)
@@ -191,14 +192,14 @@ def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
     return environment
 
 
-def _connect_streams(job: Job, root: int, uid: int) -> None:
+def _connect_streams(job: Job, root: int, uid: int, null: int) -> None:
     """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
     if job.spec["process"].get("terminal"):
-        streams = [_open_terminal(job.status)] * 3
+        streams = [_open_terminal(job.status, root)] * 3
         if job.spec["root"]:  # a first process's; one that is exec'd finds /dev/console as it is
             rootfs.make_console(root, streams[0])
     else:
-        streams = [fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for fd in job.streams]
+        streams = [fd if fd >= 0 else null for fd in job.streams]
     for fd in set(streams):
         if not stat.S_ISCHR(os.fstat(fd).st_mode) or job.spec["process"].get("terminal"):
             os.fchown(fd, uid, -1)
@@ -206,9 +207,10 @@ def _connect_streams(job: Job, root: int, uid: int) -> None:
         fds.inheritable(fd, number)
 
 
-def _open_terminal(status: wire.Socket) -> int:
+def _open_terminal(status: wire.Socket, root: int) -> int:
     """Opens a terminal of the container's devpts, hands its master to the keeper and makes it ours."""
-    master, slave = terminals.open_pair()
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW
+    master, slave = terminals.open_pair(paths.open_in_root(root, "/dev/pts/ptmx", flags))
     wire.send(status, {"terminal": True}, [master])
     os.close(master)
     terminals.make_controlling(slave)
@@ -216,10 +218,10 @@ def _open_terminal(status: wire.Socket) -> int:
 
 
 def _change_directory(root: int, path: str) -> None:
-    """Enters the working directory, made if it is missing, as runc does."""
+    """Enters the working directory, made if it is missing, as runc does; by descriptor, since its name may be a link by then."""
     directory = paths.make_directories_in_root(root, path)
+    os.fchdir(directory)
     os.close(directory)
-    os.chdir(path)
     if not os.getcwd().startswith("/"):  # "(unreachable)/…": a directory outside the root (CVE-2024-21626)
         raise CannotExecute(f"current working directory is outside of container mount namespace root: {path}")
 

@@ -80,13 +80,13 @@ def populate(
     volumes: Sequence[int],
     devices: Sequence[tuple[str, int, int]],
     visible: dict[str, int] | None = None,
-) -> None:
-    """Mounts all that `spec` lists; `volumes` are the detached mounts of its bind entries in order.
+) -> int:
+    """Mounts all that `spec` lists; `volumes` are the detached mounts of its bind entries in order. Returns the null device.
 
     `devices` are (path below /dev, mode with type, device number) to make beside the standard ones: the host's, when privileged.
     `visible` has what was opened beforehand (open_visible): by a file system's type or a device's path.
     """
-    left, visible = list(volumes), visible or {}
+    left, visible, null = list(volumes), visible or {}, -1
     for entry in spec["mounts"]:
         with steps.step(f"mount {entry['type']}", entry["destination"]):
             if entry["type"] == "bind":
@@ -95,7 +95,10 @@ def populate(
                 _mount_system(root, entry, visible)
                 if entry["destination"] == "/dev":
                     _make_devices(devices, visible)
-    _cover(spec["linux"])
+                    # Now: a volume mounted on /dev later may call anything so (CVE-2025-31133).
+                    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    _cover(spec["linux"], null)
+    return null
 
 
 def make_console(root: int, terminal: int) -> None:
@@ -256,8 +259,8 @@ def _place(root: int, destination: str, is_directory: bool) -> int:
     return target
 
 
-def _cover(linux: Spec) -> None:
-    """Hides and write-protects parts of /proc and /sys; what this kernel does not have is passed over."""
+def _cover(linux: Spec, null: int) -> None:
+    """Hides (below the null device) and write-protects parts of /proc and /sys; what this kernel has not is passed over."""
     for path in linux.get("readonlyPaths", ()):
         if os.path.lexists(path):
             mounts.bind(path, path, readonly=True)
@@ -269,4 +272,6 @@ def _cover(linux: Spec) -> None:
         if is_directory:
             mounts.mount("tmpfs", path, "tmpfs", mounts.MS_RDONLY | mounts.MS_RELATIME)
         else:
-            mounts.bind("/dev/null", path, recursive=False)
+            cover = mounts.open_tree("", recursive=False, dirfd=null)
+            mounts.move_mount(cover, path)
+            os.close(cover)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from minikube_raw.linux import fds, files, mounts, namespaces, process, signals, steps
+from minikube_raw.linux import fds, files, mounts, namespaces, process, procfs, signals, steps
 from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
 
 TYPE_CHECKING = False
@@ -95,7 +95,7 @@ def _write_sysctl(name: str, value: str, kinds: dict[str, int]) -> None:
         raise OSError(errno.EPERM, "sysctl is not in a namespace of the pod's own", name)
     path = f"/proc/sys/{name}"
     began = steps.begin()
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    file = procfs.open_file(f"sys/{name}", os.O_WRONLY)
     try:
         os.write(file, value.encode())
     except OSError as error:
