@@ -21,13 +21,24 @@ from minikube_raw.kubelet.images import ImageUnavailable
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.pods import container, log_directory_name
 from minikube_raw.kubelet.probe_actions import Asked
+from minikube_raw.kubelet.restarts import should_restart
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.runtime import cri
 
 BACKING_OFF = "CrashLoopBackOff"
 POST_START_FAILED = "PostStartHookError"
+RUN_FAILED = "RunContainerError"
+FAILED_RUN_SECONDS = 1.0
 CONFIG_RETRY_SECONDS = 10.0
 UNAVAILABLE_RETRY_SECONDS = 1.0
+
+
+class NotCreated(Exception):
+    """The runtime could not make a container; `why` is its own error."""
+
+    def __init__(self, why: cri.RuntimeServiceError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Starter:
@@ -87,7 +98,7 @@ class Starter:
             config = msgspec.structs.replace(config, pid_target=ephemeral.target_id(wanted, found))
             messages = tools.preparation.messages.prepare(self._uid, wanted, action.attempt)
             config = msgspec.structs.replace(config, mounts=config.mounts + messages)
-            container_id = await tools.runtime.create_container(sandbox.id, config)
+            container_id = await self._create(sandbox.id, config)
             tools.record(pod, "Normal", "Created", "Container created", wanted.name)
             self._holds.release(wanted.name)
             if action.after:
@@ -102,9 +113,17 @@ class Starter:
             self._holds.hold(wanted.name, error.waiting, error.retry_at)
         except env.ConfigError as error:
             self._fail(pod, wanted, Waiting("CreateContainerConfigError", str(error)))
+        except NotCreated as error:
+            self._fail(pod, wanted, Waiting("CreateContainerError", str(error)), _retry_seconds(error.why))
         except cri.RuntimeServiceError as error:
             await self._start_failed(pod, wanted, action, error)
         return ""
+
+    async def _create(self, sandbox_id: str, config: cri.ContainerConfig) -> str:
+        try:
+            return await self._tools.runtime.create_container(sandbox_id, config)
+        except cri.RuntimeServiceError as error:
+            raise NotCreated(error) from error
 
     async def _post_start(self, asked: Asked, handler: LifecycleHandler) -> str:
         """Others see the container as running once its hook is done; `interrupt` leaves the hook, not the container."""
@@ -139,20 +158,27 @@ class Starter:
     async def _start_failed(
         self, pod: Pod, wanted: Container, action: syncpod.StartContainer, error: cri.RuntimeServiceError
     ) -> None:
-        """What the runtime recorded as ended follows the restart policy; anything else is tried again later."""
+        """What the runtime recorded as ended follows the restart policy, after the second that a kubelet needs to see it.
+
+        Anything else is tried again later.
+        """
+        reason = "CreateContainerError" if error.reason == "CreateContainerError" else RUN_FAILED
         last = (await self._tools.find(self._uid)).latest(wanted.name)
-        if last is not None and last.attempt == action.attempt and last.state is cri.ContainerState.EXITED:
+        ended = last is not None and last.attempt == action.attempt and last.state is cri.ContainerState.EXITED
+        if ended and last is not None and not should_restart(pod, wanted, last):
             self._tools.record(pod, "Warning", "Failed", f"Error: {error}", wanted.name)
-        else:
-            waiting = Waiting(error.reason or "CreateContainerError", str(error))
-            self._fail(pod, wanted, waiting, _retry_seconds(error))
+            return
+        retry = FAILED_RUN_SECONDS if ended else _retry_seconds(error)
+        self._fail(pod, wanted, Waiting(reason, str(error)), retry)
 
     def _fail(self, pod: Pod, wanted: Container, waiting: Waiting, retry_seconds: float = CONFIG_RETRY_SECONDS) -> None:
         self._tools.record(pod, "Warning", "Failed", f"Error: {waiting.message}", wanted.name)
         self._holds.hold(wanted.name, waiting, self._tools.clock.now() + retry_seconds)
 
     def back_off(self, pod: Pod, wait: syncpod.Wait) -> None:
-        """A container that keeps ending has to wait; each new wait is told once."""
+        """A container that keeps ending has to wait; each new wait is told once. What failed just now is seen before that."""
+        if self._holds.is_held(wait.name) and self._holds.waiting()[wait.name].reason == RUN_FAILED:
+            return
         where = f"{pod.metadata.name}_{pod.metadata.namespace}({self._uid})"
         message = f"back-off {_duration(wait.delay)} restarting failed container={wait.name} pod={where}"
         self._holds.hold(wait.name, Waiting(BACKING_OFF, message), wait.until)

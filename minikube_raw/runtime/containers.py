@@ -18,7 +18,7 @@ from minikube_raw.oci.images import Image, ImageError
 from minikube_raw.oci.snapshots import Snapshot
 
 from . import adoption, filters, opening, podfiles, seccomp, spec, wire
-from .cri import ContainerConfig, RuntimeServiceError
+from .cri import CREATE_ERROR, ContainerConfig, RuntimeServiceError
 from .keepers import Keepers
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord
@@ -172,7 +172,7 @@ class Containers:
             if sandbox.trace is not None:
                 sandbox.trace.add(answer.get("steps", ()))
             if "error" in answer:
-                self._fail(sandbox, container, answer)
+                await self._fail(sandbox, container, answer)
             if sandbox.trace is not None:
                 sandbox.trace.program_ran(answer["executed_ns"])
                 sandbox.trace.block("StartContainer", container.record.config.name, began)
@@ -203,9 +203,13 @@ class Containers:
             raise RuntimeServiceError("CreateContainerError", message) from error
         return opened
 
-    def _fail(self, sandbox: Sandbox, container: Container, answer: dict[str, Any]) -> NoReturn:
-        """Notes that a container ended before its program ran, and raises why."""
+    async def _fail(self, sandbox: Sandbox, container: Container, answer: dict[str, Any]) -> NoReturn:
+        """Notes that a container ended before its program ran, and raises why; one that could not even be made is forgotten."""
         reason = answer.get("reason", "StartError")
+        if reason == CREATE_ERROR:
+            container.finish(ExitRecord(exit_code=128, finished_at=time.time_ns(), reason=reason))
+            await self.remove(container.id)
+            raise RuntimeServiceError(reason, f"failed to generate container spec: {answer['error']}")
         message = f"failed to start container: unable to start container process: {answer['error']}"
         ended = ExitRecord(exit_code=128, finished_at=time.time_ns(), reason=reason, message=message)
         self._state.exit_records.write(container.id, ended)

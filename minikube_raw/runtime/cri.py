@@ -47,6 +47,7 @@ class PortMapping(msgspec.Struct, frozen=True):
     host_ip: str = ""
 
 
+CREATE_ERROR = "CreateContainerError"  # the reason of what could not even be made: there is no container then
 UNIFIED_KEYS = ("memory.min", "memory.high", "memory.oom.group")
 
 
@@ -209,7 +210,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     """A container as it is found. Times are nanoseconds since the epoch, 0 where it has not happened.
 
     reason is Completed, Error, OOMKilled, ContainerStatusUnknown or, for a container that never ran, what stopped it
-    (StartError, CreateContainerError) with message saying why.
+    (StartError) with message saying why.
     """
 
     id: str

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from . import pods
-from .cri import RuntimeServiceError
+from .cri import CREATE_ERROR, RuntimeServiceError
 from .layout import Layout
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord, SandboxRecord, Shelf
@@ -51,9 +51,9 @@ class NodeState:
             self.know_container(container_record, exits.get(container_record.id))
 
     def know_container(self, record: ContainerRecord, ended: ExitRecord | None = None) -> None:
-        """Takes a container of a record into memory; one without a sandbox is left to the sweep."""
+        """Takes a container of a record into memory; one without a sandbox, or that could not be made, is left to the sweep."""
         sandbox = self.sandboxes.get(record.sandbox_id)
-        if sandbox is None:
+        if sandbox is None or (ended is not None and ended.reason == CREATE_ERROR):
             return
         container = Container(record, pods.log_path(record, sandbox.record.config.log_directory))
         container.identity = pods.read_identity(self.layout, record.id)

@@ -128,6 +128,7 @@ async def test_an_unknown_user_is_a_create_error_that_names_it(node: Node, runti
     ) as raised:
         await say(node, runtime, image="it")
     assert raised.value.reason == "CreateContainerError"
+    assert await runtime.list_containers() == []  # what could not be made is no container
 
 
 async def test_capabilities_no_new_privs_read_only_root_and_masks(node: Node, runtime: Runtime) -> None:

@@ -229,15 +229,38 @@ async def test_what_hinders_a_container_is_its_waiting_reason(node, eventually, 
     assert node.phase() == "Pending"
 
 
-async def test_a_program_that_cannot_be_executed_goes_into_back_off(node, eventually) -> None:
+async def test_a_program_that_cannot_be_executed_is_shown_a_second_then_goes_into_back_off(node, eventually) -> None:
     error = cri.RuntimeServiceError("StartError", 'exec: "nosuch": executable file not found in $PATH')
-    node.runtime.fail["start_container"] = [error, error]
+    node.runtime.fail["start_container"] = [error] * 3
     node.workers.update(pod())
 
-    await eventually(lambda: node.state == "CrashLoopBackOff")
+    # restartCount, reason and the seconds until the next, as a kubelet 1.36 was seen to write them
+    for count, reason, seconds in (
+        (0, "RunContainerError", 1),
+        (1, "RunContainerError", 1),
+        (1, "CrashLoopBackOff", 10),
+    ):
+        await eventually(lambda: (node.container.get("restartCount"), node.state) == (count, reason))  # noqa: B023
+        assert node.container["lastState"]["terminated"]["reason"] == "StartError"
+        node.clock.advance(seconds)
 
-    assert node.container["lastState"]["terminated"]["reason"] == "StartError"
-    assert f"Warning Failed Error: {error}" in node.events
+    await eventually(lambda: (node.container.get("restartCount"), node.state) == (2, "RunContainerError"))
+    assert node.container["state"]["waiting"]["message"] == str(error)
+    assert (node.phase(), node.events.count(f"Warning Failed Error: {error}")) == ("Running", 3)
+    assert [event for event in node.events if "BackOff" in event] != []
+
+
+@pytest.mark.parametrize("verb", ["create_container", "start_container"])
+async def test_what_the_runtime_cannot_make_waits_as_create_container_error(node, eventually, verb) -> None:
+    gone = cri.RuntimeServiceError("RuntimeUnavailable", "the launcher is away")
+    node.runtime.fail["create_container"] = [gone]
+    node.workers.update(pod(restartPolicy="Never"))
+
+    await eventually(lambda: node.state == "CreateContainerError")
+    assert (node.phase(), node.container["restartCount"], node.container["imageID"]) == ("Pending", 0, "")
+
+    node.clock.advance(1)
+    await eventually(lambda: node.state == "running")
 
 
 async def test_a_sandbox_that_cannot_be_made_is_tried_again(node, eventually) -> None:
