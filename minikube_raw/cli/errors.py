@@ -7,6 +7,8 @@ from typing import IO, Any
 
 import click
 
+from minikube_raw.api.plain_text import one_line
+
 
 class Failure(click.ClickException):
     """An expected failure. `cure` is what the user can do about it, or empty where nothing sensible can be said."""
@@ -16,10 +18,10 @@ class Failure(click.ClickException):
         self.cure = cure
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print both lines to standard error."""
-        click.echo(f"minikube-raw: {self.message}", err=True)
+        """Print both lines to standard error; text of others in them cannot make a third."""
+        click.echo(f"minikube-raw: {one_line(self.message)}", err=True)
         if self.cure:
-            click.echo(f"  {self.cure}", err=True)
+            click.echo(f"  {one_line(self.cure)}", err=True)
 
 
 def from_os_error(error: OSError) -> Failure:

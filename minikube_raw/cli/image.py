@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.output import Table, print_as, size
 from minikube_raw.oci import exports, recipes, reference
@@ -33,7 +34,7 @@ def load(ctx: click.Context, archive: Path) -> None:
     """Load the images of ARCHIVE: an OCI layout (directory or tar) or a docker-save tar."""
     with _store(ctx) as store:
         for name in store.load(archive):
-            click.echo(f"loaded {name}")
+            click.echo(f"loaded {one_line(name)}")
 
 
 @image.command("list")

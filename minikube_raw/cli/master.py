@@ -17,6 +17,7 @@ import click
 import msgspec
 import uvloop
 
+from minikube_raw.api import plain_text
 from minikube_raw.apiserver import pki, server
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.main import Options
@@ -51,7 +52,7 @@ def master() -> None:
 def run(options: Options, config: Path | None) -> None:
     """Serve the API and run scheduler and controllers until SIGTERM."""
     chosen = load(config or options.state_dir / "master/master.json")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    plain_text.log_to_stderr()
     proctitle.set_title(f"master :{chosen.port}")
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(serve(chosen))

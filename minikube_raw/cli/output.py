@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import click
 import yaml
 
+from minikube_raw.api.plain_text import one_line
+
 
 class Table(NamedTuple):
     """Rows under upper-case headings, as kubectl prints them."""
@@ -28,8 +30,8 @@ def print_as(output: str, data: Any, tables: Callable[[Any], Sequence[Table]]) -
 
 
 def render(table: Table) -> str:
-    """One table as text, without blanks at the ends of lines."""
-    lines = [list(table.headings), *[[str(cell) for cell in row] for row in table.rows]]
+    """One table as text, without blanks at the ends of lines; no cell can write anywhere else."""
+    lines = [list(table.headings), *[[one_line(str(cell)) for cell in row] for row in table.rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

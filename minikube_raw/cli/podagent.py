@@ -99,11 +99,6 @@ def statuses(found: Json) -> list[Json]:
     return [each for kind in kinds for each in found["status"].get(kind) or ()]
 
 
-def one_line(text: str) -> str:
-    """Text of an image or a container on one line, without anything a terminal would act on."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float = 120.0) -> None:
     """Wait until nothing of a pod is left. Raises Failure after `timeout` seconds."""
     deadline = time.monotonic() + timeout

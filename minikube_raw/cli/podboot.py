@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import yaml
 
+from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli import podagent
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.main import Options
@@ -79,7 +80,7 @@ def _wished(agent: KubeletOptions) -> list[Json]:
         try:
             pod, _ = manifests.documents(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            click.echo(f"{path} is left out: {' '.join(str(error).split())}", err=True)
+            click.echo(f"{path} is left out: {one_line(' '.join(str(error).split()))}", err=True)
             continue
         if manifests.STOPPED not in pod["metadata"].get("annotations", {}):
             pods.append(pod)

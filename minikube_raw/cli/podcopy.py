@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli import podagent, podbundle
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.main import Options
@@ -55,7 +56,7 @@ def cp(options: Options, source: str, destination: str, namespace: str, containe
             copy.owner = owner
             _copy_in(copy, root, outer, inner)
     for line in copy.left_out[:20]:
-        click.echo(f"left out {podagent.one_line(line)}", err=True)
+        click.echo(f"left out {one_line(line)}", err=True)
 
 
 def _sides(source: str, destination: str) -> tuple[tuple[str, str], str]:
@@ -229,7 +230,7 @@ class Copy:
         """A link is copied as one; what it names must lie inside what is copied."""
         inside = posixpath.normpath(posixpath.join(posixpath.dirname(path), leads_to))
         if not path or leads_to.startswith("/") or inside.split("/")[0] == "..":
-            self._leave_out(path, f"the link leads outside, to {podagent.one_line(leads_to)}")
+            self._leave_out(path, f"the link leads outside, to {one_line(leads_to)}")
             return
         with suppress(FileNotFoundError):
             os.unlink(new_name, dir_fd=target)

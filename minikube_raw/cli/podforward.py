@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 import click
 
+from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli import podagent
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.main import Options
@@ -72,7 +73,7 @@ class _Forwarder:
             try:
                 await self._carry(remote, reader, writer)
             except (aiohttp.ClientError, OSError) as error:
-                click.echo(f"port {remote}: {error}", err=True)
+                click.echo(f"port {remote}: {one_line(str(error))}", err=True)
             finally:
                 writer.close()
 
@@ -106,7 +107,7 @@ class _Forwarder:
                 begun.add(channel)
                 data = data[2:]
             if channel == _ERROR and data:
-                click.echo(podagent.one_line(data.decode(errors="replace")), err=True)
+                click.echo(one_line(data.decode(errors="replace")), err=True)
                 return
             writer.write(data)
             await writer.drain()

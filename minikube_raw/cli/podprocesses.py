@@ -121,10 +121,10 @@ def _top_table(data: Json) -> Sequence[Table]:
             each["container"],
             each["pid"],
             each["hostPid"],
-            podagent.one_line(each["user"]) or each["uid"],
+            each["user"] or each["uid"],
             f"{each['cpuPercent']:.1f}",
             size(each["memoryBytes"]),
-            podagent.one_line(" ".join(each["command"]))[:_SHOWN],
+            " ".join(each["command"])[:_SHOWN],
         ]
         for each in data["processes"]
     ]

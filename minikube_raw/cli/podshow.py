@@ -91,7 +91,7 @@ def _event_table(data: Json) -> Sequence[Table]:
             each["type"],
             each["reason"],
             f"pod/{each['involvedObject']['name']}",
-            podagent.one_line(each["message"]),
+            each["message"],
         ]
         for each in data["items"]
     ]

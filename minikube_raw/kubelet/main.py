@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 from pathlib import Path
 
 import uvloop
 
+from minikube_raw.api import plain_text
 from minikube_raw.client.http import HTTPTransport, client_context
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet.images import StoredImages
@@ -26,7 +26,7 @@ from minikube_raw.runtime.service import Runtime
 
 def run(options: KubeletOptions) -> None:
     """Run the agent of one node of a cluster; returns after SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    plain_text.log_to_stderr()
     rlimits.raise_open_files()  # a socket for every pod, a pidfd for every container
     proctitle.set_title(f"kubelet {options.node_name}")
     with contextlib.suppress(asyncio.CancelledError):

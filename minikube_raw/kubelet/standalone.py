@@ -24,6 +24,7 @@ import uvloop
 import yaml
 from aiohttp import web
 
+from minikube_raw.api import plain_text
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import admission, convert, dns, localagent, manifests, node, nodeview, pods, server, watching
@@ -262,7 +263,7 @@ def conflist(data_dir: str) -> Json:
 
 def run(options: KubeletOptions, ready: int) -> None:
     """Be the agent: returns when the last pod is gone and nothing is left of it. Writes a byte to `ready` when it serves."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s %(message)s")
+    plain_text.log_to_stderr()
     proctitle.set_title("kubelet standalone")
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
