@@ -12,6 +12,7 @@ from minikube_raw.kubelet.overlaynet import OverlayNetwork, conflist
 from minikube_raw.netlink import addresses, links, overlay, routes
 from minikube_raw.netlink.overlay import Peer
 from minikube_raw.netlink.routes import Route
+from netplugins.carrier import wait_until_up
 from tests.netns import NetworkNamespace
 
 pytestmark = pytest.mark.root
@@ -33,6 +34,8 @@ class Node:
         )
         uplink = self.netns.query(lambda netlink: links.get(netlink, "eth0"))
         self.netns.request(links.change(uplink.index, up=True), addresses.add(uplink.index, f"{self.ip}/24"))
+        self.netns.query(lambda netlink: wait_until_up(netlink, "eth0"))
+        underlay.query(lambda netlink: wait_until_up(netlink, self.name))
         self.overlay = OverlayNetwork(self.name, self.ip, exclude=(PODS, UNDERLAY))
         self.tunnel = self.netns.run(lambda: self.overlay.ensure(self.pod_cidr))
         data_dir = str(cache_dir / self.name)
