@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from minikube_raw.linux import mounts, namespaces
+from minikube_raw.linux import mounts, namespaces, sysctl
 from minikube_raw.linux.cgroups import manager
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SHUTDOWN_GRACE = 5.0  # seconds that SIGTERM gives everything on the machine before the lights go out
+_MOST_PIDS = "kernel/pid_max"
 RESTART_PAUSE = 1.0  # seconds between two starts of a service that ends at once
 
 
@@ -71,11 +72,13 @@ def power_on(config: dict[str, Any]) -> int:
     return os.fork()
 
 
-def furnish(config: dict[str, Any]) -> None:
+def furnish(config: dict[str, Any], most_pids: str) -> None:
     """Give the machine its host name, its own /proc, and an empty run directory that dies with it."""
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
     mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
     mounts.proc("/proc")
+    # Since Linux 6.14 a new PID namespace shows 4194304, although the limits of those around it hold on.
+    sysctl.ensure(_MOST_PIDS, most_pids)
     mounts.tmpfs(config["run_dir"], mode=0o700)
     socket.sethostname(config["hostname"])
 
@@ -138,11 +141,12 @@ def main() -> None:
     """Run a machine. The JSON file holds {hostname, cgroup, run_dir, log_dir, services: [{name, argv}]}."""
     with open(sys.argv[1], "rb") as file:
         config = json.load(file)
+    most_pids = sysctl.read(_MOST_PIDS)
     pid = power_on(config)
     if pid:
         os.write(1, b"%d\n" % pid)
         os._exit(0)
-    furnish(config)
+    furnish(config, most_pids)
     wait_for_cable()
     log_dir = config["log_dir"]
     log = os.open(f"{log_dir}/machine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -79,6 +79,11 @@ def test_a_machine_has_its_own_name_processes_and_address(place: Layout) -> None
     assert machine.find(place, NODES[0]) == pid
 
 
+def test_a_machine_shows_no_more_processes_than_its_host_can_have(place: Layout) -> None:
+    pid = power_on(place, NODES[0])
+    assert inside(pid, "cat", "/proc/sys/kernel/pid_max") == Path("/proc/sys/kernel/pid_max").read_text()
+
+
 def test_machines_reach_each_other_and_the_host(place: Layout) -> None:
     pids = [power_on(place, node) for node in NODES]
     for target in ("10.243.9.12", "10.243.9.1"):
