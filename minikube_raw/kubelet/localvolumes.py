@@ -1,14 +1,14 @@
 """This node's half of the provisioner in the box: a directory for each volume that is to be here, and no data after one that goes.
 
-The master makes and deletes the PersistentVolume objects; the node follows those that carry its name. Data is removed before the
-finalizer that keeps the object, so whatever dies in between, the next look removes what is left. Mounting is `volumes`' business.
+The master makes and deletes the PersistentVolume objects; the node follows those that carry its name. Data is put aside before
+the finalizer goes that keeps the object, so whatever dies in between, the next look removes what is left. Mounting is `volumes`' business.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-import shutil
 from pathlib import Path
 
 from minikube_raw.api.status import StatusError
@@ -19,10 +19,13 @@ from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import PERSISTENT_VOLUMES
 from minikube_raw.client.rest import Client
 from minikube_raw.client.workqueue import WorkQueue
+from minikube_raw.linux import removal
+from minikube_raw.runtime.emptying import Emptying
 
 log = logging.getLogger(__name__)
 # Whoever gets the volume may write to it: who may get it is decided by the claim.
 _MODE = 0o777
+_TRASH = ".removed"
 _RETRY_SECONDS, _RETRY_MAX_SECONDS = 0.2, 60.0
 
 
@@ -33,6 +36,7 @@ class LocalVolumes:
         self._client = client
         self._root = root
         self._recorder = recorder
+        self._emptying = Emptying(str(root / _TRASH))
         self._volumes = Informer(client, PERSISTENT_VOLUMES, label_selector=f"{LOCAL_NODE}={node}", clock=clock)
         self._queue = WorkQueue(clock=clock, base_delay=_RETRY_SECONDS, max_delay=_RETRY_MAX_SECONDS)
         self._volumes.add_handler(self._changed)
@@ -41,6 +45,7 @@ class LocalVolumes:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._volumes.run())
+            self._emptying.begin()  # what was put aside before a crash
             while True:
                 name = await self._queue.get()
                 try:
@@ -63,7 +68,8 @@ class LocalVolumes:
             make_directory(self._root, name)
         elif LOCAL_DATA in metadata.finalizers and PV_PROTECTION not in metadata.finalizers:
             if volume.spec.persistent_volume_reclaim_policy == "Delete":
-                await asyncio.to_thread(remove_directory, self._root, name)
+                await asyncio.to_thread(put_aside, self._root, name)
+                self._emptying.begin()
             await self._let_go(volume)
 
     async def _let_go(self, volume: PersistentVolume) -> None:
@@ -96,8 +102,9 @@ def make_directory(root: Path, name: str) -> None:
         path.chmod(_MODE)
 
 
-def remove_directory(root: Path, name: str) -> None:
-    """Remove a volume's data; nothing there is fine. Links are removed, never followed. Blocking; raises OSError."""
+def put_aside(root: Path, name: str) -> None:
+    """Take a volume's data out of reach, to be deleted in the background; nothing there is fine. Raises OSError."""
     path = root / name
-    if path.is_symlink() or path.exists():
-        shutil.rmtree(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise NotADirectoryError(errno.ENOTDIR, "what lies in the volume's place is no directory", str(path))
+    removal.put_aside(str(path), str(root / _TRASH))

@@ -21,6 +21,7 @@ from minikube_raw.kubelet.terminationmessages import TerminationMessages
 from minikube_raw.kubelet.tokens import TokenError, Tokens
 from minikube_raw.kubelet.volumes import VolumeManager, needs_a_look
 from minikube_raw.runtime import cri
+from minikube_raw.runtime.emptying import Emptying
 
 
 class Preparation:
@@ -44,8 +45,7 @@ class Preparation:
         self.messages = TerminationMessages(volumes.pod_dir)
         self._tokens = tokens
         self._claims = claims
-        self._emptying: asyncio.Task[None] | None = None
-        self._more_trash = False
+        self._emptying = Emptying(volumes.trash)
         self.image_names: dict[str, tuple[str, str]] = {}  # image id → (image, imageID) as statuses show them
 
     async def volumes(self, pod: Pod) -> None:
@@ -109,21 +109,21 @@ class Preparation:
         await asyncio.to_thread(self._volumes.tear_down, uid)
         self.empty_trash()
 
+    async def release_volumes(self, uid: str) -> None:
+        """The pod has ended for good: nobody reads its volumes again. What its containers said last stays."""
+        self._objects.release(uid)
+        if self._tokens is not None:
+            self._tokens.release(uid)
+        if await asyncio.to_thread(self._volumes.tear_down, uid, only_volumes=True):
+            self.empty_trash()
+
     def empty_trash(self) -> None:
         """Have what is left of earlier pods' volumes deleted in the background, one deletion at a time."""
-        self._more_trash = True
-        if self._emptying is None or self._emptying.done():
-            self._emptying = asyncio.create_task(self._empty_trash(), name="volumes' trash")
+        self._emptying.begin()
 
-    async def _empty_trash(self) -> None:
-        while self._more_trash:
-            self._more_trash = False
-            await asyncio.to_thread(self._volumes.empty_trash)
-
-    async def settled(self) -> None:
-        """Wait until nothing of earlier pods' volumes is left."""
-        if self._emptying is not None:
-            await self._emptying
+    async def settled(self, seconds: float | None = None) -> None:
+        """Wait until nothing of earlier pods' volumes is left, or for so many seconds."""
+        await self._emptying.done(seconds)
 
     async def _referred(self, pod: Pod) -> env.Referred:
         try:

@@ -44,7 +44,7 @@ from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
-from minikube_raw.linux import apparmor, mounts, namespaces, proctitle
+from minikube_raw.linux import apparmor, mounts, namespaces, proctitle, removal
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.netlink import NetlinkSocket, links, masquerade, portmaps
@@ -59,7 +59,7 @@ POD_CIDR = "10.245.0.0/24"
 MASQUERADE_TABLE = "minikube_raw_pods"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 # What a kubelet says of pods that it ends because the node goes down (pkg/kubelet/nodeshutdown).
-SHUTDOWN = Ending("Terminated", "Pod was terminated in response to imminent node shutdown.")
+SHUTDOWN = Ending("Terminated", "Pod was terminated in response to imminent node shutdown.", keeps_volumes=True)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -300,7 +300,7 @@ async def _run(options: KubeletOptions, ready: int) -> None:
     try:
         await StandaloneAgent(options, runtime, LocalImages(store)).run(ready)
         await runtime.settled()
-        await asyncio.to_thread(VolumeManager(options.pods_dir).empty_trash)
+        await asyncio.to_thread(removal.empty_trash, VolumeManager(options.pods_dir).trash)
     finally:
         await runtime.close()
 

@@ -63,23 +63,25 @@ class VolumeManager:
                 raise MountError(name, str(error)) from error
         self._persistent[pod.metadata.uid] = sources.persistent
 
-    def tear_down(self, uid: str) -> None:
-        """Unmount everything of a pod and take it out of sight; `empty_trash` deletes it. A missing directory is fine."""
+    def tear_down(self, uid: str, *, only_volumes: bool = False) -> bool:
+        """Unmount everything of a pod and take it, or its volumes, out of sight, into `trash`.
+
+        False when there was nothing.
+        """
         self._persistent.pop(uid, None)
         if self._memory_dir is not None:
             shutil.rmtree(self._memory_dir / uid, ignore_errors=True)
-        directory = self.pod_dir(uid)
+        directory = self.pod_dir(uid) / "volumes" if only_volumes else self.pod_dir(uid)
         if not directory.exists():
-            return
+            return False
         for point in reversed(mounts.mount_points_below(str(directory))[1:]):
             mounts.umount_all(point)
-        removal.put_aside(str(directory), str(self._pods_dir / _TRASH))
+        return removal.put_aside(str(directory), self.trash)
 
-    def empty_trash(self) -> None:
-        """Delete what `tear_down` put aside, also before a crash; returns when it is gone, however long that takes."""
-        process = removal.start_emptying(str(self._pods_dir / _TRASH))
-        if process is not None:
-            process.wait()
+    @property
+    def trash(self) -> str:
+        """The directory that holds what `tear_down` put aside, also before a crash, until somebody empties it."""
+        return str(self._pods_dir / _TRASH)
 
     def mounts(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> tuple[cri.Mount, ...]:
         """The container's bind mounts. Raises env.ConfigError for one that cannot be."""

@@ -7,15 +7,15 @@ the runtime does that, in a mount namespace of its own choosing. The writable la
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from minikube_raw.linux import removal
+
 from .images import Image, ImageError, ImageStore
 
-_REMOVED = "removed-"
+_TRASH = ".removed"
 
 
 class Snapshot(NamedTuple):
@@ -54,19 +54,17 @@ class Snapshots:
 
     def remove(self, container_id: str) -> None:
         """Give the container's directories up, once its overlay is unmounted: one rename, any size. Twice is fine."""
-        if (self._root / container_id).exists():
-            os.rename(self._root / container_id, tempfile.mkdtemp(prefix=_REMOVED, dir=self._root))
+        removal.put_aside(str(self._root / container_id), self.trash)
         self._store.leases.release(container_id)
 
-    def reclaim(self) -> None:
-        """Delete what `remove` put aside, also before a crash; slow, for a background thread."""
-        for name in os.listdir(self._root):
-            if name.startswith(_REMOVED):
-                shutil.rmtree(self._root / name, ignore_errors=True)
+    @property
+    def trash(self) -> str:
+        """Where `remove` puts aside, for somebody to empty in the background (linux.removal)."""
+        return str(self._root / _TRASH)
 
     def list(self) -> list[str]:
         """Containers that have a snapshot, for the sweep to compare with those that should."""
-        return sorted(name for name in os.listdir(self._root) if not name.startswith(_REMOVED))
+        return sorted(set(os.listdir(self._root)) - {_TRASH})
 
 
 def _directories(directory: Path, lowers: list[Path]) -> Snapshot:

@@ -19,6 +19,7 @@ from minikube_raw.oci.snapshots import Snapshot
 
 from . import adoption, filters, opening, podfiles, seccomp, spec, wire
 from .cri import CREATE_ERROR, ContainerConfig, RuntimeServiceError
+from .emptying import Emptying
 from .keepers import Keepers
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord
@@ -50,8 +51,9 @@ class SnapshotStore(Protocol):
         """Gives them up, quickly."""
         ...
 
-    def reclaim(self) -> None:
-        """Deletes what was given up, slowly."""
+    @property
+    def trash(self) -> str:
+        """The directory that holds what was given up until it is emptied."""
         ...
 
     def list(self) -> list[str]:
@@ -64,6 +66,7 @@ class Containers:
 
     def __init__(self, state: NodeState, keepers: Keepers, images: Images, snapshots: SnapshotStore) -> None:
         self._state, self._keepers, self._images, self._snapshots = state, keepers, images, snapshots
+        self._emptying = Emptying(snapshots.trash)
         self._may_lower_oom_score = "CAP_SYS_RESOURCE" in capabilities.names(capabilities.available())
 
     async def create(self, sandbox_id: str, config: ContainerConfig) -> str:
@@ -285,7 +288,16 @@ class Containers:
         await self._state.in_thread(lambda: self._remove_files(container))
         self._state.containers.pop(container_id, None)
         sandbox.containers.pop(container_id, None)
-        self._state.background(self._reclaim())
+        self.reclaim()
+
+    def reclaim(self) -> None:
+        """Has removed layers deleted in the background, also those of before a crash."""
+        self._state.background(self.reclaimed())
+        self._emptying.begin()
+
+    async def reclaimed(self, seconds: float | None = None) -> None:
+        """Waits until they are, or for so many seconds."""
+        await self._emptying.done(seconds)
 
     def _remove_files(self, container: Container) -> None:
         with suppress(OSError):  # a cgroup that is busy yet goes with its pod's
@@ -294,6 +306,3 @@ class Containers:
         shutil.rmtree(self._state.layout.container(container.id), ignore_errors=True)
         self._state.container_records.remove(container.id)
         self._state.exit_records.remove(container.id)  # last: a container that is known must not lose its end
-
-    async def _reclaim(self) -> None:
-        await self._state.in_thread(self._snapshots.reclaim)

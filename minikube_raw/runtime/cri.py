@@ -309,6 +309,10 @@ class RuntimeService(Protocol):
         """Remove a container's files and records (its log stays); it must not run."""
         ...
 
+    async def removals_done(self, seconds: float) -> None:
+        """Wait until the files of removed containers are off the disk, for so many seconds at most."""
+        ...
+
     def writable_layer(self, container_id: str) -> str:
         """The directory that holds what a container wrote beside its volumes, whose use counts as its rootfs (CRI's FsId)."""
         ...

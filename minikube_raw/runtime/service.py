@@ -98,6 +98,7 @@ class Runtime:
         self._state.load()
         self._state.background(self._warm_up())
         await self._state.in_thread(self._sweep)
+        self._containers.reclaim()
         self._keepers.retain()
         async with asyncio.TaskGroup() as group:
             for sandbox in self._state.sandboxes.values():
@@ -138,6 +139,10 @@ class Runtime:
     async def settled(self) -> None:
         """Waits until everything that goes on in the background (network teardown, deletion, traces) is done."""
         await self._state.settled()
+
+    async def removals_done(self, seconds: float) -> None:
+        """See cri."""
+        await self._containers.reclaimed(seconds)
 
     def on_warning(self, tell: Callable[[str, str], None]) -> None:
         """See cri."""

@@ -41,7 +41,6 @@ def sweep(layout: Layout, cgroup_root: str, snapshots: SnapshotStore, owned: Own
     for container_id in set(snapshots.list()) - owned.containers:
         snapshots.remove(container_id)
         removed.append(f"snapshot {container_id}")
-    snapshots.reclaim()
     return removed
 
 

@@ -19,7 +19,7 @@ from minikube_raw.kubelet import downward, env, persistent, projection
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.pods import from_manifest
 from minikube_raw.kubelet.volumes import VolumeManager
-from minikube_raw.linux import features, mounts, namespaces
+from minikube_raw.linux import features, mounts, namespaces, removal
 
 pytestmark = pytest.mark.root
 
@@ -234,7 +234,7 @@ def test_tear_down_leaves_nothing_mounted_and_nothing_lying(tmp_path: Path) -> N
 
     manager.tear_down("u1")
     manager.tear_down("u1")
-    manager.empty_trash()
+    assert removal.empty_trash(manager.trash)
 
     os.close(busy)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -18,6 +18,7 @@ import pytest
 import zstandard
 from image_archives import Layout, Tar, digest
 
+from minikube_raw.linux import removal
 from minikube_raw.oci import exports
 from minikube_raw.oci.images import ImageError, ImageInUse, ImageNotFound, ImageStore
 from minikube_raw.oci.snapshots import Snapshots
@@ -326,7 +327,7 @@ def test_a_snapshot_starts_empty_with_the_images_root_attributes(
     assert os.listdir(snapshot.upper) == os.listdir(snapshot.work) == []
     assert (snapshot.upper.stat().st_mode & 0o7777, snapshot.upper.stat().st_uid) == (0o750, 5)
     assert snapshots.list() == ["c1"]
-    snapshots.reclaim()
+    assert removal.empty_trash(snapshots.trash)
     assert os.listdir(tmp_path / "containers") == ["c1"]
 
 

@@ -105,8 +105,9 @@ class Directories:
     def remove(self, container_id: str) -> None:
         shutil.rmtree(self._root / container_id, ignore_errors=True)
 
-    def reclaim(self) -> None:
-        pass
+    @property
+    def trash(self) -> str:
+        return f"{self._root}/.removed"
 
     def list(self) -> list[str]:
         return os.listdir(self._root) if self._root.exists() else []

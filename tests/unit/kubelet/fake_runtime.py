@@ -127,6 +127,9 @@ class FakeRuntime:
     async def attach(self, container_id: str) -> Any:
         raise NotImplementedError
 
+    async def removals_done(self, seconds: float) -> None:
+        self._called("removals_done")
+
     def writable_layer(self, container_id: str) -> str:
         return f"/layers/{container_id}"
 

@@ -7,7 +7,8 @@ import pytest
 from minikube_raw.api import scheme, storage
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.client.events import EventRecorder
-from minikube_raw.kubelet.localvolumes import LocalVolumes, remove_directory
+from minikube_raw.kubelet.localvolumes import LocalVolumes, put_aside
+from minikube_raw.linux import removal
 
 
 class Node:
@@ -96,8 +97,11 @@ def test_a_link_in_the_place_of_a_volume_is_not_followed(tmp_path) -> None:
     (tmp_path / "inside" / "link").symlink_to(outside)
     (tmp_path / "pvc-1").symlink_to(outside)
 
-    remove_directory(tmp_path, "inside")
-    with pytest.raises(OSError, match="symbolic link"):
-        remove_directory(tmp_path, "pvc-1")
+    put_aside(tmp_path, "inside")
+    assert removal.empty_trash(str(tmp_path / ".removed"))
+    with pytest.raises(NotADirectoryError, match="pvc-1"):
+        put_aside(tmp_path, "pvc-1")
+
+    assert not (tmp_path / "inside").exists()
 
     assert (outside / "data").read_text() == "x"
