@@ -1,7 +1,7 @@
 """What `up` can say about the room on each node: reservations and eviction thresholds, in the kubelet's flags and words.
 
 Nodes of one host share its disk, and evicting one node's pods does not free what another has filled: unless told otherwise
-the thresholds for disks are 1 %, where a kubelet on a machine of its own has 10 and 15 %.
+the thresholds for disks are 1 %, where a kubelet on a machine of its own has 10 and 15 %, and images stay until then.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _FLAGS = {
     "eviction-soft-grace-period": "SIGNAL=DURATION,… for the soft ones.",
     "eviction-minimum-reclaim": "SIGNAL=AMOUNT,… to free beyond a threshold.",
 }
+_IMAGES_STAY, _LOW, _YOUNGEST = 100, 80, "2m"
+_TRANSITION = "5m"
 _SYSCTLS = "NAME,… of sysctls that pods may set although they are not safe; a * at the end stands for any ending."
 Command = Callable[..., Any]
 
@@ -37,19 +39,78 @@ def options(command: Command) -> Command:
     """Add the flags to a command, which gets each as text by its parameter name."""
     for flag, text in reversed(_FLAGS.items()):
         command = click.option(f"--{flag}", metavar="LIST", help=text)(command)
+    for option in (
+        click.option(
+            "--eviction-pressure-transition-period",
+            metavar="DURATION",
+            default=_TRANSITION,
+            show_default=True,
+            help="How long a condition of the node outlasts its cause.",
+        ),
+        click.option(
+            "--minimum-image-ttl-duration",
+            metavar="DURATION",
+            default=_YOUNGEST,
+            show_default=True,
+            help="How long an unused image stays in any case.",
+        ),
+        click.option(
+            "--image-gc-low-threshold",
+            type=click.IntRange(0, 100),
+            default=_LOW,
+            show_default=True,
+            help="… until this much is.",
+        ),
+        click.option(
+            "--image-gc-high-threshold",
+            type=click.IntRange(0, 100),
+            default=_IMAGES_STAY,
+            help="Percent of the images' disk in use at which unused images are deleted; they stay unless this is given.",
+        ),
+    ):
+        command = option(command)
     return click.option("--allowed-unsafe-sysctls", metavar="LIST", help=_SYSCTLS)(command)
 
 
 def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
-    sysctls = given.pop("allowed_unsafe_sysctls", None)
+    sysctls, others = given.pop("allowed_unsafe_sysctls", None), _images(given) | _transition(given)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
     except ValueError as error:
         raise Failure(str(error), "`minikube-raw up --help` shows the form") from error
     allowed = {} if sysctls is None else {"allowed_unsafe_sysctls": [name for name in sysctls.split(",") if name]}
-    return {"eviction_hard": SHARED_HOST, **parsed, **allowed}
+    return {"eviction_hard": SHARED_HOST, **parsed, **allowed, **others}
+
+
+def _images(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what is about images out of what was given. Raises Failure."""
+    high, low = given.pop("image_gc_high_threshold", _IMAGES_STAY), given.pop("image_gc_low_threshold", _LOW)
+    if low >= high:
+        raise Failure(
+            f"--image-gc-low-threshold {low} is not below --image-gc-high-threshold {high}",
+            "deletion ends at the low one",
+        )
+    youngest = _duration("minimum-image-ttl-duration", given.pop("minimum_image_ttl_duration", _YOUNGEST))
+    return {
+        "image_gc_high_threshold_percent": high,
+        "image_gc_low_threshold_percent": low,
+        "image_minimum_gc_age": youngest,
+    }
+
+
+def _transition(given: dict[str, Any]) -> dict[str, float]:
+    name = "eviction_pressure_transition_period"
+    return {name: _duration(name.replace("_", "-"), given.pop(name, _TRANSITION))}
+
+
+def _duration(flag: str, text: str) -> float:
+    """Seconds. Raises Failure."""
+    try:
+        return reserved.duration(text)
+    except ValueError as error:
+        raise Failure(f"--{flag}: {error}", "write it as 2m or 90s") from error
 
 
 def _pairs(name: str, text: str) -> dict[str, str]:

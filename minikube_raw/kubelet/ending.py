@@ -29,6 +29,7 @@ class Ending(msgspec.Struct, frozen=True):
     message: str
     grace: int | None = None
     conditions: tuple[Json, ...] = ()
+    keeps_volumes: bool = False  # the pod comes back with them after the node's next start
 
 
 DEADLINE = Ending(DEADLINE_EXCEEDED, _DEADLINE_MESSAGE)

@@ -1,5 +1,7 @@
 """The node protects itself: short of memory, disk, inodes or pids, it ends pods, one at a time, until it has enough again.
 
+Short of disk it first deletes what nobody misses: containers of pods that have ended, images that no container holds.
+
 Every ten seconds it looks at a few figures, and at once when the kernel says that tasks stall for want of memory (PSI).
 `thresholds` judge, `ranking` chooses, `localstorage` finds pods beyond their own limits; the pod's worker ends it. Which pods
 use how much is read only when one has to go.
@@ -49,6 +51,10 @@ class Figures(Protocol):
         """(nodefs, imagefs)."""
         ...
 
+    def images_share_disk(self) -> bool:
+        """Whether both are one file system."""
+        ...
+
     def pids(self) -> Observation:
         """Processes that can still be made."""
         ...
@@ -59,6 +65,18 @@ class Pods(Protocol):
 
     def admitted(self) -> Iterable[Pod]:
         """Those that hold room, also while they end."""
+        ...
+
+
+class Reclaim(Protocol):
+    """What a node can give up before it ends a pod."""
+
+    async def dead_containers(self) -> None:
+        """Delete the containers of pods that have ended; returns when their files are gone, or it takes too long."""
+        ...
+
+    async def unused_images(self) -> None:
+        """Delete images that no container holds."""
         ...
 
 
@@ -73,6 +91,7 @@ class Eviction:
         thresholds: Thresholds,
         figures: Figures,
         pods: Pods,
+        reclaim: Reclaim,
         *,
         end: Callable[[str, Ending], None],
         record: Record,
@@ -83,6 +102,7 @@ class Eviction:
     ) -> None:
         self.conditions: frozenset[str] = frozenset()
         self._thresholds, self._figures, self._pods = thresholds, figures, pods
+        self._reclaim = reclaim
         self._end, self._record, self._told, self._changed = end, record, told, changed
         self._clock, self._soft_grace = clock, soft_grace
         self._leaving: set[str] = set()  # pods that were told to go and are still here
@@ -114,7 +134,18 @@ class Eviction:
             return ""
         met = judged.acting[0]
         self._told("EvictionThresholdMet", f"Attempting to reclaim {met.resource}")
-        return await self._evict_for(met)
+        return "" if await self._reclaimed(met) else await self._evict_for(met)
+
+    async def _reclaimed(self, met: Met) -> bool:
+        """Whether enough is free again without a pod ended (reclaimNodeLevelResources)."""
+        if not met.is_disk:
+            return False
+        shared = self._figures.images_share_disk()
+        if shared or met.signal.startswith("nodefs"):
+            await self._reclaim.dead_containers()
+        if shared or met.signal.startswith("imagefs"):
+            await self._reclaim.unused_images()
+        return not self._thresholds.still_short(await self._observe())
 
     def _show(self, judged: Judgement) -> None:
         if judged.conditions != self.conditions:

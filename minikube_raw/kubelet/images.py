@@ -17,7 +17,7 @@ from minikube_raw.kubelet import backoff
 from minikube_raw.kubelet.circumstances import Waiting
 from minikube_raw.kubelet.pods import every_container
 from minikube_raw.oci import recipes, reference
-from minikube_raw.oci.images import ImageError, ImageNotFound, ImageStore
+from minikube_raw.oci.images import ImageError, ImageInUse, ImageNotFound, ImageStore
 
 
 class EventSink(Protocol):
@@ -81,6 +81,14 @@ class ImageSource(Protocol):
         """Every image."""
         ...
 
+    def held(self) -> set[str]:
+        """The manifest digests of images that containers hold, be they of this node or of another that shares the store."""
+        ...
+
+    def remove(self, image_id: str) -> bool:
+        """Delete an image with all its names; False when a container has just taken it, or somebody is writing."""
+        ...
+
 
 class StoredImages:
     """The node's image store and the recipes that are built into it on first use."""
@@ -102,6 +110,20 @@ class StoredImages:
     def list(self) -> Sequence[NodeImage]:
         """See ImageSource."""
         return self._store.list()
+
+    def held(self) -> set[str]:
+        """See ImageSource."""
+        return self._store.leases.images()
+
+    def remove(self, image_id: str) -> bool:
+        """See ImageSource."""
+        try:
+            self._store.remove(image_id, wait=False)
+        except (ImageInUse, BlockingIOError):
+            return False
+        except ImageNotFound:
+            pass  # another node of this host was quicker
+        return True
 
 
 class ImageUnavailable(Exception):

@@ -37,6 +37,7 @@ from minikube_raw.kubelet import (
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.eviction import Eviction
+from minikube_raw.kubelet.imagegc import ImageCollector
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
@@ -47,6 +48,7 @@ from minikube_raw.kubelet.overlaynet import OverlayNetwork
 from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.reclaim import Reclaim
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.staticpods import StaticPods
@@ -114,6 +116,8 @@ class Kubelet:
         self._workers: PodWorkers | None = None
         self._runners: list[web.AppRunner] = []
         self._stats = StatsProvider(options, self, runtime)
+        collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._warn, self._clock)
+        self._reclaim = Reclaim(lambda: self._workers, collector)
         self._eviction = self._make_eviction()
         self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
 
@@ -137,6 +141,7 @@ class Kubelet:
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
                 tasks.create_task(self._registration.keep_status())
+                tasks.create_task(self._reclaim.images.run())
                 tasks.create_task(self._eviction.run(node.pressure_file(self._options.cgroup_root)))
                 await self._join_network(tasks)
                 await self._follow_pods(tasks)
@@ -319,6 +324,7 @@ class Kubelet:
             Thresholds(self._options),
             self._stats,
             self._room,
+            self._reclaim,
             end=self._end_pod,
             record=self._record,
             told=self._warn,

@@ -48,6 +48,10 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     eviction_minimum_reclaim: dict[str, str] = {}
     eviction_max_pod_grace_period: int = 0  # seconds, for soft thresholds
     eviction_pressure_transition_period: float = 300.0  # seconds a condition outlasts its cause
+    image_gc_high_threshold_percent: int = 85  # of the images' disk in use; from there on unused images go; 100: never
+    image_gc_low_threshold_percent: int = 80  # … until so little is in use
+    image_minimum_gc_age: float = 120.0  # seconds that an image stays in any case
+    image_maximum_gc_age: float = 0.0  # seconds after which an unused image goes though there is room; 0: it stays
     runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name: all are this runtime
     allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2

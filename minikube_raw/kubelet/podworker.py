@@ -46,6 +46,7 @@ class PodWorker:
         self._tools = tools
         self._wanted = True
         self._server_has: Json = _as_json(pod.status) if pod is not None else {}
+        self._busy = asyncio.Lock()
         self._due = asyncio.Event()
         self._due.set()
         self._changed = asyncio.Event()
@@ -84,6 +85,17 @@ class PodWorker:
         self._due.set()
         self._starter.interrupt()
 
+    async def remove_dead(self) -> None:
+        """Let go of the containers and logs of a pod that has ended; its status stays as it is."""
+        if not self._terminated:
+            return
+        async with self._busy:
+            found = await self._tools.find(self.uid)
+            for sandbox in found.sandboxes:
+                await self._tools.runtime.remove_pod_sandbox(sandbox.id)
+            if found.sandboxes:
+                await self._remove_logs()
+
     def room_freed(self) -> None:
         """Another pod has ended: a resize that waits for room may have it now."""
         if self._resizer.waits_for_room:
@@ -110,8 +122,9 @@ class PodWorker:
             await self._due.wait()
             self._due.clear()
             try:
-                if await self._sync():
-                    return
+                async with self._busy:
+                    if await self._sync():
+                        return
             except Exception:
                 # The top of the pod's loop: whatever one pod runs into must not end its worker, nor the others'.
                 log.exception("pod %s: another try in a second", self.uid)
@@ -311,8 +324,9 @@ class PodWorker:
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._terminated = True
-        self._tools.room.release(self.uid)
         self._report(pod, await self._tools.find(self.uid))
+        await self._release_volumes()
+        self._tools.room.release(self.uid)
 
     async def _end(self, pod: Pod) -> None:
         """Stop everything, then show why. Nothing is removed: the containers' logs stay as long as the object."""
@@ -332,6 +346,12 @@ class PodWorker:
                 await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         if found.sandboxes:
             self._report(pod, found)
+        await self._release_volumes()
+
+    async def _release_volumes(self) -> None:
+        """Nothing reads a pod's volumes once it has ended, and they may be what fills the disk."""
+        if self._ending is None or not self._ending.keeps_volumes:
+            await self._tools.preparation.release_volumes(self.uid)
 
     async def _terminate(self, pod: Pod | None) -> bool:
         """Stop everything with the grace the deletion gives, show the end, delete the object; True when all is gone."""
@@ -340,10 +360,13 @@ class PodWorker:
         if self._wanted:
             return False
         self._tools.statuses.forget(self.uid)
+        await self._remove_logs()
+        return True
+
+    async def _remove_logs(self) -> None:
         left = {str(each) for each in Path(self._tools.logs_dir).glob(f"*_{glob.escape(self.uid)}")}
         for directory in self._log_directories | left:
             await asyncio.to_thread(shutil.rmtree, directory, True)
-        return True
 
     async def _stop_and_remove(self, pod: Pod | None) -> None:
         found = await self._tools.find(self.uid)
@@ -357,7 +380,8 @@ class PodWorker:
         self._terminated = True
         self._tools.room.release(self.uid)
         if pod is not None and self._wanted and not self._end_told:
-            self._report(pod, await self._tools.find(self.uid), terminating=True)
+            if found.sandboxes or not _has_ended(self.status or self._server_has):
+                self._report(pod, await self._tools.find(self.uid), terminating=True)
             self._tools.statuses.delete(pod)
             self._end_told = True
         await self._clean_up(pod, found)
@@ -403,6 +427,10 @@ class PodWorker:
 
     def __repr__(self) -> str:
         return f"PodWorker({key(self.pod) if self.pod else self.uid})"
+
+
+def _has_ended(status: Json) -> bool:
+    return status.get("phase") in ("Succeeded", "Failed")
 
 
 def _as_json(status: msgspec.Struct) -> Json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ class StatsProvider:
     def file_systems(self) -> tuple[FileSystem, FileSystem]:
         """(nodefs, imagefs): where pods write, where images lie."""
         return file_system(self._options.state_dir), file_system(self._options.images_dir)
+
+    def images_share_disk(self) -> bool:
+        """Whether images lie on the file system that pods write to."""
+        return os.stat(self._options.state_dir).st_dev == os.stat(self._options.images_dir).st_dev
 
     async def summary(self, *, only_cpu_and_memory: bool = False) -> Json:
         """/stats/summary."""

@@ -48,6 +48,11 @@ class Met(msgspec.Struct, frozen=True):
         """What evicting a pod should give back."""
         return _MEANING[self.signal][0]
 
+    @property
+    def is_disk(self) -> bool:
+        """Whether deleting files helps."""
+        return _MEANING[self.signal][1] == "DiskPressure"
+
 
 class Judgement(msgspec.Struct, frozen=True):
     """The node's conditions, and the thresholds to act on now, the most urgent first."""
@@ -88,12 +93,24 @@ class Thresholds:
         ]
         return Judgement(frozenset(lasting), tuple(acting))
 
+    def still_short(self, observed: Mapping[str, Observation]) -> bool:
+        """Whether any threshold is met, each with its minimum reclaim, whatever the graces say."""
+        wanted = ((name, threshold, observed.get(name)) for name, threshold, _ in self._thresholds)
+        return any(found is not None and self._is_below(found, name, each) for name, each, found in wanted)
+
+    def _is_below(self, found: Observation, signal: str, threshold: Threshold) -> bool:
+        return found.capacity > 0 and found.available < threshold.of(found.capacity) + self._least(signal, found)
+
+    def _least(self, signal: str, found: Observation) -> int:
+        """What must be reclaimed beyond the threshold."""
+        return self._reclaim[signal].of(found.capacity) if signal in self._reclaim else 0
+
     def _met(self, signal: str, threshold: Threshold, hard: bool, observed: Mapping[str, Observation]) -> Met | None:
         found = observed.get(signal)
         if found is None or not found.capacity:  # a file system that has no count of inodes
             return None
         quantity = threshold.of(found.capacity)
         wanted = quantity
-        if (signal, hard) in self._since and signal in self._reclaim:
-            wanted += self._reclaim[signal].of(found.capacity)
+        if (signal, hard) in self._since:
+            wanted += self._least(signal, found)
         return Met(signal, quantity, found.available, hard) if found.available < wanted else None

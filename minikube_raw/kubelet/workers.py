@@ -12,6 +12,8 @@ from minikube_raw.kubelet.pods import key
 from minikube_raw.kubelet.podworker import PodWorker
 from minikube_raw.kubelet.tools import Tools
 
+_DELETION_SECONDS = 10.0
+
 
 class PodWorkers:
     """Workers by uid. Tasks belong to the task group given, so that they end with the kubelet."""
@@ -60,6 +62,13 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.end(ending)
+
+    async def remove_dead(self) -> None:
+        """Delete the containers of pods that have ended, and what is still being deleted of others."""
+        for worker in list(self._workers.values()):
+            await worker.remove_dead()
+        await self._tools.runtime.removals_done(_DELETION_SECONDS)
+        await self._tools.preparation.settled(_DELETION_SECONDS)
 
     async def close(self) -> None:
         """Let go of all pods, whatever state they are in."""

@@ -144,12 +144,13 @@ class ImageStore:
             descriptor = Descriptor(media_type=manifests.OCI_MANIFEST, digest=image.digest, size=size)
             return self.commit(descriptor, [name])
 
-    def remove(self, text: str) -> None:
+    def remove(self, text: str, *, wait: bool = True) -> None:
         """Forget a reference (or, by id, an image with all of them) and delete what no image needs any more.
 
-        Works on a damaged image too. Raises ImageNotFound, InvalidReference, ImageInUse.
+        Works on a damaged image too. Raises ImageNotFound, InvalidReference, ImageInUse; BlockingIOError when somebody is
+        writing and the caller does not `wait`.
         """
-        with locked(self._gc_lock):
+        with locked(self._gc_lock, wait=wait):
             descriptor = self._find(text)
             if descriptor is None:
                 raise ImageNotFound(text)

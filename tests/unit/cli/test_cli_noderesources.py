@@ -15,6 +15,10 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
     assert parsed == {
         "system_reserved": {"cpu": "100m", "memory": "1Gi"},
         "eviction_hard": {"memory.available": "5%"},
+        "image_gc_high_threshold_percent": 100,
+        "image_gc_low_threshold_percent": 80,
+        "image_minimum_gc_age": 120.0,
+        "eviction_pressure_transition_period": 300.0,
     }
     assert noderesources.parse({})["eviction_hard"] == noderesources.SHARED_HOST
 
@@ -26,9 +30,11 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         ("eviction_hard", "memory.available=5%", "--eviction-hard: 'memory.available=5%' has no '<'"),
         ("eviction_hard", "memory<5%", "--eviction-hard: memory is not one of"),
         ("system_reserved", "memory=lots", "--system-reserved: memory: "),
+        ("minimum_image_ttl_duration", "soon", "--minimum-image-ttl-duration: invalid duration 'soon'"),
+        ("image_gc_high_threshold", 80, "--image-gc-low-threshold 80 is not below --image-gc-high-threshold 80"),
     ],
 )
-def test_what_makes_no_sense_is_named_with_its_flag(flag: str, text: str, message: str) -> None:
+def test_what_makes_no_sense_is_named_with_its_flag(flag: str, text: str | int, message: str) -> None:
     with pytest.raises(Failure) as refused:
         noderesources.parse({flag: text})
     assert message in str(refused.value)

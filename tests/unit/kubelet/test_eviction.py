@@ -172,6 +172,7 @@ class Figures:
         self.used: dict[str, int] = {}
         self.held: dict[str, PodDisk] = {}
         self.pods: list[Pod] = []
+        self.nodefs = self.imagefs = PLENTY
 
     async def memory(self) -> Mapping[str, Observation]:
         return left(self.free)
@@ -189,7 +190,10 @@ class Figures:
         return {each.metadata.uid: self.held[each.metadata.uid] for each in self.pods if wanted(each)}
 
     def file_systems(self) -> tuple[FileSystem, FileSystem]:
-        return PLENTY, PLENTY
+        return self.nodefs, self.imagefs
+
+    def images_share_disk(self) -> bool:
+        return self.nodefs is self.imagefs
 
     def pids(self) -> Observation:
         return Observation(1000, 32_768)
@@ -199,16 +203,21 @@ class Figures:
 
 
 class Node:
-    def __init__(self) -> None:
+    """A node with its eviction; `gives` says what is free once dead containers, or unused images, were deleted."""
+
+    def __init__(self, **options: Any) -> None:
         self.figures = Figures()
+        self.gives: dict[str, FileSystem] = {}
+        self.reclaimed: list[str] = []
         self.clock = ManualClock()
         self.ended: dict[str, Ending] = {}
         self.events: list[str] = []
         self.changes = 0
         self.eviction = Eviction(
-            thresholds(),
+            thresholds(**options),
             self.figures,
             self.figures,
+            self,
             end=self.ended.__setitem__,
             record=lambda pod, kind, reason, message: self.events.append(f"{pod.metadata.name} {kind} {reason}"),
             told=lambda reason, message: self.events.append(f"{reason} {message}"),
@@ -219,6 +228,19 @@ class Node:
     def _changed(self, before: frozenset[str], now: frozenset[str]) -> None:
         assert before != now
         self.changes += 1
+
+    async def dead_containers(self) -> None:
+        self._give_up("containers")
+
+    async def unused_images(self) -> None:
+        self._give_up("images")
+
+    def _give_up(self, what: str) -> None:
+        self.reclaimed.append(what)
+        shared = self.figures.images_share_disk()
+        self.figures.nodefs = self.gives.get(what, self.figures.nodefs)
+        if shared:
+            self.figures.imagefs = self.figures.nodefs
 
     def runs(self, *pods: Pod, using: int) -> None:
         for each in pods:
@@ -251,6 +273,53 @@ async def test_a_pod_that_does_not_end_is_not_waited_for_for_ever() -> None:
     assert await node.eviction.look() == ""
     node.clock.advance(2)
     assert await node.eviction.look() == "other"
+
+
+def disk(free: int) -> FileSystem:
+    """A file system of 1000 MiB."""
+    return FileSystem(1000 * MIB, free * MIB, (1000 - free) * MIB, 1000, 900)
+
+
+async def test_short_of_disk_a_node_gives_up_dead_containers_and_images_before_a_pod() -> None:
+    node = Node()
+    node.runs(named("a"), using=50)
+    node.figures.nodefs = node.figures.imagefs = disk(90)
+    node.gives = {"images": disk(150)}
+
+    assert await node.eviction.look() == ""
+
+    assert node.reclaimed == ["containers", "images"]
+    assert node.events == ["EvictionThresholdMet Attempting to reclaim ephemeral-storage"]
+    assert node.eviction.conditions == {"DiskPressure"}
+
+
+async def test_what_is_given_up_must_reach_the_minimum_reclaim_or_a_pod_goes() -> None:
+    node = Node(eviction_minimum_reclaim={"nodefs.available": "50Mi"})
+    node.runs(named("a"), using=50)
+    node.figures.nodefs = node.figures.imagefs = disk(90)
+    node.gives = {"containers": disk(149)}
+
+    assert await node.eviction.look() == "a"
+
+
+async def test_images_on_a_disk_of_their_own_stay_when_the_nodes_is_short() -> None:
+    node = Node()
+    node.runs(named("a"), using=50)
+    node.figures.nodefs = disk(90)
+
+    assert await node.eviction.look() == "a"
+
+    assert node.reclaimed == ["containers"]
+
+
+async def test_short_of_memory_nothing_on_disk_is_given_up() -> None:
+    node = Node()
+    node.runs(named("a"), using=50)
+    node.figures.free = 50
+
+    assert await node.eviction.look() == "a"
+
+    assert node.reclaimed == []
 
 
 async def test_a_pod_beyond_its_own_limit_goes_though_the_node_has_plenty() -> None:

@@ -180,6 +180,50 @@ async def test_a_pod_ended_as_a_whole_keeps_its_reason_after_a_restart_of_the_ku
     }  # fmt: skip
 
 
+async def test_a_pod_that_has_ended_holds_no_volumes_and_no_room(node, eventually, tmp_path) -> None:
+    volume = tmp_path / "pods/u1/volumes/kubernetes.io~empty-dir/v"
+    node.workers.update(pod(restartPolicy="Never", volumes=[{"name": "v", "emptyDir": {}}]))
+    await eventually(lambda: node.state == "running")
+    assert volume.is_dir()
+
+    node.runtime.exit(node.runtime.named("c").id, 0)
+
+    await eventually(lambda: node.tools.room.admitted() == [])
+    assert node.phase() == "Succeeded"
+    await node.tools.preparation.settled()
+    assert not volume.exists()
+
+
+async def test_a_pod_that_comes_back_after_a_shutdown_finds_its_volumes(node, eventually, tmp_path) -> None:
+    volume = tmp_path / "pods/u1/volumes/kubernetes.io~empty-dir/v"
+    node.workers.update(pod(volumes=[{"name": "v", "emptyDir": {}}]))
+    await eventually(lambda: node.state == "running")
+
+    node.workers.end("u1", Ending("Terminated", "shutdown", keeps_volumes=True))
+
+    await eventually(lambda: node.tools.room.admitted() == [])
+    assert volume.is_dir()
+
+
+async def test_dead_containers_are_given_up_without_a_word_about_the_pod(node, eventually, tmp_path) -> None:
+    node.workers.update(pod(restartPolicy="Never"))
+    node.workers.update(pod(metadata={"name": "other", "uid": "u2"}))
+    await eventually(lambda: node.runtime.verbs().count("start_container") == 2)
+    log = tmp_path / "logs/default_p_u1/c"
+    log.mkdir(parents=True)
+    ended = next(each for each in node.runtime.containers.values() if node.uid_of(each) == "u1")
+    node.runtime.exit(ended.id, 0)
+    await eventually(lambda: bool(node.told("Succeeded")))
+
+    await node.workers.remove_dead()
+
+    assert [each.config.uid for each in node.runtime.sandboxes.values()] == ["u2"]
+    assert not log.exists()
+    node.workers.update(deleted(pod(restartPolicy="Never")))
+    await eventually(lambda: node.deleted == ["u1"])
+    assert len(node.told("Succeeded")) == 1
+
+
 async def test_a_missing_image_is_an_error_then_a_back_off(node, eventually) -> None:
     node.images.present.clear()
     node.workers.update(pod())

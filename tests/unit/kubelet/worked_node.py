@@ -19,6 +19,7 @@ from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.runtime import cri
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -84,6 +85,10 @@ class Node:
     def _record(self, pod: Pod, kind: str, reason: str, message: str, container: str = "") -> None:
         self.events.append(f"{kind} {reason} {message}" if kind == "Warning" else reason)
 
+    def uid_of(self, container: cri.ContainerStatus) -> str:
+        """The pod that a container belongs to."""
+        return self.runtime.sandboxes[container.sandbox_id].config.uid
+
     @property
     def container(self) -> dict[str, Any]:
         """The first container's status, as written last."""
@@ -94,6 +99,10 @@ class Node:
         """running, terminated, or the reason for waiting."""
         state = self.container["state"]
         return str(state["waiting"]["reason"]) if "waiting" in state else next(iter(state), "")
+
+    def told(self, phase: str) -> list[dict[str, Any]]:
+        """Every status of a phase that was written."""
+        return [each for each in self.statuses if each["phase"] == phase]
 
     def phase(self) -> str:
         return str(self.statuses[-1]["phase"]) if self.statuses else ""
