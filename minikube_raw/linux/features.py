@@ -90,6 +90,29 @@ def overlay_lowerdir_plus() -> bool:
 
 
 @_feature
+def overlay_detached_layers() -> bool:
+    """Overlay takes layers from mounts that are attached nowhere (Linux ≥ 6.15); else they must be in the caller's namespace."""
+    if not overlay_lowerdir_plus():
+        return False
+    opened: list[int] = []
+    try:
+        opened.append(mount_calls.fsopen("tmpfs"))
+        mount_calls.fsconfig_create(opened[0])
+        opened.append(mount_calls.fsmount(opened[0]))
+        opened.append(mount_calls.fsopen("overlay"))
+        for name in ("a", "b"):
+            os.mkdir(name, dir_fd=opened[1])
+            mount_calls.fsconfig_string(opened[2], "lowerdir+", f"/proc/self/fd/{opened[1]}/{name}")
+        mount_calls.fsconfig_create(opened[2])
+    except OSError:
+        return False
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
+
+
+@_feature
 def mount_setattr() -> bool:
     """mount_setattr(2), which changes a whole tree of mounts at once (Linux ≥ 5.12)."""
     call = bind_syscall("mount_setattr", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import mounts, namespaces, pidfd, process
+from minikube_raw.linux import features, mounts, namespaces, pidfd, process
 
 from . import sandbox, wire
 
@@ -77,16 +77,22 @@ def fork_inside(user_namespace: int, flags: int, cgroup: str, pid_namespace: int
         finally:
             if not born:
                 os._exit(0)
+    message, received = _received(ours, theirs, between_pidfd)
+    return message["pid"], received
+
+
+def _received(ours: wire.Socket, theirs: wire.Socket, helper: int) -> tuple[dict[str, Any], int]:
+    """What a child of ours that only helps has to say, and the descriptor it gives; the child is seen off."""
     theirs.close()
     try:
         message, received = wire.receive(ours)
     finally:
         ours.close()
-        pidfd.reap(between_pidfd)
-        os.close(between_pidfd)
+        pidfd.reap(helper)
+        os.close(helper)
     if "error" in message:
         raise OSError(message["errno"], message["error"])
-    return message["pid"], received[0]
+    return message, received[0]
 
 
 def become_root() -> None:
@@ -109,10 +115,37 @@ def open_layers(places: dict[str, Any], user_namespace: int, first_id: int) -> i
             shift(opened[-1], user_namespace, lower)
         for directory in (places["upper"], places["work"]):
             os.chown(directory, first_id, first_id)
-        lowers = [f"/proc/self/fd/{layer}" for layer in opened]
-        return mounts.open_overlay(lowers, places["upper"], places["work"], volatile=True)
+        if not features.overlay_detached_layers():
+            return _open_attached(opened, places)
+        return mounts.open_overlay(_names(opened), places["upper"], places["work"], volatile=True)
     finally:
         wire.close(opened)
+
+
+def _names(opened: Sequence[int]) -> list[str]:
+    return [f"/proc/self/fd/{fd}" for fd in opened]
+
+
+def _open_attached(layers: Sequence[int], places: dict[str, Any]) -> int:
+    """The overlay of detached layers where the kernel wants them attached: by a child, in a mount namespace that ends with it.
+
+    In ours a crash would leave an image's layer mounted where later only a container's own files are expected, and removed.
+    """
+    ours, theirs = wire.pair()
+    pid, child = namespaces.clone_child(namespaces.CLONE_NEWNS)
+    if pid == 0:
+        try:
+            mounts.set_propagation("/", mounts.MS_PRIVATE | mounts.MS_REC)
+            place = places["mountPoint"]
+            for layer in layers:
+                mounts.move_mount(layer, place)
+            mounts.overlay(place, _names(layers), places["upper"], places["work"], volatile=True)
+            wire.send(theirs, {}, [mounts.open_tree(place, recursive=False)])
+        except OSError as error:
+            wire.send(theirs, {"error": error.strerror or str(error), "errno": error.errno or 0})
+        finally:
+            os._exit(0)
+    return _received(ours, theirs, child)[1]
 
 
 def shift(volume: int, user_namespace: int, name: str) -> None:

@@ -96,7 +96,7 @@ class Sandboxes:
 
     def _claim_user_ids(self, record: SandboxRecord) -> None:
         """Writes the record with a range of user ids of its own, or raises why this node cannot have such pods."""
-        if not (features.idmapped_mounts() and features.overlay_lowerdir_plus()):
+        if not features.idmapped_mounts():
             text = "can't set `spec.hostUsers: false`, this kernel cannot mount layers and volumes with other owners"
             raise RuntimeServiceError("CreatePodSandboxError", text)
 

@@ -17,11 +17,15 @@ from minikube_raw.runtime.service import Runtime
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(
-        not (features.idmapped_mounts() and features.overlay_lowerdir_plus()),
-        reason="this kernel has no idmapped layers",
-    ),
+    pytest.mark.skipif(not features.idmapped_mounts(), reason="this kernel has no idmapped mounts"),
 ]
+
+
+@pytest.fixture(autouse=True, params=["detached layers", "attached layers"])
+def way_of_layers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs also as on a kernel that wants layers attached; the node's launcher starts afterwards."""
+    if request.param == "attached layers":
+        monkeypatch.setenv("MINIKUBE_RAW_NO_OVERLAY_DETACHED_LAYERS", "1")
 
 
 def userns_pod(node: Node, **changes: object) -> object:
