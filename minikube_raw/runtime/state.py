@@ -89,7 +89,7 @@ class NodeState:
         """Takes note that a container has ended and tells whoever follows the pod."""
         if container.exit is None:
             taken = container.finish(ended)
-            if taken is not ended:
+            if taken is not ended or not taken.known:  # else the keeper has written it
                 self.exit_records.write(container.id, taken)
             self._tell_of_children(sandbox, container, taken)
             self.look_again(sandbox.record.config.uid)
