@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PRIVATE := unshare --net --mount --propagation private
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test lint unit kernel cluster chaos bench clean
+.PHONY: help setup up down test lint unit kernel cluster chaos lab bench clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ cluster:         ## a whole cluster and a real kubectl, end to end; needs root
 chaos:           ## a thousand kills with a seed, then one at every step of a pod's life; 15 minutes (CHAOS_SEED=… CHAOS_KILLS=…)
 	$(PRIVATE) env CHAOS_KILLS=$${CHAOS_KILLS:-1000} $(PY) -m pytest tests/chaos -q
 	$(PRIVATE) env CRASH_STRIDE=1 $(PY) -m pytest tests/kernel/runtime/test_runtime_crash_points.py -q
+
+lab:             ## tests in a machine with systemd, AppArmor and cgroup v2 alone (QEMU, no KVM needed; LAB_KERNEL=stable|backports)
+	@scripts/setup lab
+	$(PY) -m tests.lab.image
+	$(PRIVATE) $(PY) -m pytest tests/lab -q --timeout 1800 $(ARGS)
 
 bench:           ## the benchmark tables of docs/benchmarks.md, peers in the same run
 	@scripts/setup bench
