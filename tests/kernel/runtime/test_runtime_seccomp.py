@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,17 @@ UPROBES = (335, 336)  # uretprobe and uprobe: a kernel that has them lets them p
 NATIVE = pyseccomp.Arch.NATIVE
 
 
+def compiled(directory: Path, name: str) -> Path:
+    """A program of helpers/, linked statically."""
+    source = Path(__file__).parent / f"helpers/{name}.c"
+    command = ["gcc", "-static", "-O1", "-Wall", "-Werror", "-o", str(directory / name), str(source)]
+    subprocess.run(command, check=True)
+    return directory / name
+
+
 @pytest.fixture(scope="session")
 def every_syscall(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("helpers") / "syscalls"
-    source = Path(__file__).parent / "helpers/syscalls.c"
-    subprocess.run(["gcc", "-static", "-O1", "-Wall", "-Werror", "-o", str(program), str(source)], check=True)
-    return program
+    return compiled(tmp_path_factory.mktemp("helpers"), "syscalls")
 
 
 async def answers(node: Node, runtime: Runtime, program: Path, security: SecurityContext) -> dict[int, int]:
@@ -84,6 +91,33 @@ async def test_every_system_call_is_answered_as_the_table_says(
     }
     assert wrong == {}, "number: (answer inside, expected)"
     assert sum(number in refused for number in free) > 40
+
+
+REFUSED = ("mount", "reboot", "swapon", "init_module", "kexec_load", "bpf", "keyctl", "unshare")
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86_64 has system calls of two other kinds")
+@pytest.mark.parametrize("kind", ["i386", "x32"])
+async def test_system_calls_by_foreign_numbers_are_refused_as_well(
+    node: Node, runtime: Runtime, tmp_path: Path, kind: str
+) -> None:
+    """int 0x80 takes the numbers of 32 bits, and bit 30 those of x32: neither is a way around the filter."""
+    root = node.images.images["busybox"][0]
+    shutil.copy(compiled(tmp_path, "foreign"), root / "bin/foreign")
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    found: dict[bool, dict[str, int]] = {}
+    for confined in (False, True):
+        security = SecurityContext() if confined else SecurityContext(seccomp=UNCONFINED)
+        status = await run_to_end(runtime, sandbox, container("foreign", name=f"c{confined:d}", security=security))
+        lines = [line.split() for line in node.output(status).splitlines() if line.startswith(kind)]
+        if lines and lines[0] == [kind, "none"]:
+            pytest.skip("this kernel takes no 32-bit system calls")
+        found[confined] = {name: int(answer) for _, name, answer in lines}
+
+    assert found[True] == found[False] | dict.fromkeys(REFUSED, errno.EPERM) | {"unknown": errno.ENOSYS}
+    assert found[False]["mount"] != errno.EPERM
+    if kind == "i386":
+        assert found[True]["getpid"] == 0  # what is harmless works
 
 
 async def test_the_first_process_and_one_executed_beside_it_are_filtered_alike(node: Node, runtime: Runtime) -> None:
