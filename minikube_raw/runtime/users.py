@@ -95,7 +95,11 @@ def _entries(text: str, fields: int) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) <= _HIGHEST_ID else None
+    if not text.isascii() or not text.isdigit():
+        return None
+    digits = text.lstrip("0")[: len(str(_HIGHEST_ID)) + 1]  # int() raises ValueError for thousands of digits
+    number = int(digits or "0")
+    return number if number <= _HIGHEST_ID else None
 
 
 def read_in_root(root: int, path: str) -> str:

@@ -1,0 +1,75 @@
+"""An image's /etc/passwd is read by root: whatever it is, it is the image's own, and read in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runtime_node import Node, container, run_to_end
+
+from minikube_raw.oci.manifests import ImageConfig
+from minikube_raw.runtime.cri import NamespaceMode, NamespaceOption, RuntimeServiceError
+from minikube_raw.runtime.service import Runtime
+
+pytestmark = pytest.mark.root
+
+WEB = "web:x:1000:1001::/:\n"
+UNKNOWN = "unable to find user"
+
+
+def link(target: str) -> Callable[[Path, Path], None]:
+    return lambda passwd, host_file: passwd.symlink_to(target.format(host_file=host_file, pid=os.getpid()))
+
+
+def write(text: str) -> Callable[[Path, Path], None]:
+    return lambda passwd, _: passwd.write_text(text)  # type: ignore[arg-type,return-value]
+
+
+def other_directory(passwd: Path, host_file: Path) -> None:
+    """/etc itself is a link."""
+    passwd.parent.joinpath("group").unlink()
+    passwd.parent.rmdir()
+    passwd.parent.symlink_to(host_file.parent)
+
+
+@pytest.mark.parametrize(
+    ("make", "outcome"),
+    [
+        pytest.param(link("../../../../../../{host_file}"), UNKNOWN, id="link up to a file of the node"),
+        pytest.param(link("{host_file}"), UNKNOWN, id="link to a file of the node"),
+        pytest.param(link("/proc/{pid}/root{host_file}"), UNKNOWN, id="link through a process of the node"),
+        pytest.param(link("/proc/self/root/{host_file}"), UNKNOWN, id="link through ourselves"),
+        pytest.param(link("/proc/self/fd/3"), UNKNOWN, id="link to a descriptor"),
+        pytest.param(other_directory, UNKNOWN, id="etc is a link to a directory of the node"),
+        pytest.param(link("/tmp/passwd"), "1000 1001\n", id="link inside the image"),
+        pytest.param(link("passwd"), UNKNOWN, id="link to itself"),
+        pytest.param(lambda passwd, _: os.mkfifo(passwd), UNKNOWN, id="fifo"),
+        pytest.param(lambda passwd, _: passwd.mkdir(), UNKNOWN, id="directory"),
+        pytest.param(write("x" * (5 << 20) + "\n" + WEB), UNKNOWN, id="larger than any passwd"),
+        pytest.param(write("x" * (3 << 20) + "\n" + WEB), "1000 1001\n", id="a line of 3 MB before"),
+        pytest.param(write(f"a:x:{'9' * 100_000}:0::/:\n" + WEB), "1000 1001\n", id="an id of 100,000 digits before"),
+        pytest.param(write(":" * (2 << 20) + "\n" + WEB), "1000 1001\n", id="two million fields before"),
+        pytest.param(write("web:x:1000:1001::/\0:\n"), "null byte", id="a home with a NUL"),
+        pytest.param(write("web:x:1000:1001::/a\x1b[2J\r:\n"), "1000 1001\n", id="a home with escapes"),
+    ],
+)
+async def test_a_hostile_passwd_is_the_images_own(
+    node: Node, runtime: Runtime, tmp_path: Path, make: Callable[[Path, Path], None], outcome: str
+) -> None:
+    (tmp_path / "etc").mkdir()
+    host_file = tmp_path / "etc/passwd"
+    host_file.write_text("web:x:0:0::/root:\n")
+    root = node.images.images["busybox"][0]
+    (root / "tmp/passwd").write_text(WEB)
+    (root / "etc/passwd").unlink()
+    make(root / "etc/passwd", host_file)
+    node.images.images["hostile"] = (root, ImageConfig(user="web", cmd=("sh", "-c", "echo $(id -u) $(id -g)")))
+    sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=NamespaceOption(pid=NamespaceMode.NODE)))
+    try:
+        found = node.output(await run_to_end(runtime, sandbox, container(image="hostile")))
+    except RuntimeServiceError as error:
+        found = str(error)
+    assert outcome in found
+    assert (outcome == found) is outcome.endswith("\n")
