@@ -2,7 +2,7 @@
 
 <dataDir>/<network>/<address> holds "<container id>\\r\\n<ifname>"; last_reserved_ip.<set> the last address given;
 `lock` is flocked around every change, so a killed process leaves it open. Nothing is cached: these files are the
-truth.
+truth; host_local_index finds those of an owner.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from .host_local_index import Owner, OwnerIndex, inodes
 from .ranges import IPAddress
 
 DEFAULT_DIRECTORY = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
 
-Owner = tuple[str, str]  # container id, ifname
-
 
 class Store:
     """The records of one network; make it with Store.locked, since every method wants the lock held."""
 
-    def __init__(self, directory: str, directory_fd: int) -> None:
+    def __init__(self, directory: str, directory_fd: int, index: OwnerIndex) -> None:
         self.directory = directory
         self._fd = directory_fd
+        self._index = index
 
     @classmethod
     @contextmanager
     def locked(cls, data_directory: str, network: str) -> Iterator[Store]:
         """Opens (and makes) the network's directory and holds its lock for the block."""
-        directory = os.path.join(data_directory or DEFAULT_DIRECTORY, network)
+        data_directory = data_directory or DEFAULT_DIRECTORY
+        directory = os.path.join(data_directory, network)
         os.makedirs(directory, mode=0o755, exist_ok=True)
         directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             lock_fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX)
-                yield cls(directory, directory_fd)
+                with OwnerIndex.opened(data_directory, network) as index:
+                    yield cls(directory, directory_fd, index)
             finally:
                 os.close(lock_fd)
         finally:
@@ -79,11 +81,8 @@ class Store:
 
     def held_by(self, container_id: str, ifname: str) -> list[str]:
         """The addresses an attachment holds."""
-        return [address for address in self.addresses() if self._matches(address, container_id, ifname)]
-
-    def _matches(self, address: str, container_id: str, ifname: str) -> bool:
-        owner = self.owner(address)
-        return owner is not None and owner[0] == container_id and owner[1] in (ifname, "")
+        records = {inode: name for inode, name in inodes(self._fd).items() if _is_address(name)}
+        return self._index.find(records, self._fd, self.owner, (container_id, ifname))
 
     def reserve(self, address: IPAddress, owner: Owner, range_set: int) -> bool:
         """Records the address for its owner and as the set's last; False when somebody holds it."""

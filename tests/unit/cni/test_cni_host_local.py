@@ -76,6 +76,35 @@ def test_another_interface_of_one_container_gets_its_own_address_and_the_same_is
     assert add(arguments(tmp_path, "a"))
 
 
+def test_what_another_plugin_changed_among_the_records_is_seen(tmp_path):
+    add(arguments(tmp_path, "ours"))
+    delete(arguments(tmp_path, "never"))  # has looked through the records, and knows them now
+    (tmp_path / "net/10.1.0.2").unlink()
+    (tmp_path / "net/10.1.0.2").write_bytes(b"theirs\r\neth0")
+
+    with pytest.raises(CNIError, match=r"10\.1\.0\.2 already allocated to theirs"):
+        add(arguments(tmp_path, "theirs"))
+    delete(arguments(tmp_path, "theirs"))
+    assert not (tmp_path / "net/10.1.0.2").exists()
+    assert add(arguments(tmp_path, "ours")) == ["10.1.0.3"]
+
+
+def test_a_record_that_names_a_path_is_no_path(tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/10.1.0.2").write_bytes(b"../../../outside\r\neth0")
+    delete(arguments(tmp_path, "never"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".owners", "net"]
+
+
+def test_no_link_is_needed_to_find_what_an_attachment_holds(tmp_path):
+    (tmp_path / ".owners").write_text("in the way")
+    held = add(arguments(tmp_path, "a"))
+    with pytest.raises(CNIError, match="already allocated"):
+        add(arguments(tmp_path, "a"))
+    delete(arguments(tmp_path, "a"))
+    assert not (tmp_path / "net" / held[0]).exists()
+
+
 def test_del_of_the_unknown_succeeds(tmp_path):
     delete(arguments(tmp_path, "never"))
 
