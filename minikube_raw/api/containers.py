@@ -18,6 +18,15 @@ class KeySelector(View, frozen=True, gc=False):
     optional: bool = False
 
 
+class FileKeySelector(View, frozen=True, gc=False):
+    """A variable of an env file at `path` in an emptyDir (KEP-3721)."""
+
+    volume_name: str = ""
+    path: str = ""
+    key: str = ""
+    optional: bool = False
+
+
 class EnvVarSource(View, frozen=True, gc=False):
     """Where a variable's value comes from; exactly one field is set."""
 
@@ -25,6 +34,7 @@ class EnvVarSource(View, frozen=True, gc=False):
     resource_field_ref: ResourceFieldSelector | None = None
     config_map_key_ref: KeySelector | None = None
     secret_key_ref: KeySelector | None = None
+    file_key_ref: FileKeySelector | None = None
 
 
 class EnvVar(View, frozen=True, gc=False):

@@ -7,12 +7,12 @@ pods, so everything Kubernetes means by a field is decided here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from minikube_raw.api.containers import Profile
-from minikube_raw.api.core import Container, Pod, SecurityContext
+from minikube_raw.api.core import Container, FileKeySelector, Pod, SecurityContext
 from minikube_raw.kubelet import admission, dns, downward, env, oomscore, qos
 from minikube_raw.kubelet.pods import grace_period
 from minikube_raw.runtime import cri
@@ -117,15 +117,21 @@ def _note(container: Container) -> dict[str, str]:
 
 
 def variables(
-    pod: Pod, container: Container, referred: env.Referred, at: downward.Addresses, node: NodeFacts
+    pod: Pod,
+    container: Container,
+    referred: env.Referred,
+    at: downward.Addresses,
+    node: NodeFacts,
+    file_key: Callable[[FileKeySelector], str | None] = lambda wanted: None,
 ) -> dict[str, str]:
-    """The container's environment. Raises env.ConfigError."""
+    """The container's environment; `file_key` looks up what env files have. Raises env.ConfigError."""
     sources = env.EnvSources(
         fields=lambda path: downward.field(pod, path, at),
         resource_field=lambda selector: downward.resource_field(pod, selector, container, node.allocatable),
         config_maps=referred.config_maps,
         secrets=referred.secrets,
         services=referred.services,
+        file_key=file_key,
     )
     return env.environment(pod, container, sources)
 

@@ -18,6 +18,7 @@ from minikube_raw.api.core import (
     EnvFromSource,
     EnvVar,
     EnvVarSource,
+    FileKeySelector,
     KeySelector,
     Pod,
     ResourceFieldSelector,
@@ -56,6 +57,7 @@ class EnvSources(msgspec.Struct, frozen=True):
     config_maps: Mapping[str, ConfigMap] = {}
     secrets: Mapping[str, Secret] = {}
     services: tuple[Service, ...] = ()
+    file_key: Callable[[FileKeySelector], str | None] = lambda wanted: None  # raises ConfigError
 
 
 def environment(pod: Pod, container: Container, sources: EnvSources) -> dict[str, str]:
@@ -134,6 +136,8 @@ def _from_source(pod: Pod, source: EnvVarSource, sources: EnvSources) -> str | N
         return _from_key(source.config_map_key_ref, sources.config_maps, "configmap", "ConfigMap", pod)
     if source.secret_key_ref is not None:
         return _from_key(source.secret_key_ref, sources.secrets, "secret", "Secret", pod)
+    if source.file_key_ref is not None:
+        return sources.file_key(source.file_key_ref)
     return ""
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from minikube_raw.api.core import Container, Pod
+from minikube_raw.api.core import Container, FileKeySelector, Pod
 from minikube_raw.api.volumes import ServiceAccountTokenProjection
 from minikube_raw.client.clock import Clock
-from minikube_raw.kubelet import convert, downward, env, projection
+from minikube_raw.kubelet import convert, downward, env, envfiles, projection
 from minikube_raw.kubelet.images import ImageManager, NodeImage
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.objects import ReferredObjects
@@ -84,9 +84,19 @@ class Preparation:
         self.image_names[image.id] = _names(wanted, image)
         _check_non_root(pod, wanted, image.config.user)
         at = downward.Addresses(node.ip, (node.ip,) if pod.spec.host_network else sandbox.ips)
-        variables = convert.variables(pod, wanted, await self._referred(pod), at, node)
+        variables = await self._variables(pod, wanted, at)
         mounts = await self._mounts(pod, wanted, variables)
         return convert.Prepared(image=image.id, envs=variables, mounts=mounts)
+
+    async def _variables(self, pod: Pod, wanted: Container, at: downward.Addresses) -> dict[str, str]:
+        referred, node = await self._referred(pod), self._node()
+
+        def file_key(selector: FileKeySelector) -> str | None:
+            return envfiles.value(self._volumes.path(pod, selector.volume_name), selector)
+
+        if any(each.value_from is not None and each.value_from.file_key_ref is not None for each in wanted.env):
+            return await asyncio.to_thread(convert.variables, pod, wanted, referred, at, node, file_key)
+        return convert.variables(pod, wanted, referred, at, node)
 
     async def _mounts(self, pod: Pod, wanted: Container, variables: dict[str, str]) -> tuple[cri.Mount, ...]:
         """The container's mounts; a kubelet that has just begun first looks where the pod's claims lie."""

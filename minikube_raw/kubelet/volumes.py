@@ -88,6 +88,13 @@ class VolumeManager:
         volumes = {volume.name: volume for volume in pod.spec.volumes}
         return tuple(self._mount(pod, container, volumes, mount, variables) for mount in container.volume_mounts)
 
+    def path(self, pod: Pod, name: str) -> str:
+        """Where a volume of the pod lies on the node. Raises env.ConfigError for one the pod has not."""
+        for volume in pod.spec.volumes:
+            if volume.name == name:
+                return str(self._path(pod, volume))
+        raise env.ConfigError(f'cannot find the volume "{name}" referenced by FileKeyRef')
+
     # -- one volume --------------------------------------------------------------------------------------------------
 
     def _path(self, pod: Pod, volume: Volume) -> Path:

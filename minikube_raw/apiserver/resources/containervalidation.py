@@ -12,6 +12,7 @@ from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources import (
     amounts,
     envvalidation,
+    localpaths,
     mountvalidation,
     resizevalidation,
     restartvalidation,
@@ -74,7 +75,7 @@ def _container(
         yield field.not_supported(f"{path}.terminationMessagePolicy", policy, _MESSAGE_POLICIES)
     yield from restartvalidation.restarts(container, path)
     yield from _ports(container, path, spec)
-    yield from envvalidation.env(container, path)
+    yield from envvalidation.env(container, path, volumes)
     yield from mountvalidation.mounts(container, path, volumes)
     if container.get("imagePullPolicy") not in _PULL_POLICIES:
         yield field.not_supported(f"{path}.imagePullPolicy", container.get("imagePullPolicy", ""), _PULL_POLICIES)
@@ -203,7 +204,7 @@ def profiles(context: Object, path: str) -> Iterator[Cause]:
                 f"must be set when {'seccomp' if name[0] == 's' else 'AppArmor'} type is Localhost",
             )
         elif profile["type"] == "Localhost" and name == "seccompProfile":
-            yield from mountvalidation.relative_path(profile["localhostProfile"], f"{at}.localhostProfile")
+            yield from localpaths.relative_path(profile["localhostProfile"], f"{at}.localhostProfile")
         elif profile["type"] != "Localhost" and profile.get("localhostProfile") is not None:
             yield field.invalid(
                 f"{at}.localhostProfile", profile["localhostProfile"], "can only be set when type is Localhost"

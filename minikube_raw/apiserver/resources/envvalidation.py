@@ -9,6 +9,7 @@ from minikube_raw.api import name_rules
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
+from minikube_raw.apiserver.resources import localpaths
 from minikube_raw.apiserver.resources.strategy import Object
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
@@ -33,8 +34,8 @@ _RESOURCES = tuple(
 )
 
 
-def env(container: Object, path: str) -> Iterator[Cause]:
-    """Judge `env` and `envFrom` of a container."""
+def env(container: Object, path: str, volumes: dict[str, Object]) -> Iterator[Cause]:
+    """Judge `env` and `envFrom` of a container; `volumes` are the pod's by name."""
     for index, item in enumerate(container.get("env") or ()):
         variable, at = item or {}, f"{path}.env[{index}]"
         name = variable.get("name") or ""
@@ -43,12 +44,12 @@ def env(container: Object, path: str) -> Iterator[Cause]:
         elif not _ENV_NAME.fullmatch(name):
             yield field.invalid(f"{at}.name", name, _ENV_TEXT)
         if variable.get("valueFrom") is not None:
-            yield from _value_from(variable, f"{at}.valueFrom")
+            yield from _value_from(variable, f"{at}.valueFrom", volumes)
     for index, item in enumerate(container.get("envFrom") or ()):
         yield from _env_from(item or {}, f"{path}.envFrom[{index}]")
 
 
-def _value_from(variable: Object, path: str) -> Iterator[Cause]:
+def _value_from(variable: Object, path: str, volumes: dict[str, Object]) -> Iterator[Cause]:
     source = variable["valueFrom"]
     given = [kind for kind in _SOURCES if source.get(kind) is not None]
     if not given:
@@ -67,6 +68,8 @@ def _value_from(variable: Object, path: str) -> Iterator[Cause]:
     for kind in ("configMapKeyRef", "secretKeyRef"):
         if source.get(kind) is not None:
             yield from _key_ref(source[kind], f"{path}.{kind}")
+    if source.get("fileKeyRef") is not None:
+        yield from _file_key_ref(source["fileKeyRef"], f"{path}.fileKeyRef", volumes)
 
 
 def field_ref(reference: Object, path: str, allowed: tuple[str, ...]) -> Iterator[Cause]:
@@ -103,6 +106,24 @@ def _key_ref(reference: Object, path: str) -> Iterator[Cause]:
         yield field.required(f"{path}.key")
     else:
         yield from names.causes(f"{path}.key", key, name_rules.config_map_key(key))
+
+
+def _file_key_ref(reference: Object, path: str, volumes: dict[str, Object]) -> Iterator[Cause]:
+    volume, file, key = (reference.get(name) or "" for name in ("volumeName", "path", "key"))
+    if not volume:
+        yield field.required(f"{path}.volumeName")
+    elif volume not in volumes:
+        yield field.not_found(f"{path}.volumeName", volume)
+    elif volumes[volume].get("emptyDir") is None:
+        yield field.invalid(f"{path}.volumeName", volume, "referenced volume must be of type emptyDir")
+    if not file:
+        yield field.required(f"{path}.path")
+    else:
+        yield from localpaths.local_path(file, f"{path}.path")
+    if not key:
+        yield field.required(f"{path}.key")
+    elif not _ENV_NAME.fullmatch(key):
+        yield field.invalid(f"{path}.key", key, _ENV_TEXT)
 
 
 def _env_from(source: Object, path: str) -> Iterator[Cause]:

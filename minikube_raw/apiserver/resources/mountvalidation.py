@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver.resources import localpaths
 from minikube_raw.apiserver.resources.strategy import Object
 
 _PROPAGATIONS = ("Bidirectional", "HostToContainer", "None")
@@ -39,18 +40,10 @@ def mounts(container: Object, path: str, volumes: dict[str, Object]) -> Iterator
 
 def _sub_paths(mount: Object, path: str) -> Iterator[Cause]:
     for sub in ("subPath", "subPathExpr"):
-        yield from relative_path(mount.get(sub) or "", f"{path}.{sub}")
+        yield from localpaths.relative_path(mount.get(sub) or "", f"{path}.{sub}")
     if mount.get("subPath") and mount.get("subPathExpr"):
         detail = "subPathExpr and subPath are mutually exclusive"
         yield field.invalid(f"{path}.subPathExpr", mount["subPathExpr"], detail)
-
-
-def relative_path(path_value: str, path: str) -> Iterator[Cause]:
-    """Judge a path that must stay inside something: relative, without `..`."""
-    if path_value.startswith("/"):
-        yield field.invalid(path, path_value, "must be a relative path")
-    elif ".." in path_value.split("/"):
-        yield field.invalid(path, path_value, "must not contain '..'")
 
 
 def _propagation(mount: Object, path: str, container: Object) -> Iterator[Cause]:

@@ -9,7 +9,7 @@ from minikube_raw.api import name_rules, quantity
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver import names
-from minikube_raw.apiserver.resources import claimvalidation, envvalidation
+from minikube_raw.apiserver.resources import claimvalidation, envvalidation, localpaths
 from minikube_raw.apiserver.resources.strategy import Object
 
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -85,17 +85,8 @@ def _key_to_path(item: Object, path: str) -> Iterator[Cause]:
     if not item.get("path"):
         yield field.required(f"{path}.path")
     else:
-        yield from _local_path(item["path"], f"{path}.path")
+        yield from localpaths.local_path(item["path"], f"{path}.path")
     yield from _mode(item.get("mode"), f"{path}.mode")
-
-
-def _local_path(value: str, path: str) -> Iterator[Cause]:
-    if value.startswith("/"):
-        yield field.invalid(path, value, "must be a relative path")
-    elif ".." in value.split("/"):
-        yield field.invalid(path, value, "must not contain '..'")
-    elif value.startswith(".."):
-        yield field.invalid(path, value, "must not start with '..'")
 
 
 def _mode(mode: int | None, path: str) -> Iterator[Cause]:
@@ -113,7 +104,7 @@ def _downward_item(item: Object, path: str) -> Iterator[Cause]:
     if not item.get("path"):
         yield field.required(f"{path}.path")
     else:
-        yield from _local_path(item["path"], f"{path}.path")
+        yield from localpaths.local_path(item["path"], f"{path}.path")
     if item.get("fieldRef") is not None:
         yield from envvalidation.field_ref(item["fieldRef"], f"{path}.fieldRef", envvalidation.VOLUME_FIELDS)
         if item.get("resourceFieldRef") is not None:

@@ -65,6 +65,11 @@ PODS = [
     pod("own-args", container(image="busybox", args=["echo", "override", "arguments"])),
     pod("own-command", container(image="httpd", command=["echo", "override"])),
     pod("own-both", container(command=["echo"], args=["override", "both"])),
+    pod("env-file", container("echo $A", env=[
+        {"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "made.env", "key": "B"}}}]),
+        initContainers=[container("""echo "B='from a file'" > /v/made.env""", name="i",
+                                  volumeMounts=[{"name": "v", "mountPath": "/v"}])],
+        volumes=[{"name": "v", "emptyDir": {}}]),
     pod("variables", container('echo "$BAR"', env=VARIABLES)),
     pod("in-command", container("echo $(FOO)", env=VARIABLES)),
     pod("in-args", container(command=["echo"], args=["a-$(FOO)", "$(NOPE)", "$$(FOO)", "$$$$"], env=VARIABLES)),
@@ -323,3 +328,7 @@ def test_a_pod_whose_command_always_fails_can_be_deleted(cluster: Cluster, ran: 
     see("ends-on-failure", restarted)
 
     cluster.kubectl("-n", ran, "delete", "pod", "ends-on-failure", "--timeout=20s")
+
+
+def test_a_variable_comes_from_a_file_that_an_init_container_wrote(log) -> None:
+    assert log("env-file") == "from a file\n"
