@@ -418,3 +418,12 @@ def test_a_container_sees_its_own_cgroup_as_the_root(in_child: InChild) -> None:
     finally:
         assert group.wait_empty(2)
         group.remove()
+
+
+def test_a_cpuset_below_ours_is_filled_by_the_kernel(group: Cgroup) -> None:
+    container = group.child("container")
+    steps.start_recording()
+    container.create()
+    written = [subject for _, _, what, subject in steps.stop_recording() if what == "write"]
+    start(container, sleep_for_ever)
+    assert not [subject for subject in written if "cpuset." in str(subject)]
