@@ -39,10 +39,15 @@ def set_up(source: HostPathVolumeSource) -> None:
 
 
 def _make(path: Path, kind: str) -> None:
-    if kind == "FileOrCreate":
-        path.touch(mode=0o644)
-    else:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    is_file = kind == "FileOrCreate"
+    try:
+        if is_file:
+            path.touch(mode=0o644)
+        else:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        text = (error.strerror or "").lower()
+        raise ValueError(f"{'open' if is_file else 'mkdir'} {error.filename}: {text}") from error
 
 
 def _check(path: str, kind: str) -> None:
