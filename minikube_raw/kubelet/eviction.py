@@ -19,6 +19,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import localstorage, ranking
 from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.pods import is_critical
 from minikube_raw.kubelet.ranking import Candidate
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.thresholds import Judgement, Met, Observation, Thresholds
@@ -185,7 +186,7 @@ class Eviction:
         return chosen.pod.metadata.uid
 
     def _evict(self, pod: Pod, ending: Ending) -> bool:
-        if ranking.is_critical(pod):
+        if is_critical(pod):
             return False
         self._leaving.add(pod.metadata.uid)
         self._patience = self._clock.now() + CLEANUP_SECONDS

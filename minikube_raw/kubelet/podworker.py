@@ -97,8 +97,8 @@ class PodWorker:
                 await self._remove_logs()
 
     def room_freed(self) -> None:
-        """Another pod has ended: a resize that waits for room may have it now."""
-        if self._resizer.waits_for_room:
+        """Another pod has ended: what waits for room, a resize or a critical pod at its start, may have it now."""
+        if self._resizer.waits_for_room or not self.status:
             self._due.set()
 
     def look_again(self) -> None:
@@ -144,7 +144,7 @@ class PodWorker:
             self._refuse(pod, refused)
         elif self._is_over(pod):
             await self._end(pod)
-        else:
+        elif not self._tools.room.awaits(self.uid):
             await self._drive(pod)
         return False
 

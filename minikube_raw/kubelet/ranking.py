@@ -15,11 +15,10 @@ from minikube_raw.api.core import Pod
 from minikube_raw.api.quantity import Quantity
 from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.pods import is_critical
 from minikube_raw.kubelet.thresholds import Met
 
 EVICTED = "Evicted"
-CRITICAL_PRIORITY = 2_000_000_000
-_STATIC = ("kubernetes.io/config.mirror", "kubernetes.io/config.source")
 _IMMEDIATE_GRACE = 1  # seconds
 _REQUESTED = {"memory": "memory", "ephemeral-storage": "ephemeral-storage"}
 
@@ -30,11 +29,6 @@ class Candidate(msgspec.Struct, frozen=True):
     pod: Pod
     used: int
     containers: Mapping[str, int] = {}
-
-
-def is_critical(pod: Pod) -> bool:
-    """Whether the node keeps the pod whatever happens: a static one, or one of a system priority class."""
-    return pod.spec.priority >= CRITICAL_PRIORITY or any(name in pod.metadata.annotations for name in _STATIC)
 
 
 def choose(candidates: Iterable[Candidate], resource: str) -> Candidate | None:

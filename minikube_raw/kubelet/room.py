@@ -2,25 +2,26 @@
 
 The scheduler has asked the same before, but not for pods with a nodeName of their own, and not of this moment's node. A pod
 that was admitted once (also by a kubelet before this one) stays so. Words are the kubelet's (pkg/kubelet/lifecycle/predicate.go,
-pkg/kubelet/eviction/eviction_manager.go).
+pkg/kubelet/eviction/eviction_manager.go). For a critical pod others have to go (`preemption`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
 from minikube_raw.api import quantity, tolerations
 from minikube_raw.api.core import Pod, Taint
 from minikube_raw.api.node_affinity import node_affinity
-from minikube_raw.kubelet import qos
+from minikube_raw.kubelet import preemption, qos
 from minikube_raw.kubelet.admission import Refusal
+from minikube_raw.kubelet.pods import is_critical
+from minikube_raw.kubelet.preemption import Held
 
 _LISTED = ("cpu", "memory", "ephemeral-storage")
 _MEMORY_PRESSURE = "MemoryPressure"
 _MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")
-_CRITICAL = 2_000_000_000  # system-cluster-critical
 _ANY_ADDRESS = ("", "0.0.0.0")
 Port = tuple[str, str, int]  # protocol, host address, port
 
@@ -33,14 +34,6 @@ class NodeView(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
     taints: tuple[Taint, ...] = ()
     pressures: Collection[str] = ()
-
-
-class Held(msgspec.Struct, frozen=True):
-    """The room of a pod, computed once: amounts by resource (thousandths of CPUs, else whole units), ports of the node."""
-
-    pod: Pod
-    amounts: Mapping[str, int]
-    ports: tuple[Port, ...]
 
 
 def held(pod: Pod) -> Held:
@@ -56,21 +49,51 @@ class Room:
     def __init__(self, node: Callable[[], NodeView] = NodeView) -> None:
         self._node = node
         self._admitted: dict[str, Held] = {}
+        self._awaited: dict[str, set[str]] = {}  # pod → those that end for it
         self._freed: Callable[[], None] = lambda: None
+        self._preempt: Callable[[Pod], None] = lambda pod: None
 
     def refusal(self, pod: Pod, *, started: bool) -> Refusal | None:
-        """What speaks against the pod; None when it is admitted, which it is until released. `started`: it was before."""
+        """What speaks against the pod; None when it is admitted, which it is until released. `started`: it was before.
+
+        A critical pod that lacks nothing but resources is admitted, and others are told to go: see `awaits`.
+        """
         known = self._admitted.get(pod.metadata.uid)
         if known is not None and known.pod is pod:
             return None
         try:
             wish = held(pod)
-            refused = None if known or started else first_refusal(wish, self._node(), self._admitted.values())
+            refused = None if known or started else self._first_refusal(wish)
         except ValueError as error:
             return Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
         if refused is None:
             self._admitted[pod.metadata.uid] = wish
         return refused
+
+    def _first_refusal(self, wish: Held) -> Refusal | None:
+        node, others = self._node(), self._admitted.values()
+        if not is_critical(wish.pod):
+            return first_refusal(wish, node, others)
+        missing = {each.name: each.missing for each in shortages(wish, node.allocatable, others)}
+        without = msgspec.structs.replace(node, allocatable=None)
+        return first_refusal(wish, without, others) or (self._make_room(wish, missing) if missing else None)
+
+    def _make_room(self, wish: Held, missing: Mapping[str, int]) -> Refusal | None:
+        """Tell others to go; None, unless that would not be enough."""
+        try:
+            going = preemption.choose(wish.pod, self._admitted.values(), missing)
+        except preemption.NothingToPreempt as error:
+            why = f"preemption: error finding a set of pods to preempt: {error}"
+            message = f"Unexpected error while attempting to recover from admission failure: {why}"
+            return Refusal("UnexpectedAdmissionError", message)
+        self._awaited[wish.pod.metadata.uid] = {each.pod.metadata.uid for each in going}
+        for each in going:
+            self._preempt(each.pod)
+        return None
+
+    def awaits(self, uid: str) -> bool:
+        """Whether a pod was admitted whose room others are still leaving."""
+        return bool(self._awaited.get(uid))
 
     def resize(self, pod: Pod) -> tuple[str, str, str] | None:
         """Why an admitted pod cannot have what it now asks for: reason, message, and what the Event calls it. None: it has it."""
@@ -84,9 +107,8 @@ class Room:
                     text = f"Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
                     return "Infeasible", text, "Infeasible"
             others = [other for known, other in self._admitted.items() if known != uid]
-            short = _shortage(wish, allocatable, others)
-            if short is not None:
-                return "Deferred", short.message, short.reason
+            for short in shortages(wish, allocatable, others):
+                return "Deferred", short.refusal().message, short.refusal().reason
         self._admitted[uid] = wish
         return None
 
@@ -94,8 +116,15 @@ class Room:
         """Call `look_again` when room becomes free: who waits for it has to look again."""
         self._freed = look_again
 
+    def on_preempt(self, preempt: Callable[[Pod], None]) -> None:
+        """Call `preempt` for each pod that has to end for a critical one."""
+        self._preempt = preempt
+
     def release(self, uid: str) -> None:
         """The pod has ended or its object is gone: its room is free. Twice is fine."""
+        self._awaited.pop(uid, None)
+        for going in self._awaited.values():
+            going.discard(uid)
         if self._admitted.pop(uid, None) is not None:
             self._freed()
 
@@ -109,8 +138,8 @@ def first_refusal(wish: Held, node: NodeView, others: Collection[Held]) -> Refus
     pod = wish.pod
     if node.pressures and not _stands_pressure(pod, node.pressures):
         return Refusal("Evicted", f"The node had condition: [{' '.join(sorted(node.pressures))}]. ")
-    if node.allocatable is not None and (short := _shortage(wish, node.allocatable, others)) is not None:
-        return short
+    for short in shortages(wish, node.allocatable, others):
+        return short.refusal()
     if not node_affinity(pod.spec.node_selector, pod.spec.affinity).allows(node.name, node.labels):
         return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
     if any(_conflicts(port, taken) for port in wish.ports for other in others for taken in other.ports):
@@ -127,7 +156,7 @@ def _predicate(name: str, why: str) -> Refusal:
 
 def _stands_pressure(pod: Pod, pressures: Collection[str]) -> bool:
     """Critical pods do; under memory pressure alone also what asked for memory, or tolerates it."""
-    if pod.spec.priority >= _CRITICAL:
+    if is_critical(pod):
         return True
     if set(pressures) != {_MEMORY_PRESSURE}:
         return False
@@ -135,23 +164,36 @@ def _stands_pressure(pod: Pod, pressures: Collection[str]) -> bool:
     return not best_effort or tolerations.tolerates(pod.spec.tolerations, _MEMORY_TAINT)
 
 
-def _shortage(wish: Held, allocatable: Mapping[str, str], others: Collection[Held]) -> Refusal | None:
-    """What is short; what the node does not know (an extended resource without its plugin) does not count."""
-    most = int(allocatable.get("pods", "0"))
-    if len(others) + 1 > most:
-        return _out_of("pods", 1, len(others), most)
-    for name, wanted in wish.amounts.items():
-        if wanted <= 0 or (name not in allocatable and name not in _LISTED):
+class Shortage(msgspec.Struct, frozen=True):
+    """A resource of which a pod asks for more than is left."""
+
+    name: str
+    requested: int
+    used: int
+    capacity: int
+
+    @property
+    def missing(self) -> int:
+        """What others would have to give."""
+        return self.requested - (self.capacity - self.used)
+
+    def refusal(self) -> Refusal:
+        """In the kubelet's words."""
+        amounts = f"requested: {self.requested}, used: {self.used}, capacity: {self.capacity}"
+        return Refusal(f"OutOf{self.name}", f"Node didn't have enough resource: {self.name}, {amounts}")
+
+
+def shortages(wish: Held, allocatable: Mapping[str, str] | None, others: Collection[Held]) -> Iterator[Shortage]:
+    """Yield what is short; what the node does not know (an extended resource without its plugin) does not count."""
+    if allocatable is None:
+        return
+    for name in ("pods", *wish.amounts):
+        wanted = wish.of(name)
+        if wanted <= 0 or (name not in allocatable and name not in (*_LISTED, "pods")):
             continue
-        used, capacity = sum(other.amounts.get(name, 0) for other in others), _units(allocatable, name)
-        if wanted > capacity - used:
-            return _out_of(name, wanted, used, capacity)
-    return None
-
-
-def _out_of(name: str, wanted: int, used: int, capacity: int) -> Refusal:
-    message = f"Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
-    return Refusal(f"OutOf{name}", message)
+        short = Shortage(name, wanted, sum(other.of(name) for other in others), _units(allocatable, name))
+        if short.missing > 0:
+            yield short
 
 
 def _units(amounts: qos.Amounts, name: str) -> int:

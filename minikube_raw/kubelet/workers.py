@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from minikube_raw.api.core import Pod
+from minikube_raw.kubelet import preemption
 from minikube_raw.kubelet.classshares import ClassShares
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.pods import key
@@ -30,6 +31,7 @@ class PodWorkers:
         self._on_gone = on_gone
         self._tasks = tasks
         tools.room.on_release(self._room_freed)
+        tools.room.on_preempt(self._preempt)
         self._workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -88,6 +90,10 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.objects_changed()
+
+    def _preempt(self, pod: Pod) -> None:
+        self._tools.record(pod, "Warning", preemption.PREEMPTING, preemption.MESSAGE)
+        self.end(pod.metadata.uid, preemption.PREEMPTED)
 
     def _room_freed(self) -> None:
         for worker in self._workers.values():

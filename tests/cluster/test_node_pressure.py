@@ -47,6 +47,10 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
+def amounts(requests: str, limits: str = "{}") -> str:
+    return f"resources: {{requests: {requests}, limits: {limits}}}"
+
+
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Everything of the node, its images too, lies on one small file system."""
@@ -117,6 +121,32 @@ def test_short_of_memory_a_node_evicts_who_exceeds_what_it_asked_for_and_takes_n
     assert [(taint["key"], taint["effect"]) for taint in taints] == [
         ("node.kubernetes.io/memory-pressure", "NoSchedule")
     ]
+
+
+@pytest.mark.slow
+def test_a_static_pod_gets_its_room_from_the_least_important_pod_that_has_enough(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    room = ("--node-cpus", "1", "--system-reserved", "cpu=500m")
+    with cluster_of_one(tmp_path_factory.mktemp("full"), *room) as cluster:
+        sure, small, large = "{cpu: 250m, memory: 32Mi}", "{cpu: 50m}", "{cpu: 150m}"
+        ready(
+            cluster,
+            pod("sure", container=amounts(sure, sure)),
+            pod("small", container=amounts(small)),
+            pod("large", container=amounts(large)),
+        )
+        manifests = cluster.folder / "state/clusters/short/nodes" / NODE / "manifests"
+        (manifests / "static.yaml").write_text(pod("static", container=amounts("{cpu: 180m}")))
+
+        gone = ended(cluster, "large")
+        cluster.kubectl("wait", f"pod/static-{NODE}", "--for=condition=Ready", "--timeout=60s")
+
+        assert (gone["reason"], gone["message"]) == ("Preempting", "Preempted in order to admit critical pod")
+        (target,) = [each for each in gone["conditions"] if each["type"] == "DisruptionTarget"]
+        assert (target["status"], target["reason"]) == ("True", "TerminationByKubelet")
+        phases = {each["metadata"]["name"]: each["status"]["phase"] for each in cluster.get("pods")["items"]}
+        assert phases == {"sure": "Running", "small": "Running", "large": "Failed", f"static-{NODE}": "Running"}
 
 
 @pytest.mark.slow
