@@ -277,6 +277,8 @@ class PodStatus(View, frozen=True, gc=False):
     ephemeral_container_statuses: tuple[ContainerStatus, ...] = ()
     qos_class: str = ""
     observed_generation: int = 0
+    resources: ResourceRequirements | None = None
+    allocated_resources: dict[str, QuantityText] = {}
 
 
 class Pod(View, frozen=True, gc=False):

@@ -28,6 +28,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     not_started: frozenset[str] = frozenset()  # container ids whose startup probe has not succeeded
     messages: Mapping[str, str] = {}  # container id → its termination message
     actual: Mapping[str, ResourceRequirements] = {}  # by container name: what its cgroup has, where it is being resized
+    whole: ResourceRequirements | None = None  # what the pod's own cgroup has, in the words of spec.resources
     resizing: Sequence[tuple[str, bool, str, str]] = ()  # conditions of a resize
     restarting: bool = False  # all containers are being restarted (RestartAllContainers), and some may still run
     recursive_read_only: bool = False  # what the node can

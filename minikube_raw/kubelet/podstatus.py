@@ -6,14 +6,14 @@ from the status written before as long as the condition has not changed. Sending
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from minikube_raw.api.core import Pod, ResourceRequirements
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.circumstances import Circumstances
-from minikube_raw.kubelet.containerstatus import container_status
+from minikube_raw.kubelet.containerstatus import container_status, quantities
 from minikube_raw.kubelet.podconditions import conditions
 from minikube_raw.kubelet.pods import is_sidecar
 from minikube_raw.kubelet.syncpod import Found, init_succeeded
@@ -33,7 +33,7 @@ def pod_status(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     status["startTime"] = previous.get("startTime") or timestamp(around.now)
     status |= {"initContainerStatuses": init} if init else {}
     status |= {"containerStatuses": main, "qosClass": qos.qos_class(pod).value}
-    status |= _ephemeral(pod, found, around, previous) | _pod_resources(pod, around.actual)
+    status |= _ephemeral(pod, found, around, previous) | _pod_resources(pod, around)
     return {key: value for key, value in status.items() if value is not None}
 
 
@@ -111,11 +111,14 @@ def _addresses(pod: Pod, found: Found, around: Circumstances, previous: Json) ->
     return shown | {"podIP": ips[0], "podIPs": [{"ip": each} for each in ips]}
 
 
-def _pod_resources(pod: Pod, actual: Mapping[str, ResourceRequirements]) -> Json:
-    """status.allocatedResources and status.resources: the sums over the containers."""
+def _pod_resources(pod: Pod, around: Circumstances) -> Json:
+    """status.allocatedResources and status.resources: the pod's own, over the sums of its containers."""
+    promised, own = pod.spec.resources or ResourceRequirements(), around.whole or ResourceRequirements()
     allocated = qos.totals([qos.requests_of(each) for each in pod.spec.containers])
-    has = [actual.get(each.name, each.resources) for each in pod.spec.containers]
+    allocated |= quantities({**promised.limits, **promised.requests})
+    has = [around.actual.get(each.name, each.resources) for each in pod.spec.containers]
     requests = qos.totals([{**each.limits, **each.requests} for each in has])
-    limits = qos.totals([each.limits for each in has], everywhere=True)
+    requests |= quantities({**own.limits, **own.requests})
+    limits = qos.totals([each.limits for each in has], everywhere=True) | quantities(own.limits)
     shown: Json = ({"limits": limits} if limits else {}) | ({"requests": requests} if requests else {})
     return ({"allocatedResources": allocated} if allocated else {}) | {"resources": shown}

@@ -294,6 +294,7 @@ class PodWorker:
             not_started=self._prober.not_started(),
             messages=self._last_words.of(pod, found.containers),
             actual=self._resizer.actual(pod, found),
+            whole=self._resizer.whole,
             resizing=self._resizer.conditions(),
             restarting=self._is_restarting(pod, found),
             recursive_read_only=recursive_read_only(),

@@ -1,4 +1,4 @@
-"""In-place resize of one pod: what is wished for, what the node has allocated to it, what its cgroups have, step by step.
+"""In-place resize of one pod, of its containers and as a whole: what is wished for, what the node has allocated, what cgroups have.
 
 The worker drives the pod as allocated, so a wish without room changes nothing but a condition. What is in the cgroups is
 read from the runtime's records; after a restart of the kubelet the words for it come from the wish, the status written
@@ -7,20 +7,29 @@ last or the container's own note, whichever has those numbers. Words are the kub
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from minikube_raw.api.core import Container, Pod, ResourceRequirements
-from minikube_raw.kubelet import convert, qos, syncpod
+from minikube_raw.kubelet import allocations, convert, qos, syncpod
+from minikube_raw.kubelet.allocations import Allocation
 from minikube_raw.kubelet.pods import all_containers, container
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.runtime import cri
 from minikube_raw.runtime.resources import update_in_order, widest
 
 Json = dict[str, Any]
-_RESIZABLE = ("cpu", "memory")
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """A running container whose cgroup has not what is allocated to it, with what it is to have."""
+
+    running: cri.ContainerStatus
+    spec: Container
+    wanted: cri.LinuxContainerResources
+    restarts: bool  # to have it, by its resizePolicy
 
 
 class Resizer:
@@ -28,7 +37,8 @@ class Resizer:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._allocated: dict[str, ResourceRequirements] | None = None  # by container; None before the first look
+        self._allocated: Allocation | None = None  # None before the first look
+        self._whole: ResourceRequirements | None = None  # spec.resources as the pod's cgroup has them
         self._actual: dict[str, ResourceRequirements] = {}  # by container id, where it is not what it was created with
         self._pending: tuple[str, str] | None = None  # reason, message
         self._generation = 0  # of the wish that is being carried out; 0: none
@@ -37,21 +47,21 @@ class Resizer:
 
     def allocated(self, wish: Pod) -> Pod:
         """The pod as the node drives it."""
-        return wish if self._allocated is None else _with(wish, self._allocated)
+        return wish if self._allocated is None else allocations.over(wish, self._allocated)
 
     def look(self, wish: Pod, found: syncpod.Found, status: Json) -> Pod:
         """Take the newest wish in: allocate it if there is room. Returns the pod as the node drives it."""
         if self._allocated is None:
-            known = {each.name: self._recognized(wish, each, found, status) for each in all_containers(wish)}
-            self._allocated = known
-        present = _with(wish, self._allocated)
-        if _asked(wish) == _asked(present):
+            self._allocated = self._recognized(wish, found, status)
+            self._whole = self._allocated.whole
+        present = allocations.over(wish, self._allocated)
+        if allocations.asked(wish) == allocations.asked(present):
             self._pending = None
         elif (pending := self._tools.room.resize(wish)) is not None:
             self._wait(wish, *pending)
         else:
             self._allocate(wish)
-        return _with(wish, self._allocated)
+        return allocations.over(wish, self._allocated)
 
     def conditions(self) -> list[tuple[str, bool, str, str]]:
         """PodResizePending and PodResizeInProgress, as (type, status, reason, message)."""
@@ -69,6 +79,11 @@ class Resizer:
         return {name: self._has(each) for name, each in running.items() if container(pod, name) is not None}
 
     @property
+    def whole(self) -> ResourceRequirements | None:
+        """What the pod's own cgroup has, in the words of spec.resources."""
+        return self._whole
+
+    @property
     def waits_for_room(self) -> bool:
         """Whether the node has not what is asked for, at present."""
         return self._pending is not None
@@ -81,12 +96,12 @@ class Resizer:
     def stops(self, pod: Pod, found: syncpod.Found) -> list[syncpod.Action]:
         """Containers that take what changed only by a restart (resizePolicy)."""
         due: list[syncpod.Action] = []
-        for each in found.running() if self._generation else ():
-            spec = container(pod, each.name)
-            if spec is not None and _needs_restart(spec, self._has(each)):
-                self._restarting.add(each.name)
-                message = f"Container {each.name} resize requires restart"
-                due.append(syncpod.StopContainer(each.id, each.name, message, again=True))
+        for each in self._lagging(pod, found) if self._generation else ():
+            if each.restarts:
+                name = each.spec.name
+                self._restarting.add(name)
+                message = f"Container {name} resize requires restart"
+                due.append(syncpod.StopContainer(each.running.id, name, message, again=True))
         return due
 
     async def carry_out(self, pod: Pod, found: syncpod.Found) -> bool:
@@ -94,132 +109,92 @@ class Resizer:
         sandbox = found.ready_sandbox
         if not self._generation or sandbox is None:
             return True
-        node, running = self._tools.node(), [(each, container(pod, each.name)) for each in found.running()]
-        lagging = [(each, spec) for each, spec in running if spec is not None and self._has(each) != spec.resources]
-        changing = {each.id: spec for each, spec in lagging if not _needs_restart(spec, self._has(each))}
-        wanted = {key: convert.container_resources(pod, spec, node) for key, spec in changing.items()}
-        old, new = sandbox.config.resources, qos.pod_resources(pod, node.pod_pids_limit)
-        if len(changing) < len(lagging):
+        lagging = self._lagging(pod, found)
+        changing, restarting = [x for x in lagging if not x.restarts], [x for x in lagging if x.restarts]
+        old, new = sandbox.config.resources, qos.pod_resources(pod, self._tools.node().pod_pids_limit)
+        if restarting:
             new = widest(old, new)  # what restarts for its change has as much as before until then
         try:
+            wanted = {each.running.id: each.wanted for each in changing}
             await update_in_order(self._tools.runtime, sandbox.id, old, new, wanted)
         except cri.RuntimeServiceError as error:
             self._error = str(error)
             return False
         self._error = ""
-        self._actual |= {key: spec.resources for key, spec in changing.items()}
-        self._complete(pod, found)
+        self._actual |= {each.running.id: each.spec.resources for each in changing}
+        if not restarting:
+            self._whole = pod.spec.resources
+            self._complete(pod, found)
         return True
+
+    def _lagging(self, pod: Pod, found: syncpod.Found) -> list[Lag]:
+        """By words and by numbers: what a container does not limit itself changes with its pod's own limit."""
+        node, lagging = self._tools.node(), []
+        for each in found.running():
+            spec = container(pod, each.name)
+            if spec is None:
+                continue
+            wanted, has = convert.container_resources(pod, spec, node), self._has(each)
+            if has != spec.resources or allocations.enforced(wanted) != allocations.enforced(each.resources):
+                restarts = allocations.needs_restart(spec, has, wanted, each.resources)
+                lagging.append(Lag(each, spec, wanted, restarts))
+        return lagging
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def _allocate(self, wish: Pod) -> None:
-        self._allocated, self._pending, self._error = _asked(wish), None, ""
+        self._allocated, self._pending, self._error = allocations.asked(wish), None, ""
         self._generation = wish.metadata.generation or 1
-        self._tools.record(wish, "Normal", "ResizeStarted", f"Pod resize started: {_told(wish)}")
+        self._tools.record(wish, "Normal", "ResizeStarted", f"Pod resize started: {allocations.told(wish)}")
 
     def _wait(self, wish: Pod, reason: str, message: str, cause: str) -> None:
         if self._pending != (reason, message):
             self._pending = (reason, message)
-            text = f"Pod resize {cause}: {_told(wish, error=message)}"
+            text = f"Pod resize {cause}: {allocations.told(wish, error=message)}"
             self._tools.record(wish, "Warning", f"Resize{reason}", text)
 
     def _complete(self, pod: Pod, found: syncpod.Found) -> None:
-        """Everything that runs has what is allocated to it, and what was to restart runs again."""
-        running = {each.name: each for each in found.running()}
-        for name in list(self._restarting & running.keys()):
-            spec = container(pod, name)
-            if spec is not None and self._has(running[name]) == spec.resources:
-                self._restarting.discard(name)
-        lagging = [name for name, actual in self.actual(pod, found).items() if actual != _spec(pod, name)]
-        if not lagging and not self._restarting:
+        """Everything that runs has what is allocated to it; it is done when what was to restart runs again."""
+        self._restarting -= {each.name for each in found.running()}
+        if not self._restarting:
             self._generation = 0
-            self._tools.record(pod, "Normal", "ResizeCompleted", f"Pod resize completed: {_told(pod)}")
+            self._tools.record(pod, "Normal", "ResizeCompleted", f"Pod resize completed: {allocations.told(pod)}")
 
     # -- what a cgroup has, in the words of a spec -------------------------------------------------------------------
 
     def _has(self, running: cri.ContainerStatus) -> ResourceRequirements:
         known = self._actual.get(running.id)
-        return _noted(running) if known is None else known
+        return allocations.noted(running) if known is None else known
 
-    def _recognized(self, wish: Pod, spec: Container, found: syncpod.Found, status: Json) -> ResourceRequirements:
-        """What a container that runs already was given: the first of our sources whose numbers its cgroup has."""
+    def _recognized(self, wish: Pod, found: syncpod.Found, status: Json) -> Allocation:
+        """What a pod was given that runs already: of each of its cgroups the first of our sources whose numbers it has."""
+        pod = allocations.with_whole(wish, self._recognized_whole(wish, found, status))
+        known = {each.name: self._recognized_one(pod, each, found, status) for each in all_containers(pod)}
+        return Allocation(pod.spec.resources, known)
+
+    def _recognized_whole(self, wish: Pod, found: syncpod.Found, status: Json) -> ResourceRequirements | None:
+        asked, sandbox = wish.spec.resources, found.ready_sandbox
+        if asked is None or sandbox is None:
+            return asked
+        has = allocations.enforced(sandbox.config.resources)
+        candidates = [asked, *allocations.written_whole(status, asked)]
+        for each in candidates:
+            if allocations.enforced(qos.pod_resources(allocations.with_whole(wish, each))) == has:
+                return each
+        return candidates[-1]
+
+    def _recognized_one(self, wish: Pod, spec: Container, found: syncpod.Found, status: Json) -> ResourceRequirements:
         running = found.latest(spec.name)
         if running is None or running.state is not cri.ContainerState.RUNNING:
             return spec.resources
-        candidates = [spec.resources, *_written(status, spec.name), _noted(running)]
+        candidates = [spec.resources, *allocations.written(status, spec.name), allocations.noted(running)]
         for each in candidates:
-            if self._numbers(wish, spec, each) == _enforced(running.resources):
+            if self._numbers(wish, spec, each) == allocations.enforced(running.resources):
                 self._actual[running.id] = each
                 return each
         return candidates[-1]
 
     def _numbers(self, pod: Pod, spec: Container, resources: ResourceRequirements) -> tuple[int | None, ...]:
         wanted = msgspec.structs.replace(spec, resources=resources)
-        node = self._tools.node()
-        return _enforced(convert.container_resources(_with(pod, {spec.name: resources}), wanted, node))
-
-
-def _noted(running: cri.ContainerStatus) -> ResourceRequirements:
-    text = running.annotations.get(convert.RESOURCES)
-    return ResourceRequirements() if text is None else msgspec.json.decode(text, type=ResourceRequirements)
-
-
-def _written(status: Json, name: str) -> Iterable[ResourceRequirements]:
-    for each in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
-        if each["name"] == name and each.get("resources"):
-            yield msgspec.convert(each["resources"], ResourceRequirements)
-
-
-def _enforced(resources: cri.LinuxContainerResources) -> tuple[int | None, ...]:
-    return resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes
-
-
-def _asked(pod: Pod) -> dict[str, ResourceRequirements]:
-    return {each.name: each.resources for each in all_containers(pod)}
-
-
-def _spec(pod: Pod, name: str) -> ResourceRequirements | None:
-    found = container(pod, name)
-    return None if found is None else found.resources
-
-
-def _with(pod: Pod, resources: Mapping[str, ResourceRequirements]) -> Pod:
-    """The pod with its containers' resources replaced; itself when that changes nothing."""
-    if all(resources.get(each.name, each.resources) == each.resources for each in all_containers(pod)):
-        return pod
-    lists = {
-        kind: tuple(
-            msgspec.structs.replace(each, resources=resources.get(each.name, each.resources))
-            for each in getattr(pod.spec, kind)
-        )
-        for kind in ("containers", "init_containers")
-    }
-    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, **lists))
-
-
-def _needs_restart(spec: Container, actual: ResourceRequirements) -> bool:
-    changed = {name for name in _RESIZABLE if _amounts(spec.resources, name) != _amounts(actual, name)}
-    return any(
-        each.restart_policy == "RestartContainer" and each.resource_name in changed for each in spec.resize_policy
-    )
-
-
-def _amounts(resources: ResourceRequirements, name: str) -> tuple[Any, Any]:
-    return resources.requests.get(name), resources.limits.get(name)
-
-
-def _told(pod: Pod, error: str = "") -> str:
-    """The JSON that goes into resize Events."""
-    told: Json = {}
-    sidecars = [each for each in pod.spec.init_containers if each.restart_policy == "Always"]
-    for kind, containers in (("initContainers", sidecars), ("containers", pod.spec.containers)):
-        if containers:
-            told[kind] = [{"name": each.name, "resources": _shown(each.resources)} for each in containers]
-    told["generation"] = pod.metadata.generation
-    return msgspec.json.encode(told | ({"error": error} if error else {})).decode()
-
-
-def _shown(resources: ResourceRequirements) -> Json:
-    both = {"limits": resources.limits, "requests": resources.requests}
-    return {name: dict(sorted(amounts.items())) for name, amounts in both.items() if amounts}
+        pod = allocations.over(pod, Allocation(pod.spec.resources, {spec.name: resources}))
+        return allocations.enforced(convert.container_resources(pod, wanted, self._tools.node()))

@@ -21,13 +21,15 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0
 _STARTING_SECONDS = 0.25
+_PASSING = ("PodResizePending", "PodResizeInProgress")  # conditions of ours that are there for a while only
 _MERGED_BY_IP = ("hostIPs", "podIPs")
 
 
 def status_patch(pod: Pod, old: Json, new: Json) -> Json:
     """A strategic merge patch from the status sent last to the new one, with the uid as precondition.
 
-    Conditions merge by type, so those of others survive; addresses are replaced; what is no longer there is null.
+    Conditions merge by type, so those of others survive, and ours that are over are taken away by name; addresses are replaced;
+    what is no longer there is null.
     """
     status: Json = {key: value for key, value in new.items() if value != old.get(key)}
     status |= {key: None for key in old if key not in new}
@@ -35,6 +37,8 @@ def status_patch(pod: Pod, old: Json, new: Json) -> Json:
         status["$setElementOrder/conditions"] = [{"type": each["type"]} for each in new["conditions"]]
         before = {each["type"]: each for each in old.get("conditions", ())}
         status["conditions"] = [_condition_patch(before.get(each["type"], {}), each) for each in new["conditions"]]
+        over = [kind for kind in _PASSING if kind in before and all(each["type"] != kind for each in new["conditions"])]
+        status["conditions"] += [{"$patch": "delete", "type": kind} for kind in over]
     for key in _MERGED_BY_IP:
         if key in status and old.get(key):
             status[key] = [*status[key], {"$patch": "replace"}]

@@ -12,6 +12,7 @@ from minikube_raw.apiserver.resources import amounts
 from minikube_raw.apiserver.resources.strategy import Object
 
 _SUPPORTED = ("cpu", "hugepages-", "memory")
+_RESIZABLE = ("cpu", "memory")
 Amounts = dict[str, Quantity]
 
 
@@ -51,6 +52,28 @@ def validate(spec: Object, path: str) -> Iterator[Cause]:
             if name in limits and quantity.parse(text) > quantity.parse(limits[name]):
                 at = f"{path}.containers[{index}].resources.limits[{name}]"
                 yield field.invalid(at, text, f"must be less than or equal to pod limits of {limits[name]}")
+
+
+def validate_resize(spec: Object, held: Object) -> Iterator[Cause]:
+    """Judge what is asked anew for a pod that runs (KEP-5419): nothing is taken away, only cpu and memory change."""
+    new, old = spec.get("resources"), held.get("resources")
+    if old and new is None:
+        yield field.forbidden("spec.resources", "pod-level resources cannot be removed")
+        return
+    for kind in ("requests", "limits"):
+        if set((old or {}).get(kind) or ()) - set((new or {}).get(kind) or ()):
+            yield field.forbidden(f"spec.resources.{kind}", f"pod-level resource {kind} cannot be removed")
+    if _fixed(new or {}) != _fixed(old or {}):
+        yield field.forbidden("spec", "only cpu and memory resources are mutable at pod-level")
+
+
+def _fixed(resources: Object) -> dict[str, Amounts]:
+    """What no resize changes."""
+    listed = {kind: _parsed(resources.get(kind) or {}) for kind in ("requests", "limits")}
+    return {
+        kind: {name: amount for name, amount in amounts.items() if name not in _RESIZABLE}
+        for kind, amounts in listed.items()
+    }
 
 
 def _is_supported(name: str) -> bool:

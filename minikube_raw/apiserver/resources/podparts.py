@@ -11,7 +11,7 @@ from typing import Any
 from minikube_raw.api import quantity
 from minikube_raw.api.status import Cause
 from minikube_raw.apiserver import fielderrors as field
-from minikube_raw.apiserver.resources import podqos
+from minikube_raw.apiserver.resources import podlevel, podqos
 from minikube_raw.apiserver.resources.strategy import Object, Part, bump_generation
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -46,8 +46,13 @@ def _judge_ephemeral(new: Object, old: Object) -> Iterator[Cause]:
 
 
 def _take_resources(new: Object, old: Object) -> None:
-    """Keep all but what containers ask for and how they are resized; a container of another name stays as wished, to be judged."""
-    spec = dict(old["spec"])
+    """Keep all but what the pod and its containers ask for and how they are resized.
+
+    A container of another name stays as wished, to be judged.
+    """
+    wished = (new.get("spec") or {}).get("resources")
+    spec = {key: value for key, value in old["spec"].items() if key != "resources"}
+    spec |= {"resources": wished} if wished is not None else {}
     for kind in RESIZED_LISTS:
         wish, held = (new.get("spec") or {}).get(kind) or [], old["spec"].get(kind) or []
         if [each.get("name") for each in wish] != [each["name"] for each in held]:
@@ -71,6 +76,7 @@ def _judge_resize(new: Object, old: Object) -> Iterator[Cause]:
         yield field.invalid("spec", before, "Pod QOS Class may not change as a result of resizing")
     if not _node_resizes(old):
         yield field.forbidden("spec", "Pod running on node without support for resize")
+    yield from podlevel.validate_resize(new["spec"], old["spec"])
     if disordered := [*_order(new["spec"], old["spec"])]:
         yield from disordered
         return
@@ -79,10 +85,10 @@ def _judge_resize(new: Object, old: Object) -> Iterator[Cause]:
         for index, (one, other) in enumerate(pairs):
             path = f"spec.{kind}[{index}].resources"
             yield from _removed(one.get("resources") or {}, other.get("resources") or {}, path)
-            init = kind == "initContainers"
-            if _others(one) != _others(other) or (init and not _may_resize_init(one, other)):
-                which = " for sidecar containers" if init else ""
-                yield field.forbidden("spec", f"only cpu and memory resources{which} are mutable")
+            if kind == "initContainers":
+                yield from _judge_init(one, other, f"spec.initContainers[{index}]")
+            elif _others(one) != _others(other):
+                yield field.forbidden("spec", "only cpu and memory resources are mutable")
 
 
 def _node_resizes(pod: Object) -> bool:
@@ -122,15 +128,21 @@ def _others(container: Object) -> Object:
     return found | {"claims": resources.get("claims")}
 
 
-def _may_resize_init(new: Object, old: Object) -> bool:
-    return new.get("resources") == old.get("resources") or old.get("restartPolicy") == "Always"
+def _judge_init(new: Object, old: Object, path: str) -> Iterator[Cause]:
+    if _others(new) != _others(old):
+        yield field.forbidden(path, "only cpu and memory resources for init or sidecar containers are mutable")
+    policies = [each.get("restartPolicy") for each in new.get("resizePolicy") or ()]
+    if new != old and old.get("restartPolicy") != "Always" and "RestartContainer" in policies:
+        text = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+        yield field.forbidden(path, text)
 
 
 def impossible(pod: Object, allocatable: Object) -> tuple[str, int, int] | None:
     """(resource, asked, allocatable) of what not even an empty node could give: cpu in thousandths, memory in bytes."""
     for name in _RESIZABLE:
         have = _measure(name, allocatable.get(name))
-        asked = sum(
+        whole = ((pod["spec"].get("resources") or {}).get("requests") or {}).get(name)
+        asked = _measure(name, whole) or sum(
             _measure(name, ((each.get("resources") or {}).get("requests") or {}).get(name))
             for each in pod["spec"].get("containers") or ()
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.waiting import until
 from tests.clusters import Cluster
@@ -230,6 +231,32 @@ def test_a_running_pod_is_resized_in_place(cluster: Cluster, namespace: str, app
     )
     assert "node didn't have enough allocatable resources: cpu" in resize(requests={"cpu": "1k"}, limits={"cpu": "1k"})
     assert "may not change as a result of resizing" in resize(requests=None, limits=None)
+
+
+def test_a_running_pod_is_resized_as_a_whole(cluster: Cluster, namespace: str) -> None:
+    at_first = {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+    wish = yaml.safe_load(sleeper("p"))
+    wish["spec"] |= {"resources": at_first}
+    cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(wish))
+    cluster.kubectl("-n", namespace, "wait", "pod/p", *READY)
+    later = {"requests": {"cpu": "150m", "memory": "32Mi"}, "limits": {"cpu": "300m", "memory": "96Mi"}}
+    words = ("patch", "pod", "p", "--subresource=resize", "-p", json.dumps({"spec": {"resources": later}}))
+
+    cluster.kubectl("-n", namespace, *words)
+
+    status = until(
+        lambda: cluster.get("-n", namespace, "pod", "p")["status"],
+        lambda status: status["resources"] == later and "PodResize" not in str(status["conditions"]),
+        seconds=20,
+    )
+    assert status["allocatedResources"] == later["requests"]
+    assert status["containerStatuses"][0]["restartCount"] == 0
+    limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"
+    seen = cluster.kubectl("-n", namespace, "exec", "p", "--", "sh", "-c", limit, check=False).stdout
+    assert seen.split() == [str(96 << 20)]
+    gone = ("patch", "pod", "p", "--subresource=resize", "-p", '{"spec": {"resources": null}}')
+    refused = cluster.kubectl("-n", namespace, *gone, check=False).stderr
+    assert "pod-level resources cannot be removed" in refused
 
 
 def manifests(cluster: Cluster, node: str) -> Path:

@@ -70,6 +70,7 @@ class FakeRuntime:
             state=cri.ContainerState.CREATED,
             created_at=self._ns(),
             annotations=config.annotations,
+            resources=config.resources,
         )
         return container_id
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from pod_builders import pod
-from worked_node import Node
+from worked_node import Node, with_status
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet.room import NodeView, Room
@@ -101,3 +101,64 @@ async def test_a_kubelet_that_was_away_finishes_what_was_asked_meanwhile(node, e
 
     await eventually(lambda: "ResizeCompleted" in node.events)
     assert node.container["restartCount"] == 0
+
+
+def whole(generation: int = 1, policy: Any = (), **amounts: Any) -> Pod:
+    """A pod that asks as a whole (spec.resources); its container says nothing."""
+    container = {"name": "c", "image": "busybox", "resizePolicy": list(policy)}
+    meta = {"generation": generation, "uid": "u1", "name": "p-u1"}
+    return pod(containers=[container], metadata=meta, resources=amounts)
+
+
+AT_FIRST = {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+LATER = {"requests": {"cpu": "150m", "memory": "32Mi"}, "limits": {"cpu": "300m", "memory": "64Mi"}}
+
+
+async def test_a_pod_as_a_whole_is_resized_with_what_its_containers_take_from_it(node, eventually) -> None:
+    await running(node, eventually, whole(**AT_FIRST))
+    assert node.statuses[-1]["resources"] == AT_FIRST
+    assert node.statuses[-1]["allocatedResources"] == AT_FIRST["requests"]
+
+    node.workers.update(whole(2, **LATER))
+    await eventually(lambda: "ResizeCompleted" in node.events and not conditions(node.statuses[-1]))
+
+    between = next(each for each in node.statuses if "PodResizeInProgress" in conditions(each))
+    assert (between["allocatedResources"], between["resources"]) == (LATER["requests"], AT_FIRST)
+    assert node.statuses[-1]["resources"] == LATER
+    assert (node.container["resources"], node.container["restartCount"]) == ({}, 0)
+    assert node.runtime.named("c").resources.cpu_quota == 30_000  # its pod's limit
+
+
+async def test_a_container_restarts_for_its_pods_limit_when_its_policy_says_so(node, eventually) -> None:
+    policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
+    await running(node, eventually, whole(policy=policy, **AT_FIRST))
+
+    node.workers.update(whole(2, policy=policy, **LATER))
+
+    await eventually(lambda: "ResizeCompleted" in node.events and node.container["restartCount"] == 1)
+    assert node.runtime.named("c").resources.cpu_quota == 30_000
+    await eventually(lambda: node.statuses[-1]["resources"] == LATER)
+
+
+async def test_a_pod_as_a_whole_waits_for_room(node, eventually) -> None:
+    node.use(msgspec.structs.replace(node.tools, room=small_node()))
+    await running(node, eventually, whole(**AT_FIRST))
+
+    node.workers.update(whole(2, requests={"cpu": "3", "memory": "32Mi"}, limits={"cpu": "3", "memory": "64Mi"}))
+
+    text = "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"
+    await eventually(lambda: conditions(node.statuses[-1]) == {"PodResizePending": ("Infeasible", text)})
+    assert node.statuses[-1]["resources"] == AT_FIRST
+    assert any('{"resources":{"limits":{"cpu":"3","memory":"64Mi"}' in each for each in node.events)
+
+
+async def test_a_kubelet_that_was_away_knows_what_the_pod_as_a_whole_was_given(node, eventually) -> None:
+    await running(node, eventually, whole(**AT_FIRST))
+    shown = node.statuses[-1]
+    node.use(node.tools)
+
+    node.workers.update(with_status(whole(2, **LATER), shown))
+
+    await eventually(lambda: "ResizeCompleted" in node.events)
+    between = next(each for each in node.statuses if "PodResizeInProgress" in conditions(each))
+    assert between["resources"] == AT_FIRST

@@ -42,6 +42,15 @@ def test_a_condition_loses_the_reason_it_no_longer_has() -> None:
     assert patch["status"]["conditions"] == [{"type": "Ready", "status": "True", "reason": None, "message": None}]
 
 
+def test_a_condition_that_is_over_is_taken_away_and_those_of_others_stay() -> None:
+    ready, theirs = {"type": "Ready", "status": "True"}, {"type": "example.com/gate", "status": "True"}
+    resizing = {"type": "PodResizeInProgress", "status": "True"}
+
+    patch = status_patch(pod(), {"conditions": [resizing, theirs, ready]}, {"conditions": [ready]})
+
+    assert patch["status"]["conditions"] == [ready, {"$patch": "delete", "type": "PodResizeInProgress"}]
+
+
 def test_a_refused_pod_loses_the_conditions_it_had() -> None:
     scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
 
