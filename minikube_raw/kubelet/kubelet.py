@@ -40,6 +40,7 @@ from minikube_raw.kubelet.eviction import Eviction
 from minikube_raw.kubelet.imagegc import ImageCollector
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.localvolumes import LocalVolumes
+from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.mirrors import Mirrors, is_mirror
 from minikube_raw.kubelet.objects import WatchedObjects
@@ -301,6 +302,7 @@ class Kubelet:
             logs_dir=str(self._options.logs_dir),
             check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
             room=self._room,
+            links=LogLinks(self._options.logs_dir),
         )
 
     def _log_rotation(self) -> LogRotation:

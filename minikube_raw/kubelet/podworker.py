@@ -154,6 +154,7 @@ class PodWorker:
             found = await self._tools.find(self.uid)
             pod = await self._resize(pod, found)
             self._prober.follow(pod, found)
+            self._tools.links.follow(self.uid, found.containers)
             if self._tell_restart(pod, found):
                 continue
             acting = self._decide(pod, found)
@@ -342,6 +343,7 @@ class PodWorker:
         self._tools.room.release(self.uid)
         self._prober.stop()
         found = await self._tools.find(self.uid)
+        self._tools.links.follow(self.uid, found.containers)
         for sandbox in found.sandboxes:
             if sandbox.state is cri.SandboxState.READY:
                 await self._tools.runtime.stop_pod_sandbox(sandbox.id)
@@ -422,6 +424,7 @@ class PodWorker:
         for sandbox in found.sandboxes:
             self._log_directories.add(sandbox.config.log_directory)
             await self._tools.runtime.remove_pod_sandbox(sandbox.id)
+        self._tools.links.follow(self.uid, ())
         await self._tools.preparation.release(self.uid, pod)
         self._holds.cancel()
         self._prober.stop()

@@ -11,6 +11,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, runtimeclasses, syncpod
 from minikube_raw.kubelet.images import EventSink
+from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.room import Room
 from minikube_raw.runtime import cri
@@ -46,6 +47,7 @@ class Tools(msgspec.Struct, frozen=True):
     logs_dir: str
     check_runtime: runtimeclasses.Check = runtimeclasses.any_handler
     room: Room = msgspec.field(default_factory=Room)
+    links: LogLinks = msgspec.field(default_factory=LogLinks)
 
     async def find(self, uid: str) -> syncpod.Found:
         """What the runtime has of a pod."""

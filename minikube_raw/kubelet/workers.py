@@ -115,6 +115,7 @@ class PodWorkers:
             worker = PodWorker(uid, self._tools)
             worker.update(None)
             self._start(worker)
+        self._tools.links.sweep(self._workers.keys())
 
     def _start(self, worker: PodWorker) -> None:
         self._workers[worker.uid] = worker

@@ -73,13 +73,16 @@ def power_on(config: dict[str, Any]) -> int:
 
 
 def furnish(config: dict[str, Any], most_pids: str) -> None:
-    """Give the machine its host name, its own /proc, and an empty run directory that dies with it."""
+    """Give the machine its host name, its own /proc and /var/log, and an empty run directory that dies with it."""
     mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
     mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
     mounts.proc("/proc")
     # Since Linux 6.14 a new PID namespace shows 4194304, although the limits of those around it hold on.
     sysctl.ensure(_MOST_PIDS, most_pids)
     mounts.tmpfs(config["run_dir"], mode=0o700)
+    if os.path.isdir("/var/log"):
+        mounts.bind(config["var_log"], "/var/log", recursive=False)
+        mounts.bind(config["pod_logs"], "/var/log/pods", recursive=False)
     socket.sethostname(config["hostname"])
 
 
@@ -138,7 +141,7 @@ def power_off() -> None:
 
 
 def main() -> None:
-    """Run a machine. The JSON file holds {hostname, cgroup, run_dir, log_dir, services: [{name, argv}]}."""
+    """Run a machine. The JSON file holds {hostname, cgroup, run_dir, log_dir, var_log, pod_logs, services: [{name, argv}]}."""
     with open(sys.argv[1], "rb") as file:
         config = json.load(file)
     most_pids = sysctl.read(_MOST_PIDS)

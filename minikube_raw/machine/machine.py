@@ -38,6 +38,8 @@ class MachineConfig(msgspec.Struct, frozen=True):
     cgroup: str
     run_dir: str
     log_dir: str
+    var_log: str  # what the node sees as /var/log
+    pod_logs: str  # and as /var/log/pods
     services: Sequence[Service]
 
 
@@ -65,13 +67,25 @@ def power_on(
 ) -> int:
     """Start a machine, let `plug(node, its network namespace)` connect it, and return its pid. Raises OSError."""
     logs = log_dir(layout, node)
-    for folder in (layout.node_state(node.name), layout.node_run(node.name), logs):
+    state = layout.node_state(node.name)
+    var_log, pod_logs = state / "var-log", state / "logs"
+    for folder in (state, layout.node_run(node.name), logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (var_log / "pods", pod_logs):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     group = manager(layout.cgroup(node.name))
     group.create()
     group.set_limits(limits)
-    config = layout.node_state(node.name) / "machine.json"
-    wanted = MachineConfig(node.name, layout.cgroup(node.name), str(layout.node_run(node.name)), str(logs), services)
+    config = state / "machine.json"
+    wanted = MachineConfig(
+        hostname=node.name,
+        cgroup=layout.cgroup(node.name),
+        run_dir=str(layout.node_run(node.name)),
+        log_dir=str(logs),
+        var_log=str(var_log),
+        pod_logs=str(pod_logs),
+        services=services,
+    )
     config.write_bytes(msgspec.json.encode(wanted))
     with _starter(config, logs / "machine.log") as starter:
         assert starter.stdout is not None and starter.stdin is not None
