@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ OLD_KUBECTL = Path(__file__).parents[1] / ".cache/kubernetes-client/usr/bin/kube
 class Cluster:
     """A running cluster as a user has it: the command line, and a kubectl."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "minikube-raw") -> None:
         self.folder = folder
+        self.name = name
         self.environment = os.environ | {
             "MINIKUBE_RAW_STATE_DIR": str(folder / "state"),
             "MINIKUBE_RAW_RUN_DIR": str(folder / "run"),
@@ -48,13 +51,16 @@ class Cluster:
 
     def status(self) -> Any:
         """Return `minikube-raw status -o json`, decoded."""
-        return json.loads(self.cli("status", "-o", "json").stdout)
+        return json.loads(self.cli("status", "--name", self.name, "-o", "json").stdout)
 
     def pid(self, role: str, node: str | None = None) -> int:
         """Return the pid of one process of ours, as the host sees it."""
-        return next(
-            p["pid"] for p in self.status()["processes"] if p["role"] == role and (node is None or p["node"] == node)
-        )
+        return self.pids(role, node)[0]
+
+    def pids(self, role: str, node: str | None = None) -> list[int]:
+        """Return the pids of all processes of a role."""
+        found = (each for each in self.status()["processes"] if each["role"] == role)
+        return [each["pid"] for each in found if node in (None, each["node"])]
 
     def _run(
         self, argv: list[str], *, stdin: str | None = None, check: bool, timeout: float
@@ -63,6 +69,18 @@ class Cluster:
         if check and done.returncode:
             raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+
+@contextmanager
+def cluster_of_one(folder: Path, *options: str, name: str = "short", port: int = 6447) -> Iterator[Cluster]:
+    """A cluster with one node and options of its own, beside the one that most tests share."""
+    need_root_and_loopback()
+    made = Cluster(folder, name)
+    try:
+        made.cli("up", "--name", name, "--api-port", str(port), *options)
+        yield made
+    finally:
+        made.cli("down", "--name", name)
 
 
 def newest_kubectl() -> str:

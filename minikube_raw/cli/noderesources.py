@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from minikube_raw.api import quantity
 from minikube_raw.cli.errors import Failure
-from minikube_raw.kubelet import reserved
+from minikube_raw.kubelet import cputopology, reserved
 
 SHARED_HOST = {
     "memory.available": "100Mi",
@@ -48,6 +49,19 @@ def options(command: Command) -> Command:
             help="How long a condition of the node outlasts its cause.",
         ),
         click.option(
+            "--cpu-manager-policy",
+            type=click.Choice(cputopology.POLICIES),
+            default=cputopology.NONE,
+            show_default=True,
+            help="static: containers of Guaranteed pods that ask for whole CPUs have them for themselves.",
+        ),
+        click.option(
+            "--reserved-cpus",
+            metavar="LIST",
+            default="",
+            help="CPUs, as in 0-1,4, that no container gets for itself; else the first, as many as are reserved.",
+        ),
+        click.option(
             "--minimum-image-ttl-duration",
             metavar="DURATION",
             default=_YOUNGEST,
@@ -74,14 +88,37 @@ def options(command: Command) -> Command:
 
 def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
-    sysctls, others = given.pop("allowed_unsafe_sysctls", None), _images(given) | _transition(given)
+    sysctls = given.pop("allowed_unsafe_sysctls", None)
+    others = _images(given) | _transition(given) | _cpus(given)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
     except ValueError as error:
         raise Failure(str(error), "`minikube-raw up --help` shows the form") from error
+    _check_cpus(others, parsed)
     allowed = {} if sysctls is None else {"allowed_unsafe_sysctls": [name for name in sysctls.split(",") if name]}
     return {"eviction_hard": SHARED_HOST, **parsed, **allowed, **others}
+
+
+def _cpus(given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: given.pop(name, default)
+        for name, default in (("cpu_manager_policy", cputopology.NONE), ("reserved_cpus", ""))
+    }
+
+
+def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> None:
+    """Refuse a policy that cannot be, before a node refuses to start. Raises Failure."""
+    if asked["cpu_manager_policy"] == cputopology.NONE and not asked["reserved_cpus"]:
+        return
+    held = [parsed.get(name, {}) for name in ("kube_reserved", "system_reserved")]
+    try:
+        topology = cputopology.read()
+        cputopology.reserved_cpus(
+            asked["reserved_cpus"], sum(quantity.resource(each, "cpu").milli() for each in held), topology
+        )
+    except ValueError as error:
+        raise Failure(str(error), "name some with --reserved-cpus, or reserve cpu with --system-reserved") from error
 
 
 def _images(given: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import (
     admission,
     convert,
+    cpumanager,
     dns,
     node,
     nodecgroup,
@@ -112,6 +113,7 @@ class Kubelet:
         self._facts = self._read_facts()
         self._node_object = Node()
         self._room = Room(self._node_view)
+        self._cpus = cpumanager.make(runtime, options)
         self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._tell_of_node)
         self._mirrors = Mirrors(client, self._statuses, lambda: self._static.objects, self._own_node, self._clock)
         self._workers: PodWorkers | None = None
@@ -138,6 +140,7 @@ class Kubelet:
                 self._follow_static_pods()
                 await self._register()
                 tasks.create_task(self._mirrors.run())
+                tasks.create_task(self._cpus.run())
                 tasks.create_task(self._log_rotation().run())
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
@@ -258,6 +261,7 @@ class Kubelet:
     def _pod_changed(self, uid: str, tasks: asyncio.TaskGroup) -> None:
         assert self._workers is not None
         self._workers.look_again(uid)
+        self._cpus.look_again()
         tasks.create_task(self._server.pods_changed())
 
     def _objects_changed(self, uid: str) -> None:
@@ -303,6 +307,7 @@ class Kubelet:
             check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
             room=self._room,
             links=LogLinks(self._options.logs_dir),
+            cpus=self._cpus,
         )
 
     def _log_rotation(self) -> LogRotation:
@@ -319,7 +324,9 @@ class Kubelet:
         seen = self._node_object
         labels = seen.metadata.labels or self._options.labels
         pressures = self._eviction.conditions
-        return NodeView(self._options.node_name, self._allocatable, labels, seen.spec.taints, pressures)
+        return NodeView(
+            self._options.node_name, self._allocatable, labels, seen.spec.taints, pressures, self._cpus.static
+        )
 
     def _make_eviction(self) -> Eviction:
         return Eviction(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from minikube_raw.kubelet import reserved
+from minikube_raw.kubelet import cputopology, reserved
 
 
 class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,10 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     kube_reserved: dict[str, str] = {}  # for our own processes, by resource: see kubelet.reserved
     system_reserved: dict[str, str] = {}  # for all others
+    cpu_manager_policy: str = "none"  # or static: see kubelet.cpumanager
+    reserved_cpus: str = (
+        ""  # under static: the CPUs nobody gets alone, as cpuset(7) lists them; empty: by what is reserved
+    )
     eviction_hard: dict[str, str] = msgspec.field(default_factory=lambda: dict(reserved.DEFAULT_HARD))
     eviction_soft: dict[str, str] = {}
     eviction_soft_grace_period: dict[str, str] = {}
@@ -58,8 +62,12 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reserved(self) -> list[dict[str, str]]:
-        """What is not for pods."""
-        return [self.kube_reserved, self.system_reserved]
+        """What is not for pods; CPUs that are named are as many as are reserved, whatever else was said."""
+        if not self.reserved_cpus:
+            return [self.kube_reserved, self.system_reserved]
+        named = {"cpu": str(len(cputopology.parse(self.reserved_cpus)))}
+        others = {name: amount for name, amount in self.kube_reserved.items() if name != "cpu"}
+        return [others, {**self.system_reserved, **named}]
 
     @property
     def pods_dir(self) -> Path:

@@ -22,6 +22,7 @@ from minikube_raw.kubelet.preemption import Held
 _LISTED = ("cpu", "memory", "ephemeral-storage")
 _MEMORY_PRESSURE = "MemoryPressure"
 _MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")
+_PINNED = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
 _ANY_ADDRESS = ("", "0.0.0.0")
 Port = tuple[str, str, int]  # protocol, host address, port
 
@@ -34,6 +35,7 @@ class NodeView(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
     taints: tuple[Taint, ...] = ()
     pressures: Collection[str] = ()
+    static_cpus: bool = False  # containers may have CPUs for themselves: see cpumanager
 
 
 def held(pod: Pod) -> Held:
@@ -97,9 +99,12 @@ class Room:
 
     def resize(self, pod: Pod) -> tuple[str, str, str] | None:
         """Why an admitted pod cannot have what it now asks for: reason, message, and what the Event calls it. None: it has it."""
-        uid, allocatable, wish = pod.metadata.uid, self._node().allocatable, held(pod)
+        uid, node, wish = pod.metadata.uid, self._node(), held(pod)
+        allocatable = node.allocatable
         if uid not in self._admitted:
             return None  # released meanwhile: it ends
+        if node.static_cpus and qos.qos_class(pod) is qos.QOSClass.GUARANTEED:
+            return "Infeasible", _PINNED, "Infeasible"
         if allocatable is not None:
             for name in ("memory", "cpu"):
                 wanted, capacity = wish.amounts[name], _units(allocatable, name)

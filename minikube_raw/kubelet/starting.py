@@ -65,7 +65,8 @@ class Starter:
         logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
             await self._tools.check_runtime(pod)
-            await runtime.run_pod_sandbox(convert.sandbox_config(pod, action.attempt, logs, self._tools.node()))
+            config = convert.sandbox_config(pod, action.attempt, logs, self._tools.node())
+            await runtime.run_pod_sandbox(config if self._tools.cpus is None else self._tools.cpus.pod(config, pod))
         except (cri.RuntimeServiceError, dns.NameTooLong) as error:
             message = f"Failed to create pod sandbox: {error}"
             self._tools.record(pod, "Warning", "FailedCreatePodSandBox", message)
@@ -98,7 +99,7 @@ class Starter:
             config = msgspec.structs.replace(config, pid_target=ephemeral.target_id(wanted, found))
             messages = tools.preparation.messages.prepare(self._uid, wanted, action.attempt)
             config = msgspec.structs.replace(config, mounts=config.mounts + messages)
-            container_id = await self._create(sandbox.id, config)
+            container_id = await self._create(sandbox.id, config, pod)
             tools.record(pod, "Normal", "Created", "Container created", wanted.name)
             self._holds.release(wanted.name)
             if action.after:
@@ -119,9 +120,13 @@ class Starter:
             await self._start_failed(pod, wanted, action, error)
         return ""
 
-    async def _create(self, sandbox_id: str, config: cri.ContainerConfig) -> str:
+    async def _create(self, sandbox_id: str, config: cri.ContainerConfig, pod: Pod) -> str:
+        tools = self._tools
         try:
-            return await self._tools.runtime.create_container(sandbox_id, config)
+            if tools.cpus is None:
+                return await tools.runtime.create_container(sandbox_id, config)
+            async with tools.cpus.placing(config, pod) as placed:
+                return await tools.runtime.create_container(sandbox_id, placed)
         except cri.RuntimeServiceError as error:
             raise NotCreated(error) from error
 

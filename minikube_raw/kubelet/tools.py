@@ -10,6 +10,7 @@ import msgspec
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, runtimeclasses, syncpod
+from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.images import EventSink
 from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.preparation import Preparation
@@ -48,6 +49,7 @@ class Tools(msgspec.Struct, frozen=True):
     check_runtime: runtimeclasses.Check = runtimeclasses.any_handler
     room: Room = msgspec.field(default_factory=Room)
     links: LogLinks = msgspec.field(default_factory=LogLinks)
+    cpus: CPUManager | None = None  # None: wherever the kernel puts them
 
     async def find(self, uid: str) -> syncpod.Found:
         """What the runtime has of a pod."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from minikube_raw.kubelet.node import most_pids
 from minikube_raw.linux import mounts
-from tests.clusters import Cluster, need_root_and_loopback
+from tests.clusters import Cluster, cluster_of_one, need_root_and_loopback
 
 from .manifests import pod
 from .waiting import until
@@ -28,17 +27,6 @@ DISK = (
     "0s",
 )
 SHELVES = "volumeMounts: [{name: v, mountPath: /v}]"
-
-
-@contextmanager
-def cluster_of_one(folder: Path, *options: str, name: str = "short", port: int = 6447) -> Iterator[Cluster]:
-    need_root_and_loopback()
-    made = Cluster(folder)
-    try:
-        made.cli("up", "--name", name, "--api-port", str(port), *options)
-        yield made
-    finally:
-        made.cli("down", "--name", name)
 
 
 @pytest.fixture

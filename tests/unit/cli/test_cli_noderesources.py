@@ -19,6 +19,8 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         "image_gc_low_threshold_percent": 80,
         "image_minimum_gc_age": 120.0,
         "eviction_pressure_transition_period": 300.0,
+        "cpu_manager_policy": "none",
+        "reserved_cpus": "",
     }
     assert noderesources.parse({})["eviction_hard"] == noderesources.SHARED_HOST
 
@@ -31,6 +33,8 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         ("eviction_hard", "memory<5%", "--eviction-hard: memory is not one of"),
         ("system_reserved", "memory=lots", "--system-reserved: memory: "),
         ("minimum_image_ttl_duration", "soon", "--minimum-image-ttl-duration: invalid duration 'soon'"),
+        ("cpu_manager_policy", "static", "requires systemreserved.cpu + kubereserved.cpu to be greater than zero"),
+        ("reserved_cpus", "1-x", "invalid list of CPUs '1-x'"),
         ("image_gc_high_threshold", 80, "--image-gc-low-threshold 80 is not below --image-gc-high-threshold 80"),
     ],
 )

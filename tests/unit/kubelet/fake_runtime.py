@@ -69,6 +69,7 @@ class FakeRuntime:
             image_name=config.image_name,
             state=cri.ContainerState.CREATED,
             created_at=self._ns(),
+            labels=config.labels,
             annotations=config.annotations,
             resources=config.resources,
         )
@@ -136,7 +137,8 @@ class FakeRuntime:
 
     async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
         self._called("update_container_resources", container_id)
-        self._change(container_id, resources=resources)
+        said = {name: value for name, value in msgspec.structs.asdict(resources).items() if value is not None}
+        self._change(container_id, resources=msgspec.structs.replace(self.containers[container_id].resources, **said))
 
     async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
         self._called("update_pod_sandbox_resources", sandbox_id)

@@ -1,0 +1,168 @@
+"""The CPU manager: under the static policy a container of a Guaranteed pod that asks for whole CPUs has them for itself.
+
+All others share the rest, among it the reserved CPUs, which nobody gets alone (pkg/kubelet/cm/cpumanager/policy_static.go).
+Nothing is remembered here: the runtime's records say who has which CPUs, so a kubelet that comes after a crash knows it too.
+A container that waits to be restarted holds none; it gets as many again, the same if they are still free, for the pods that
+were admitted never ask for more than there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from minikube_raw.api.core import Pod
+from minikube_raw.kubelet import convert, cputopology, qos
+from minikube_raw.kubelet.cputopology import CPU, NONE, POLICIES, STATIC, CPUs
+from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.runtime import cri
+from minikube_raw.runtime.resources import UNLIMITED
+
+log = logging.getLogger(__name__)
+EXCLUSIVE = "minikube-raw.io/exclusive-cpus"  # annotation of a container that shares its CPUs with nobody
+
+
+class CPUManager:
+    """Places the containers of one node; with the policy none they are where the kernel puts them."""
+
+    def __init__(
+        self,
+        runtime: cri.RuntimeService,
+        policy: str = NONE,
+        topology: Sequence[CPU] = (),
+        reserved: CPUs = frozenset(),
+    ) -> None:
+        self._runtime = runtime
+        self._static = policy == STATIC
+        self._topology = tuple(topology) if self._static else ()
+        self._all = frozenset(cpu.number for cpu in self._topology)
+        self._reserved = reserved
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @property
+    def static(self) -> bool:
+        """Whether containers may have CPUs for themselves."""
+        return self._static
+
+    @asynccontextmanager
+    async def placing(self, config: cri.ContainerConfig, pod: Pod) -> AsyncIterator[cri.ContainerConfig]:
+        """The config with its CPUs; create the container before leaving. Those in their place have moved by then.
+
+        Raises RuntimeServiceError while too few CPUs are free: pods that are gone already may still be ending.
+        """
+        if not self._static:
+            yield config
+            return
+        async with self._lock:
+            containers = await self._runtime.list_containers()
+            count = _whole_cpus(pod, config.name)
+            if count:
+                taken = self._take(count, containers, _earlier(containers, pod, config.name))
+                await self._share(self._shared(containers) - taken, containers)
+                yield _placed(config, taken, exclusive=True)
+            else:
+                yield _placed(config, self._shared(containers), exclusive=False)
+
+    def pod(self, config: cri.PodSandboxConfig, pod: Pod) -> cri.PodSandboxConfig:
+        """The pod's config: whoever has CPUs alone is bounded by them, not by a quota that would stop it on them."""
+        if not self._static or not exclusive_cpus(pod):
+            return config
+        resources = msgspec.structs.replace(config.resources, cpu_quota=UNLIMITED)
+        return msgspec.structs.replace(config, resources=resources)
+
+    def look_again(self) -> None:
+        """A container has ended: its CPUs may be everybody's again."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the shared CPUs right until cancelled; first after whatever an earlier kubelet, of either policy, has left."""
+        while True:
+            self._changed.clear()
+            async with self._lock:
+                containers = await self._runtime.list_containers()
+                await self._share(self._shared(containers), containers)
+            if not self._static:
+                return
+            await self._changed.wait()
+
+    def _take(self, count: int, containers: Sequence[cri.ContainerStatus], preferred: CPUs) -> CPUs:
+        free = self._shared(containers) - self._reserved
+        try:
+            return cputopology.take(self._topology, free, count, preferred)
+        except ValueError as error:
+            raise cri.RuntimeServiceError(cri.CREATE_ERROR, str(error)) from error
+
+    def _shared(self, containers: Sequence[cri.ContainerStatus]) -> CPUs:
+        alone = [_cpus(each) for each in containers if _alive(each) and EXCLUSIVE in each.annotations]
+        return self._all.difference(*alone)
+
+    async def _share(self, shared: CPUs, containers: Sequence[cri.ContainerStatus]) -> None:
+        """Let all that have none for themselves run on these CPUs, or on all where the policy is none."""
+        cpus = shared if self._static else frozenset(cpu.number for cpu in cputopology.read())
+        for each in containers:
+            had = each.resources.cpuset_cpus
+            if not _alive(each) or EXCLUSIVE in each.annotations or (had is None and not self._static):
+                continue
+            if had is None or cputopology.parse(had) != cpus:
+                await self._move(each, cputopology.show(cpus))
+
+    async def _move(self, container: cri.ContainerStatus, cpus: str) -> None:
+        try:
+            await self._runtime.update_container_resources(container.id, cri.LinuxContainerResources(cpuset_cpus=cpus))
+        except cri.RuntimeServiceError as error:  # it has ended meanwhile
+            log.info(
+                "container %s of %s was not moved to CPUs %s: %s", container.name, container.sandbox_id, cpus, error
+            )
+
+
+def exclusive_cpus(pod: Pod) -> bool:
+    """Whether a container of the pod has CPUs for itself under the static policy."""
+    return any(_whole_cpus(pod, each.name) for each in (*pod.spec.init_containers, *pod.spec.containers))
+
+
+def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
+    """The manager of a node by its options. Raises ValueError."""
+    if options.cpu_manager_policy not in POLICIES:
+        raise ValueError(
+            f"unknown CPU manager policy {options.cpu_manager_policy!r}: it is one of {', '.join(POLICIES)}"
+        )
+    if options.cpu_manager_policy == NONE:
+        return CPUManager(runtime)
+    topology = cputopology.read()
+    reserved = sum(qos.milli_cpu(each) for each in options.reserved)
+    return CPUManager(runtime, STATIC, topology, cputopology.reserved_cpus(options.reserved_cpus, reserved, topology))
+
+
+def _whole_cpus(pod: Pod, name: str) -> int:
+    """How many CPUs a container has for itself; 0: it shares."""
+    spec = next((each for each in (*pod.spec.init_containers, *pod.spec.containers) if each.name == name), None)
+    if spec is None or qos.qos_class(pod) is not qos.QOSClass.GUARANTEED:
+        return 0
+    millis = qos.milli_cpu(qos.requests_of(spec))
+    return millis // 1000 if millis % 1000 == 0 else 0
+
+
+def _placed(config: cri.ContainerConfig, cpus: CPUs, *, exclusive: bool) -> cri.ContainerConfig:
+    quota = UNLIMITED if exclusive else config.resources.cpu_quota
+    resources = msgspec.structs.replace(config.resources, cpuset_cpus=cputopology.show(cpus), cpu_quota=quota)
+    annotations = config.annotations | ({EXCLUSIVE: "true"} if exclusive else {})
+    return msgspec.structs.replace(config, resources=resources, annotations=annotations)
+
+
+def _alive(container: cri.ContainerStatus) -> bool:
+    return container.state is not cri.ContainerState.EXITED
+
+
+def _cpus(container: cri.ContainerStatus) -> CPUs:
+    return cputopology.parse(container.resources.cpuset_cpus or "")
+
+
+def _earlier(containers: Sequence[cri.ContainerStatus], pod: Pod, name: str) -> CPUs:
+    """The CPUs that the container had when it ran last."""
+    runs = [each for each in containers if each.name == name and each.labels.get(convert.POD_UID) == pod.metadata.uid]
+    return _cpus(max(runs, key=lambda each: each.attempt)) if runs else frozenset()

@@ -1,0 +1,91 @@
+"""The static CPU policy over a runtime made by hand: who runs where, and who moves away before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from pod_builders import pod
+from worked_node import Node
+
+from minikube_raw.api.core import Pod
+from minikube_raw.kubelet.cpumanager import CPUManager
+from minikube_raw.kubelet.cputopology import CPU
+from minikube_raw.kubelet.room import NodeView, Room
+from minikube_raw.runtime.cri import LinuxContainerResources
+
+FOUR = tuple(CPU(0, n, n) for n in range(4))
+PINNED = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
+
+
+def asking(uid: str, cpu: str = "", **spec: Any) -> Pod:
+    limits = {"limits": {"cpu": cpu, "memory": "1Mi"}} if cpu else {}
+    containers = [{"name": uid, "image": "busybox", "resources": limits}]
+    return pod(containers=containers, metadata={"uid": uid, "name": uid}, **spec)
+
+
+@pytest.fixture
+def static(node: Node) -> Node:
+    """A node whose CPU 0 is reserved."""
+    node.use(msgspec.structs.replace(node.tools, cpus=CPUManager(node.runtime, "static", FOUR, frozenset({0}))))
+    return node
+
+
+async def start(node: Node, eventually: Any, *pods: Pod) -> None:
+    for each in pods:
+        node.workers.update(each)
+        await eventually(lambda name=each.metadata.uid: name in cpus(node))
+
+
+def cpus(node: Node) -> dict[str, str | None]:
+    """By container: where it may run, of those that do."""
+    running = (each for each in node.runtime.containers.values() if each.state.name == "RUNNING")
+    return {each.name: each.resources.cpuset_cpus for each in running}
+
+
+async def test_whole_cpus_are_a_containers_own_and_the_others_move_away(static, eventually) -> None:
+    await start(static, eventually, asking("shared"), asking("odd", "1500m"), asking("own", "2"))
+    assert cpus(static) == {"shared": "0,3", "odd": "0,3", "own": "1-2"}
+    moved = [str(call) for call in static.runtime.calls]
+    assert max(n for n, call in enumerate(moved) if "update_container" in call) < next(
+        n for n, call in enumerate(moved) if "start_container" in call and "own" in call
+    )
+
+
+async def test_what_has_cpus_alone_is_not_throttled(static, eventually) -> None:
+    await start(static, eventually, asking("odd", "1500m"), asking("own", "1"))
+    quotas = {each.name: each.resources.cpu_quota for each in static.runtime.containers.values()}
+    assert quotas == {"odd": 150_000, "own": -1}
+    sandboxes = await static.runtime.list_pod_sandboxes()
+    assert {each.config.uid: each.config.resources.cpu_quota for each in sandboxes} == {"odd": 150_000, "own": -1}
+
+
+async def test_the_cpus_are_everybodys_again_when_it_ends(static, eventually) -> None:
+    await start(static, eventually, asking("shared"), asking("own", "3", restartPolicy="Never"))
+    assert cpus(static)["shared"] == "0"
+    static._tasks.create_task(static.tools.cpus.run())
+    static.runtime.exit(static.runtime.named("own").id, 0)
+    static.tools.cpus.look_again()
+    await eventually(lambda: cpus(static) == {"shared": "0-3"})
+
+
+async def test_a_kubelet_that_comes_after_knows_who_has_what(static, eventually) -> None:
+    await start(static, eventually, asking("own", "2"))
+    static.use(msgspec.structs.replace(static.tools, cpus=CPUManager(static.runtime, "static", FOUR, frozenset({0}))))
+    await start(static, eventually, asking("own", "2"), asking("other", "1"))
+    assert cpus(static) == {"own": "1-2", "other": "3"}
+
+
+async def test_without_the_policy_what_was_bounded_by_it_runs_everywhere_again(static, eventually) -> None:
+    await start(static, eventually, asking("shared"))
+    assert cpus(static) == {"shared": "0-3"}
+    static.runtime._change(static.runtime.named("shared").id, resources=LinuxContainerResources(cpuset_cpus="77"))
+    await CPUManager(static.runtime).run()
+    assert cpus(static)["shared"] != "77"
+
+
+def test_a_guaranteed_pod_is_not_resized_beside_it() -> None:
+    room = Room(lambda: NodeView("n1", {"cpu": "4", "memory": "1Gi", "pods": "9"}, static_cpus=True))
+    assert room.refusal(asking("own", "2"), started=False) is None
+    assert room.resize(asking("own", "3")) == ("Infeasible", PINNED, "Infeasible")
