@@ -73,7 +73,7 @@ def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) 
         sysctls={each.name: each.value for each in spec.security_context.sysctls},
         labels={**meta.labels, POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid},
         annotations={**meta.annotations, GRACE_PERIOD: str(grace_period(pod))},
-        resources=qos.pod_resources(pod, node.pod_pids_limit),
+        resources=qos.pod_resources(pod, node.pod_pids_limit, node.kernel),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import psutil
 
+from minikube_raw.api import quantity
+from minikube_raw.api.quantity import Quantity
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
 from minikube_raw.linux.cgroup_mounts import hierarchies
@@ -26,15 +28,17 @@ Json = dict[str, Any]
 KUBERNETES_VERSION = "v1.36.2"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MOST_IMAGES = 50
+_HUGEPAGES = Path("/sys/kernel/mm/hugepages")
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What pods can have at most: CPUs, bytes, pods."""
+    """What pods can have at most: CPUs, bytes, pods; bytes of huge pages by page size as resources name it ("2Mi")."""
 
     cpus: float
     memory: int
     ephemeral_storage: int
     pods: int
+    hugepages: Mapping[str, int] = {}
 
     def amounts(self) -> dict[str, str]:
         """As quantities by resource name."""
@@ -42,8 +46,7 @@ class Capacity(msgspec.Struct, frozen=True):
         return {
             "cpu": f"{millis}m" if millis % 1000 else str(millis // 1000),
             "ephemeral-storage": f"{self.ephemeral_storage // 1024}Ki",
-            "hugepages-1Gi": "0",
-            "hugepages-2Mi": "0",
+            **{f"hugepages-{size}": _binary(amount) for size, amount in sorted(self.hugepages.items())},
             "memory": f"{self.memory // 1024}Ki",
             "pods": str(self.pods),
         }
@@ -75,17 +78,35 @@ def read_capacity(cgroup_root: str, state_dir: str, pods: int) -> Capacity:
         stats = manager(cgroup_root).stats()
         cpus = min(cpus, stats.cpu_limit or cpus)
         memory = min(memory, stats.memory_limit or memory)
-    return Capacity(cpus=cpus, memory=memory, ephemeral_storage=disk.f_blocks * disk.f_frsize, pods=pods)
+    return Capacity(
+        cpus=cpus,
+        memory=memory,
+        ephemeral_storage=disk.f_blocks * disk.f_frsize,
+        pods=pods,
+        hugepages=read_hugepages(),
+    )
+
+
+def read_hugepages() -> dict[str, int]:
+    """Bytes that the kernel keeps as huge pages, by page size ("2Mi"): all nodes of a host see the same ones."""
+    kept = {}
+    for path in _HUGEPAGES.glob("hugepages-*kB"):
+        size = int(path.name.removeprefix("hugepages-").removesuffix("kB")) << 10
+        kept[_binary(size)] = size * _number(path / "nr_hugepages")
+    return kept
+
+
+def _binary(amount: int) -> str:
+    return str(Quantity(amount * quantity.NANO, quantity.BINARY_SI))
 
 
 def kernel(*, memory_qos: bool) -> qos.Kernel:
     """What this node's kernel does for every container: v1 has neither memory.oom.group nor memory.min."""
-    sizes = [path for path in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB") if _number(path / "nr_hugepages")]
-    kibibytes = sorted(int(path.name.removeprefix("hugepages-").removesuffix("kB")) for path in sizes)
+    kept = read_hugepages()
     return qos.Kernel(
         oom_group=detect() == "v2",
         memory_qos=memory_qos,
-        hugepage_sizes=tuple(f"{each >> 20}Gi" if each >> 20 else f"{each >> 10}Mi" for each in kibibytes),
+        hugepage_sizes=tuple(sorted(size for size, amount in kept.items() if amount)),
     )
 
 

@@ -139,7 +139,7 @@ def _huge_bytes(limits: Amounts, size: str) -> int:
     return quantity.resource(limits, f"hugepages-{size}").value()
 
 
-def pod_resources(pod: Pod, pids_limit: int | None = None) -> LinuxContainerResources:
+def pod_resources(pod: Pod, pids_limit: int | None = None, kernel: Kernel = PLAIN) -> LinuxContainerResources:
     """The limits of the pod's own cgroup: sums, where every container has a limit, and the runtime's overhead."""
     return LinuxContainerResources(
         cpu_shares=cpu_shares(pod_request(pod, milli_cpu)),
@@ -147,7 +147,13 @@ def pod_resources(pod: Pod, pids_limit: int | None = None) -> LinuxContainerReso
         cpu_quota=cpu_quota(pod_limit(pod, milli_cpu) or 0),
         memory_limit_in_bytes=pod_limit(pod, memory_bytes),
         pids_limit=pids_limit,
+        hugepage_limits={_kernel_size(size): _pod_huge_bytes(pod, size) for size in kernel.hugepage_sizes},
     )
+
+
+def _pod_huge_bytes(pod: Pod, size: str) -> int:
+    own = _huge_bytes(pod.spec.resources.limits, size) if pod.spec.resources is not None else 0
+    return own or pod_amount(pod, lambda amounts: _huge_bytes(amounts, size), limits=True)
 
 
 def pod_request(pod: Pod, amount: Callable[[Amounts], int]) -> int:

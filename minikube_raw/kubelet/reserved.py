@@ -1,7 +1,8 @@
 """What of a node is not for pods: kubeReserved, systemReserved and the hard eviction thresholds; the rest is allocatable.
 
 Pure. Words and arithmetic are the kubelet's (pkg/kubelet/cm/node_container_manager_linux.go, pkg/kubelet/eviction/helpers.go):
-allocatable leaves out the memory and disk that eviction keeps free, the cgroup of all pods may use them.
+allocatable leaves out the memory and disk that eviction keeps free, the cgroup of all pods may use them. Memory that the kernel
+keeps as huge pages is no other memory.
 """
 
 from __future__ import annotations
@@ -95,6 +96,9 @@ def allocatable(capacity: Amounts, reserved: Sequence[Amounts], hard: Amounts) -
         if signal in hard:
             kept = threshold(hard[signal]).of(quantity.resource(capacity, name).value())
             left[name] = _minus(left[name], Quantity(kept * quantity.NANO))
+    for name, amount in capacity.items():
+        if name.startswith("hugepages-"):
+            left["memory"] = _minus(left["memory"], quantity.parse(amount))
     return left
 
 

@@ -111,7 +111,8 @@ class Resizer:
             return True
         lagging = self._lagging(pod, found)
         changing, restarting = [x for x in lagging if not x.restarts], [x for x in lagging if x.restarts]
-        old, new = sandbox.config.resources, qos.pod_resources(pod, self._tools.node().pod_pids_limit)
+        node = self._tools.node()
+        old, new = sandbox.config.resources, qos.pod_resources(pod, node.pod_pids_limit, node.kernel)
         if restarting:
             new = widest(old, new)  # what restarts for its change has as much as before until then
         try:

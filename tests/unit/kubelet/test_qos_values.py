@@ -101,3 +101,13 @@ def test_huge_pages_that_are_not_asked_for_are_not_to_be_had_where_the_node_has_
     )
     got = qos.container_resources(wish, wish.spec.containers[0], 0, qos.Kernel(hugepage_sizes=("2Mi", "1Gi")))
     assert got.hugepage_limits == {"2MB": 4 << 20, "1GB": 0}
+
+
+def test_a_pod_may_have_the_huge_pages_of_all_its_containers() -> None:
+    asked = {"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}}
+    containers = [{"name": name, "image": "i", "resources": asked} for name in ("a", "b")]
+    both = pod(containers=containers)
+    whole = pod(containers=containers, resources={"limits": {"memory": "1Gi", "hugepages-2Mi": "6Mi"}})
+    kernel = qos.Kernel(hugepage_sizes=("2Mi",))
+    assert qos.pod_resources(both, kernel=kernel).hugepage_limits == {"2MB": 8 << 20}
+    assert qos.pod_resources(whole, kernel=kernel).hugepage_limits == {"2MB": 6 << 20}

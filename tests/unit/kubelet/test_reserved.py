@@ -33,6 +33,11 @@ def test_both_reservations_count_and_nothing_goes_below_zero() -> None:
     assert nodecgroup.limits(CAPACITY, taken[:1], 32_768).pids_limit == 31_768
 
 
+def test_what_is_kept_as_huge_pages_is_no_other_memory() -> None:
+    kept = {**CAPACITY, "hugepages-2Mi": "1Gi"}
+    assert reserved.allocatable(kept, [], {}) == {**kept, "memory": "23635516Ki"}
+
+
 @pytest.mark.parametrize(
     ("flag", "given", "message"),
     [
