@@ -147,6 +147,13 @@ class EphemeralVolumeSource(View, frozen=True, gc=False):
     volume_claim_template: PersistentVolumeClaimTemplate = PersistentVolumeClaimTemplate()
 
 
+class ImageVolumeSource(View, frozen=True, gc=False):
+    """An image whose files are seen read-only; `pull_policy` is a container's imagePullPolicy."""
+
+    reference: str = ""
+    pull_policy: str = ""
+
+
 class Volume(View, frozen=True, gc=False):
     """core/v1.Volume; one source is set, or none of those known here."""
 
@@ -159,6 +166,7 @@ class Volume(View, frozen=True, gc=False):
     projected: ProjectedVolumeSource | None = None
     persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
     ephemeral: EphemeralVolumeSource | None = None
+    image: ImageVolumeSource | None = None
 
     def claim_name(self, pod: str) -> str:
         """Return the name of the claim behind the volume in a pod of that name, empty for none."""

@@ -183,8 +183,9 @@ class ImageManager:
 
     def forget(self, pod: Pod) -> None:
         """Drop what is remembered of a pod that is gone."""
-        for container in every_container(pod):
-            key = _key(pod, container)
+        seen = (volume.image.reference for volume in pod.spec.volumes if volume.image is not None)
+        for image in (*(container.image for container in every_container(pod)), *seen):
+            key = f"{pod.metadata.uid}_{image}"
             self._backoff.forget(key)
             self._failures.pop(key, None)
 

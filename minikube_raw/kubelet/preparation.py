@@ -80,12 +80,13 @@ class Preparation:
     async def container(self, pod: Pod, wanted: Container, sandbox: cri.PodSandboxStatus) -> convert.Prepared:
         """Image, variables and mounts of one container. Raises ImageUnavailable, env.ConfigError."""
         node = self._node()
+        seen = await self._image_volumes(pod, wanted)
         image = await self._images.ensure(pod, wanted, self._clock.now())
         self.image_names[image.id] = _names(wanted, image)
         _check_non_root(pod, wanted, image.config.user)
         at = downward.Addresses(node.ip, (node.ip,) if pod.spec.host_network else sandbox.ips)
         variables = await self._variables(pod, wanted, at)
-        mounts = await self._mounts(pod, wanted, variables)
+        mounts = await self._mounts(pod, wanted, variables, seen)
         return convert.Prepared(image=image.id, envs=variables, mounts=mounts)
 
     async def _variables(self, pod: Pod, wanted: Container, at: downward.Addresses) -> dict[str, str]:
@@ -98,7 +99,20 @@ class Preparation:
             return await asyncio.to_thread(convert.variables, pod, wanted, referred, at, node, file_key)
         return convert.variables(pod, wanted, referred, at, node)
 
-    async def _mounts(self, pod: Pod, wanted: Container, variables: dict[str, str]) -> tuple[cri.Mount, ...]:
+    async def _image_volumes(self, pod: Pod, wanted: Container) -> dict[str, str]:
+        """Ids of the images that the container sees as volumes, by volume name. Raises ImageUnavailable."""
+        mounted = {mount.name for mount in wanted.volume_mounts}
+        seen = {}
+        for volume in pod.spec.volumes:
+            if volume.image is not None and volume.name in mounted:
+                # Events about it are the pod's, not the container's.
+                asked = Container(image=volume.image.reference, image_pull_policy=volume.image.pull_policy)
+                seen[volume.name] = (await self._images.ensure(pod, asked, self._clock.now())).id
+        return seen
+
+    async def _mounts(
+        self, pod: Pod, wanted: Container, variables: dict[str, str], images: dict[str, str]
+    ) -> tuple[cri.Mount, ...]:
         """The container's mounts; a kubelet that has just begun first looks where the pod's claims lie."""
         if wanted.volume_mounts and not self._volumes.knows(pod):
             try:
@@ -106,8 +120,8 @@ class Preparation:
             except MountError as error:
                 raise env.ConfigError(str(error)) from error
         if needs_a_look(wanted):
-            return await asyncio.to_thread(self._volumes.mounts, pod, wanted, variables)
-        return self._volumes.mounts(pod, wanted, variables)
+            return await asyncio.to_thread(self._volumes.mounts, pod, wanted, variables, images)
+        return self._volumes.mounts(pod, wanted, variables, images)
 
     async def release(self, uid: str, pod: Pod | None) -> None:
         """The pod is gone: let go of its objects and its directories."""

@@ -83,10 +83,17 @@ class VolumeManager:
         """The directory that holds what `tear_down` put aside, also before a crash, until somebody empties it."""
         return str(self._pods_dir / _TRASH)
 
-    def mounts(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> tuple[cri.Mount, ...]:
-        """The container's bind mounts. Raises env.ConfigError for one that cannot be."""
-        volumes = {volume.name: volume for volume in pod.spec.volumes}
-        return tuple(self._mount(pod, container, volumes, mount, variables) for mount in container.volume_mounts)
+    def mounts(
+        self, pod: Pod, container: Container, variables: Mapping[str, str], images: Mapping[str, str] | None = None
+    ) -> tuple[cri.Mount, ...]:
+        """The container's mounts; `images` are ids by volume name. Raises env.ConfigError for one that cannot be."""
+        volumes, images = {volume.name: volume for volume in pod.spec.volumes}, images or {}
+        return tuple(
+            _image_mount(mount, images[mount.name], variables)
+            if mount.name in images
+            else self._mount(pod, container, volumes, mount, variables)
+            for mount in container.volume_mounts
+        )
 
     def path(self, pod: Pod, name: str) -> str:
         """Where a volume of the pod lies on the node. Raises env.ConfigError for one the pod has not."""
@@ -119,6 +126,8 @@ class VolumeManager:
             emptydir.set_up(self._path(pod, volume), volume.empty_dir, pod, _memory(sources))
         elif projection.is_projected(volume):
             self._project(pod, volume, sources)
+        elif volume.image is not None:
+            pass  # the runtime sees to it, container by container
         elif volume.claim_name(pod.metadata.name):
             raise ValueError("this node has no API server that knows of claims")
         else:
@@ -171,6 +180,12 @@ class VolumeManager:
             if taken and "ReadWriteOncePod" in volume.spec.access_modes:
                 text = "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
                 raise MountError(volume.metadata.name, text)
+
+
+def _image_mount(mount: VolumeMount, image: str, variables: Mapping[str, str]) -> cri.Mount:
+    return cri.Mount(
+        container_path=mount.mount_path, image=image, sub_path=subpaths.asked(mount, variables), readonly=True
+    )
 
 
 def _check_devices(pod: Pod) -> None:

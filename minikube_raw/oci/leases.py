@@ -7,6 +7,7 @@ since after a power cut no overlay of before is mounted again.
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -18,12 +19,13 @@ class Leases:
         self._directory = directory
 
     def take(self, container_id: str, image: str, snapshot: Path) -> None:
-        """Record that a container uses the image with manifest digest `image`."""
+        """Record that a container uses the image with manifest digest `image`; further ones go under its id with ".0", ".1", …"""
         (self._directory / container_id).write_text(f"{image}\n{snapshot}\n")
 
     def release(self, container_id: str) -> None:
-        """The container is gone; twice is fine."""
-        (self._directory / container_id).unlink(missing_ok=True)
+        """The container is gone, and with it what it used for its volumes; twice is fine."""
+        for lease in (self._directory / container_id, *self._directory.glob(f"{glob.escape(container_id)}.*")):
+            lease.unlink(missing_ok=True)
 
     def images(self) -> set[str]:
         """Manifest digests in use."""
@@ -31,7 +33,8 @@ class Leases:
 
     def users(self, image: str) -> list[str]:
         """Containers that use an image."""
-        return [container for container, used in self._live().items() if used == image]
+        users = (lease.partition(".")[0] for lease, used in self._live().items() if used == image)
+        return list(dict.fromkeys(users))
 
     def _live(self) -> dict[str, str]:
         live = {}

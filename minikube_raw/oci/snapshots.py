@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,16 @@ class Snapshots:
             except (ImageError, OSError):
                 self.remove(container_id)
                 raise
+
+    def hold(self, container_id: str, images: Sequence[Image]) -> list[list[Path]]:
+        """Hold further images, those of its volumes, for a container that has its directories; their layers, uppermost first.
+
+        Raises ImageError.
+        """
+        with self._store.writing():
+            for number, image in enumerate(images):
+                self._store.leases.take(f"{container_id}.{number}", image.digest, self._root / container_id)
+            return [self._store.layers(image) for image in images]
 
     def remove(self, container_id: str) -> None:
         """Give the container's directories up, once its overlay is unmounted: one rename, any size. Twice is fine."""

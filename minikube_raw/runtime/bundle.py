@@ -84,7 +84,19 @@ def _process(process: Mapping[str, Any], facts: Facts) -> Json:
 def _mount(entry: Mapping[str, Any], shm: str) -> Json:
     if shm and entry["source"] == shm:
         return dict(_SHM)
+    if entry["type"] == "image":
+        return _image(entry)
     return {name: entry[name] for name in ("destination", "type", "source", "options")}
+
+
+def _image(entry: Mapping[str, Any]) -> Json:
+    """An image volume: an overlay of its layers, or a bind of the only one. Raises LookupError for a part of one."""
+    if entry["path"]:
+        raise LookupError(f"{entry['destination']}: a subPath of an image volume cannot be in a bundle")
+    place, options, layers = {"destination": entry["destination"]}, list(entry["options"]), entry["layers"]
+    if len(layers) == 1:
+        return {**place, "type": "bind", "source": layers[0], "options": ["bind", *options]}
+    return {**place, "type": "overlay", "source": "overlay", "options": [*options, f"lowerdir={':'.join(layers)}"]}
 
 
 def _root_propagation(mounts: Sequence[Mapping[str, Any]]) -> str:

@@ -98,7 +98,8 @@ class Container:
         streams = self._make_streams()
         places, layers = self.request["rootfs"], []
         if self.pod.user_namespace >= 0:
-            places, layers = {"mountPoint": places["mountPoint"]}, [self._enter_user_namespace(opened, streams)]
+            places = {"mountPoint": places["mountPoint"]}
+            layers = [*self._open_images(), self._enter_user_namespace(opened, streams)]
         child = self.pod.take_child(self.request["cgroup"], self.request.get("pidTarget", ""))
         self.pid, self.pidfd = child.pid, child.pidfd
         self.pod.hold(f"{self.id}/process", self.pidfd)
@@ -125,6 +126,12 @@ class Container:
                 opened.append(mounts.open_tree(entry["source"], recursive=False) if ours else left.pop(0))
         wire.close(left)
         return opened
+
+    def _open_images(self) -> list[int]:
+        """Opens the volumes that are images for a child whose user namespace could not."""
+        place = self.request["rootfs"]["mountPoint"]
+        entries = [entry for entry in self.request["spec"]["mounts"] if entry["type"] == "image"]
+        return [podusers.open_image(entry["layers"], place, self.pod.user_namespace) for entry in entries]
 
     def _enter_user_namespace(self, volumes: list[int], streams: list[int]) -> int:
         """Makes what the container is given its user namespace's; returns its layers as a detached mount."""

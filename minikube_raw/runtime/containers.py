@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -45,6 +47,10 @@ class SnapshotStore(Protocol):
 
     def prepare(self, container_id: str, image: Image) -> Snapshot:
         """Makes a container's directories."""
+        ...
+
+    def hold(self, container_id: str, images: Sequence[Image]) -> list[list[Path]]:
+        """Holds further images for a container that was prepared; their layers' directories, uppermost first."""
         ...
 
     def remove(self, container_id: str) -> None:
@@ -87,16 +93,17 @@ class Containers:
     async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
         container_id = sandbox.next_container_id()
 
-        def prepare() -> tuple[Image, Snapshot]:
-            image = self._images.resolve(config.image)
-            if image is None:
-                raise RuntimeServiceError(
-                    "CreateContainerError", f"image {config.image_name or config.image} not found"
-                )
-            return image, self._snapshots.prepare(container_id, image)
+        def prepare() -> tuple[Image, Snapshot, dict[str, list[str]]]:
+            image = self._resolve(config.image, config.image_name)
+            snapshot = self._snapshots.prepare(container_id, image)
+            seen = [
+                self._resolve(name) for name in dict.fromkeys(mount.image for mount in config.mounts if mount.image)
+            ]
+            held = self._snapshots.hold(container_id, seen) if seen else []
+            return image, snapshot, {each.id: list(map(str, lowers)) for each, lowers in zip(seen, held, strict=True)}
 
         try:
-            image, snapshot = await self._state.in_thread(lambda: sandbox.recorded(prepare))
+            image, snapshot, layers = await self._state.in_thread(lambda: sandbox.recorded(prepare))
         except (ImageError, OSError) as error:
             raise RuntimeServiceError(
                 "CreateContainerError", f"cannot prepare the root file system: {error}"
@@ -106,7 +113,7 @@ class Containers:
                 id=container_id,
                 sandbox_id=sandbox.id,
                 config=config,
-                request=self._request(sandbox, config, image, container_id, snapshot),
+                request=self._request(sandbox, config, image, container_id, snapshot, layers),
                 boot_id=pidfd.boot_id(),
                 created_at=time.time_ns(),
             )
@@ -116,8 +123,20 @@ class Containers:
             raise
         return record
 
+    def _resolve(self, image_id: str, name: str = "") -> Image:
+        image = self._images.resolve(image_id)
+        if image is None:
+            raise RuntimeServiceError("CreateContainerError", f"image {name or image_id} not found")
+        return image
+
     def _request(
-        self, sandbox: Sandbox, config: ContainerConfig, image: Image, container_id: str, snapshot: Snapshot
+        self,
+        sandbox: Sandbox,
+        config: ContainerConfig,
+        image: Image,
+        container_id: str,
+        snapshot: Snapshot,
+        layers: dict[str, list[str]],
     ) -> dict[str, Any]:
         """Returns what a keeper is asked to start: the OCI document and where everything of the container lies."""
         layout, pod = self._state.layout, sandbox.record.config
@@ -130,6 +149,7 @@ class Containers:
             config,
             image.config,
             mounts=podfiles.mounts(layout.sandbox(sandbox.id), pod, layout.shm(sandbox.id), config.mounts),
+            layers=layers,
             hierarchies=hierarchies(),
             cgroup=cgroup,
             open_files=(min(_SOFT_OPEN_FILES, hard) if hard > 0 else _SOFT_OPEN_FILES, hard),

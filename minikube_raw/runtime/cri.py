@@ -105,10 +105,12 @@ class Mount(msgspec.Struct, frozen=True):
     """A bind mount into the container. container_path is resolved inside the root file system.
 
     sub_path is resolved beneath host_path when the container is started, by descriptor: no link in it leads outside.
+    With `image` (an id that the image store knows) it is that image's files that are seen, read-only, and there is no host_path.
     """
 
     container_path: str
-    host_path: str
+    host_path: str = ""
+    image: str = ""
     sub_path: str = ""
     readonly: bool = False
     recursive_read_only: bool = False

@@ -57,6 +57,8 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         job = Job(spec, cgroup, status, streams, received[given:])
         _set_limits(spec["process"])
         devices = rootfs.host_devices() if spec["linux"].get("hostDevices") else []
+        binds, opened = rootfs.sorted_volumes(spec, job.volumes, images_opened=inside)
+        images = rootfs.open_images(spec, places["mountPoint"], opened)
         if inside:
             visible = rootfs.open_visible(devices)
             root = rootfs.enter_mount(job.volumes[-1], places["mountPoint"])
@@ -66,7 +68,7 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
             visible = {}
             root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
         user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
-        null = rootfs.populate(root, spec, job.volumes, devices, visible)
+        null = rootfs.populate(root, spec, binds, images, devices, visible)
         _exec(job, root, user, null)
 
     _become(work, status)

@@ -108,25 +108,47 @@ def is_foreign() -> bool:
 
 def open_layers(places: dict[str, Any], user_namespace: int, first_id: int) -> int:
     """Returns the container's root file system as a detached mount: layers seen with shifted owners, the upper one given away."""
-    opened: list[int] = []
+    opened = _open_shifted(places["lowers"], user_namespace)
     try:
-        for lower in places["lowers"]:
-            opened.append(mounts.open_tree(lower, recursive=False))
-            shift(opened[-1], user_namespace, lower)
         for directory in (places["upper"], places["work"]):
             os.chown(directory, first_id, first_id)
         if not features.overlay_detached_layers():
-            return _open_attached(opened, places)
+            return _open_attached(opened, places["mountPoint"], places["upper"], places["work"])
         return mounts.open_overlay(_names(opened), places["upper"], places["work"], volatile=True)
     finally:
         wire.close(opened)
+
+
+def open_image(layers: Sequence[str], mount_point: str, user_namespace: int) -> int:
+    """Returns an image's files as a detached mount, seen with shifted owners."""
+    opened = _open_shifted(layers, user_namespace)
+    if len(opened) == 1:
+        return opened[0]
+    try:
+        if not features.overlay_detached_layers():
+            return _open_attached(opened, mount_point)
+        return mounts.open_overlay(_names(opened))
+    finally:
+        wire.close(opened)
+
+
+def _open_shifted(layers: Sequence[str], user_namespace: int) -> list[int]:
+    opened: list[int] = []
+    try:
+        for layer in layers:
+            opened.append(mounts.open_tree(layer, recursive=False))
+            shift(opened[-1], user_namespace, layer)
+    except OSError:
+        wire.close(opened)
+        raise
+    return opened
 
 
 def _names(opened: Sequence[int]) -> list[str]:
     return [f"/proc/self/fd/{fd}" for fd in opened]
 
 
-def _open_attached(layers: Sequence[int], places: dict[str, Any]) -> int:
+def _open_attached(layers: Sequence[int], place: str, upper: str | None = None, work: str | None = None) -> int:
     """The overlay of detached layers where the kernel wants them attached: by a child, in a mount namespace that ends with it.
 
     In ours a crash would leave an image's layer mounted where later only a container's own files are expected, and removed.
@@ -136,10 +158,9 @@ def _open_attached(layers: Sequence[int], places: dict[str, Any]) -> int:
     if pid == 0:
         try:
             mounts.set_propagation("/", mounts.MS_PRIVATE | mounts.MS_REC)
-            place = places["mountPoint"]
             for layer in layers:
                 mounts.move_mount(layer, place)
-            mounts.overlay(place, _names(layers), places["upper"], places["work"], volatile=True)
+            mounts.overlay(place, _names(layers), upper, work, volatile=True)
             wire.send(theirs, {}, [mounts.open_tree(place, recursive=False)])
         except OSError as error:
             wire.send(theirs, {"error": error.strerror or str(error), "errno": error.errno or 0})

@@ -62,6 +62,54 @@ def enter_mount(mount: int, mount_point: str) -> int:
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def sorted_volumes(spec: Spec, volumes: Sequence[int], *, images_opened: bool) -> tuple[Sequence[int], Sequence[int]]:
+    """Splits descriptors that arrived: those of bind entries, and those of image entries if they were opened for us."""
+    binds = sum(entry["type"] == "bind" for entry in spec["mounts"])
+    images = sum(entry["type"] == "image" for entry in spec["mounts"]) if images_opened else 0
+    return volumes[:binds], volumes[binds : binds + images]
+
+
+def open_images(spec: Spec, mount_point: str, opened: Sequence[int] = ()) -> list[int]:
+    """Opens the volumes that are images (or what their `path` names in them) as detached mounts; before enter().
+
+    `opened` has their layers as mounts where we could not make them ourselves, in a user namespace.
+    """
+    left, found = list(opened), []
+    for entry in spec["mounts"]:
+        if entry["type"] != "image":
+            continue
+        with steps.step("mount image", entry["destination"]):
+            if left:
+                mounts.move_mount(left[0], mount_point)
+                os.close(left.pop(0))
+            elif len(entry["layers"]) == 1:  # which is no overlay: that would want two
+                mounts.bind(entry["layers"][0], mount_point, recursive=False)
+            else:
+                mounts.overlay(mount_point, entry["layers"])
+            try:
+                found.append(_open_inside(mount_point, entry["path"]))
+            finally:
+                mounts.umount(mount_point, mounts.MNT_DETACH)  # the keeper may hold it yet
+    return found
+
+
+def _open_inside(place: str, path: str) -> int:
+    """Returns a detached copy of the mount at a place, or of what a path names in it that no link leads out of."""
+    if not path:
+        return mounts.open_tree(place, recursive=False)
+    top = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    found = -1
+    try:
+        found = mounts.open_beneath(top, path)
+        return mounts.open_tree("", recursive=False, dirfd=found)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        for fd in (top, found):
+            if fd >= 0:
+                os.close(fd)
+
+
 def open_visible(devices: Sequence[tuple[str, int, int]]) -> dict[str, int]:
     """Opens what a user namespace may mount only while it sees the like (proc, sysfs) and nodes it cannot make; before enter().
 
@@ -78,19 +126,22 @@ def populate(
     root: int,
     spec: Spec,
     volumes: Sequence[int],
+    images: Sequence[int],
     devices: Sequence[tuple[str, int, int]],
     visible: dict[str, int] | None = None,
 ) -> int:
-    """Mounts all that `spec` lists; `volumes` are the detached mounts of its bind entries in order. Returns the null device.
+    """Mounts all that `spec` lists; `volumes` and `images` are the detached mounts of its bind and image entries in order.
+
+    Returns the null device.
 
     `devices` are (path below /dev, mode with type, device number) to make beside the standard ones: the host's, when privileged.
     `visible` has what was opened beforehand (open_visible): by a file system's type or a device's path.
     """
-    left, visible, null = list(volumes), visible or {}, -1
+    left, visible, null = {"bind": list(volumes), "image": list(images)}, visible or {}, -1
     for entry in spec["mounts"]:
         with steps.step(f"mount {entry['type']}", entry["destination"]):
-            if entry["type"] == "bind":
-                _attach_volume(root, entry, left.pop(0))
+            if entry["type"] in left:
+                _attach_volume(root, entry, left[entry["type"]].pop(0))
             else:
                 _mount_system(root, entry, visible)
                 if entry["destination"] == "/dev":
@@ -226,6 +277,8 @@ def _attach_volume(root: int, entry: Spec, volume: int) -> None:
 
 def _prepare_volume(volume: int, options: Sequence[str], propagation: int) -> None:
     """Makes a detached mount read-only, with `rro` together with all mounts in it, and sets their propagation."""
+    if "noexec" in options:
+        mounts.mount_setattr("", set=mounts.MOUNT_ATTR_NOEXEC, dirfd=volume)
     if "ro" in options or "rro" in options:
         mounts.mount_setattr("", set=mounts.MOUNT_ATTR_RDONLY, recursive="rro" in options, dirfd=volume)
     if propagation:
@@ -234,6 +287,8 @@ def _prepare_volume(volume: int, options: Sequence[str], propagation: int) -> No
 
 def _change_volume(place: str, options: Sequence[str], propagation: int) -> None:
     """Does the same on kernels before 5.12 to a mount that is attached; they know no `rro`."""
+    if "noexec" in options:
+        mounts.mount("", place, "", mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_NOEXEC)
     if "ro" in options:
         mounts.make_readonly(place, recursive=False)
     if propagation:

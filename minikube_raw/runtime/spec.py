@@ -56,6 +56,7 @@ def container_spec(
     image: ImageConfig,
     *,
     mounts: Sequence[Mount],
+    layers: Mapping[str, Sequence[str]] | None = None,
     hierarchies: Hierarchies,
     cgroup: str,
     open_files: tuple[int, int],
@@ -63,8 +64,9 @@ def container_spec(
 ) -> Spec:
     """Returns the document for one container.
 
-    `mounts` are the volumes with the pod's own files; `open_files` is (soft, hard) of RLIMIT_NOFILE. Raises
-    RuntimeServiceError (CreateContainerError) for what cannot be a container: nothing to run, an unknown capability.
+    `mounts` are the volumes with the pod's own files, `layers` the directories of the images among them, uppermost first;
+    `open_files` is (soft, hard) of RLIMIT_NOFILE. Raises RuntimeServiceError (CreateContainerError) for what cannot be a
+    container: nothing to run, an unknown capability.
     """
     privileged = config.security.privileged
     readonly = [] if privileged else ["ro"]
@@ -73,7 +75,7 @@ def container_spec(
         "process": process_spec(sandbox, config, image, open_files),
         "root": {"path": "rootfs", "readonly": config.security.readonly_rootfs},
         "hostname": sandbox.hostname,
-        "mounts": [*_system_mounts(readonly, hierarchies), *_volume_mounts(mounts)],
+        "mounts": [*_system_mounts(readonly, hierarchies), *_volume_mounts(mounts, layers or {})],
         "linux": {
             "cgroupsPath": f"/{cgroup}",
             "resources": resources_spec(config.resources),
@@ -193,9 +195,19 @@ def cgroup_controllers(hierarchies: Hierarchies) -> list[tuple[str, str]]:
     return [(root.rpartition("/")[2], ",".join(controllers)) for root, controllers in by_root.items()]
 
 
-def _volume_mounts(mounts: Sequence[Mount]) -> Iterable[Spec]:
+def _volume_mounts(mounts: Sequence[Mount], layers: Mapping[str, Sequence[str]]) -> Iterable[Spec]:
     """Parents before what is mounted inside them, else in the given order, as containerd's CRI plugin sorts them."""
     for mount in sorted(mounts, key=lambda mount: mount.container_path.rstrip("/").count("/")):
+        if mount.image:
+            yield {
+                "destination": mount.container_path,
+                "type": "image",
+                "source": mount.image,
+                "options": ["rprivate", "ro", "noexec"],
+                "layers": list(layers[mount.image]),
+                "path": mount.sub_path,
+            }
+            continue
         readonly = ["rro"] if mount.recursive_read_only else ["ro"] if mount.readonly else []
         options = ["rbind", _PROPAGATION[mount.propagation], *readonly]
         source = f"{mount.host_path}/{mount.sub_path}" if mount.sub_path else mount.host_path

@@ -293,6 +293,29 @@ def test_a_tag_moves_and_the_old_image_is_still_found_by_id(store: ImageStore, l
     assert [image.id for image in store.list()] == [new.id]
 
 
+def test_an_image_in_use_as_a_volume_is_held_as_long_as_its_container_is_there(
+    store: ImageStore, layout: Layout, tmp_path: Path
+) -> None:
+    store.load(layout.image("box:v1", [BASE]).root)
+    store.load(layout.image("data:v1", [BASE, TOP]).root)
+    box, data = store.resolve("box:v1"), store.resolve("data:v1")
+    assert box is not None
+    assert data is not None
+    snapshots = Snapshots(store, tmp_path / "containers")
+    snapshots.prepare("c1", box)
+
+    ((top, base),) = snapshots.hold("c1", [data])
+    assert [(layer / "etc/os").read_bytes() for layer in (top, base)] == [b"top", b"base"]
+    with pytest.raises(ImageInUse, match=r"1 container\(s\): c1"):
+        store.remove("data:v1")
+    assert store.sweep()
+    assert (top / "etc/os").exists()
+
+    snapshots.remove("c1")
+    store.remove("data:v1")
+    assert not top.exists()
+
+
 def test_an_image_in_use_is_not_removed_until_its_container_is(
     store: ImageStore, layout: Layout, tmp_path: Path
 ) -> None:

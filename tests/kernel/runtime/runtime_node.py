@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Directories:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.images: dict[str, tuple[Path, ImageConfig]] = {}
+        self.layers: dict[str, list[Path]] = {}  # of images that volumes show, where they have several
 
     def resolve(self, text: str) -> Image | None:
         if text not in self.images:
@@ -101,6 +102,9 @@ class Directories:
             (directory / name).mkdir(parents=True, exist_ok=True)
         (directory / "upper").chmod(0o755)
         return Snapshot([self.images[image.id][0]], directory / "upper", directory / "work", directory / "root")
+
+    def hold(self, container_id: str, images: Sequence[Image]) -> list[list[Path]]:
+        return [self.layers.get(image.id, [self.images[image.id][0]]) for image in images]
 
     def remove(self, container_id: str) -> None:
         shutil.rmtree(self._root / container_id, ignore_errors=True)
