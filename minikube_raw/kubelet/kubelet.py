@@ -103,6 +103,7 @@ class Kubelet:
         self._registration = Registration(client, wanted, self._node_status, self._clock)
         self._nodes = Informer(client, NODES, clock=self._clock)
         self._services = Informer(client, SERVICES, clock=self._clock)
+        self._network = self._make_network()
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={options.node_name}", clock=self._clock)
         self._objects = WatchedObjects(client, self._services, self._objects_changed)
         self._volumes = VolumeManager(options.pods_dir, options.memory_dir)
@@ -137,6 +138,7 @@ class Kubelet:
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._serve()
+                self._runtime.network = await self._network.recall()
                 self._follow_static_pods()
                 await self._register()
                 tasks.create_task(self._mirrors.run())
@@ -175,6 +177,14 @@ class Kubelet:
         self._recorder.event(self._about_node(), NORMAL, "Starting", "Starting kubelet.")
 
     async def _join_network(self, tasks: asyncio.TaskGroup) -> None:
+        self._runtime.network, annotations = await self._network.bring_up()
+        tasks.create_task(self._network.follow_peers())
+        await self._announce(annotations)
+        self._not_ready = ""
+        self._registration.status_changed()
+        self._feed_static_pods()
+
+    def _make_network(self) -> PodNetwork:
         options = self._options
         overlay = OverlayNetwork(
             options.node_name,
@@ -183,13 +193,8 @@ class Kubelet:
             port=options.vxlan_port,
             exclude=(options.cluster_cidr,),
         )
-        network = PodNetwork(options.node_name, overlay, self._nodes, Path(options.run_dir), self._clock)
-        self._runtime.network, annotations = await network.bring_up()
-        tasks.create_task(network.follow_peers())
-        await self._announce(annotations)
-        self._not_ready = ""
-        self._registration.status_changed()
-        self._feed_static_pods()
+        run_dir, memory = Path(options.run_dir), Path(options.state_dir, "pod-cidr")
+        return PodNetwork(options.node_name, overlay, self._nodes, run_dir, memory, self._clock)
 
     def _follow_static_pods(self) -> None:
         """From now on, whether or not there is an API server."""

@@ -20,6 +20,7 @@ from minikube_raw.client.clock import Clock, sleep
 from minikube_raw.client.informer import Informer
 from minikube_raw.cni.libcni import Network
 from minikube_raw.kubelet.overlaynet import OverlayNetwork, conflist, peer_from_node
+from minikube_raw.linux.durability import write_file
 from minikube_raw.netlink.overlay import Peer
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,12 @@ class PodNetwork:
         overlay: OverlayNetwork,
         nodes: Informer[Node],
         run_dir: Path,
+        memory: Path,
         clock: Clock,
     ) -> None:
+        """`memory` is the file that keeps the podCIDR for a time without an API server."""
         self._node_name = node_name
+        self._memory = memory
         self._overlay = overlay
         self._nodes = nodes
         self._run_dir = run_dir
@@ -47,9 +51,23 @@ class PodNetwork:
         self._changed = asyncio.Event()
         nodes.add_handler(lambda old, new: self._changed.set())
 
+    async def recall(self) -> Network | None:
+        """The network as it was when the API server last told our podCIDR; None when it never has. For pods that need none."""
+        try:
+            pod_cidr = self._memory.read_text().strip()
+        except OSError:
+            return None
+        network, _ = await self._make(pod_cidr)
+        return network
+
     async def bring_up(self) -> tuple[Network, dict[str, str]]:
         """Wait for our podCIDR and make the network; returns it and the annotations that tell others of us."""
         pod_cidr = await self._pod_cidr()
+        network, annotations = await self._make(pod_cidr)
+        await asyncio.to_thread(write_file, self._memory, f"{pod_cidr}\n".encode(), sync=True)
+        return network, annotations
+
+    async def _make(self, pod_cidr: str) -> tuple[Network, dict[str, str]]:
         self._own_cidr = pod_cidr
         tunnel = await self._retry(lambda: self._overlay.ensure(pod_cidr))
         config = conflist(pod_cidr, tunnel.mtu, data_dir=str(self._run_dir / "cni" / "networks"))

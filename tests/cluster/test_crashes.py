@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +133,62 @@ def test_start_makes_a_damaged_configuration_of_a_kubelet_whole(cluster: Cluster
         seconds=20,
     )
     assert container(cluster, namespace, "steady") == before
+
+
+def static_pod(namespace: str, name: str, seconds: str) -> str:
+    container = {"name": "c", "image": "busybox", "command": ["sleep", seconds]}
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    meta = {"name": name, "namespace": namespace}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+
+def mirrored(cluster: Cluster, namespace: str, name: str) -> None:
+    """Wait until the API server shows a static pod, and that it is Ready."""
+
+    def names() -> list[str]:
+        return [each["metadata"]["name"] for each in cluster.get("-n", namespace, "pods")["items"]]
+
+    until(names, lambda found: name in found, seconds=30)
+    ready(cluster, namespace, name)
+
+
+def sleepers(seconds: str) -> list[str]:
+    """Pids of the processes that sleep so long."""
+    argv = f"sleep\0{seconds}\0".encode()
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found += [directory.name] if (directory / "cmdline").read_bytes() == argv else []
+    return found
+
+
+def test_a_kubelet_that_starts_again_without_its_master_goes_on_with_static_pods_and_takes_new_ones(
+    cluster: Cluster, namespace: str
+) -> None:
+    node = cluster.get("nodes")["items"][0]["metadata"]["name"]
+    (manifests,) = (cluster.folder / "state").rglob(f"{node}/**/manifests")
+    old, new = manifests / "old.json", manifests / "new.json"
+    seconds = str(secrets.randbelow(10**6) + 10**6), str(secrets.randbelow(10**6) + 10**7)
+    old.write_text(static_pod(namespace, "old", seconds[0]))
+    try:
+        mirrored(cluster, namespace, f"old-{node}")
+        (before,) = sleepers(seconds[0])
+        os.kill(cluster.pid("master"), signal.SIGKILL)
+        killed = cluster.pid("kubelet", node)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: cluster.pids("kubelet", node), lambda pids: pids and killed not in pids, seconds=30)
+
+        new.write_text(static_pod(namespace, "new", seconds[1]))
+
+        until(lambda: sleepers(seconds[1]), lambda pids: len(pids) == 1, seconds=30)
+        assert sleepers(seconds[0]) == [before]
+        cluster.cli("start")
+        for name in ("old", "new"):
+            mirrored(cluster, namespace, f"{name}-{node}")
+        address = cluster.get("-n", namespace, "pod", f"new-{node}")["status"]["podIP"]
+        assert address.startswith("10.244.")
+        assert sleepers(seconds[0]) == [before]
+    finally:
+        for file in (old, new):
+            file.unlink(missing_ok=True)
+    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=30)
