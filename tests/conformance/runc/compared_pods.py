@@ -9,6 +9,8 @@ import copy
 import json
 from typing import Any, NamedTuple
 
+from profiles import PROFILES
+
 Json = dict[str, Any]
 
 
@@ -193,7 +195,12 @@ RESOURCES = [
     Variation("pod-resources", {}, {"resources": {"limits": {"cpu": "500m", "memory": "128Mi"}}}),
 ]
 
-PODS = [*SECURITY, *POD, *VOLUMES, *RESOURCES]
+SECCOMP = [
+    secure(f"seccomp-{name}", {"seccompProfile": {"type": "Localhost", "localhostProfile": f"deep/{name}.json"}})
+    for name in PROFILES
+]
+
+PODS = [*SECURITY, *SECCOMP, *POD, *VOLUMES, *RESOURCES]
 
 
 def manifest(variation: Variation, host: str) -> Json:

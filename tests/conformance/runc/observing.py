@@ -77,6 +77,13 @@ class Host:
         for manifest in manifests[1:]:
             localagent.submit(self.agent, manifest, objects)
 
+    def give_profiles(self, profiles: dict[str, Any]) -> None:
+        """Put seccomp profiles where localhostProfile finds them."""
+        directory = Path(self.agent.state_dir, "seccomp/deep")
+        directory.mkdir(parents=True)
+        for name, profile in profiles.items():
+            (directory / f"{name}.json").write_text(json.dumps(profile))
+
     def pods(self) -> dict[str, dict[str, Any]]:
         """All pods by name."""
         items = json.loads(localagent.get(self.agent, "/pods"))["items"]

@@ -15,6 +15,7 @@ from compared_pods import OBJECTS, PODS, Variation, manifest
 from comparing import comparable, differences
 from config_schema import CONFIG
 from known_differences import KNOWN, document
+from profiles import PROFILES
 
 pytestmark = pytest.mark.root
 
@@ -35,6 +36,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[observing.Host]:
         host = observing.Host(directory, holder)
         host.build(directory / "image", "", "probe:1")
         host.build(directory / "image", "USER web\nENV FROM=image\nWORKDIR /home\n", "probe-user:1")
+        host.give_profiles(PROFILES)
         for pod in PODS:
             observing.make_host_directory(directory / "host" / pod.name)
         try:
