@@ -56,6 +56,13 @@ def options(command: Command) -> Command:
             help="static: containers of Guaranteed pods that ask for whole CPUs have them for themselves.",
         ),
         click.option(
+            "--memory-swap-behavior",
+            type=click.Choice(["NoSwap", "LimitedSwap"]),
+            default="NoSwap",
+            show_default=True,
+            help="LimitedSwap: burstable pods may swap, each by what it asks of the memory (cgroup v2).",
+        ),
+        click.option(
             "--reserved-cpus",
             metavar="LIST",
             default="",
@@ -89,7 +96,7 @@ def options(command: Command) -> Command:
 def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
     sysctls = given.pop("allowed_unsafe_sysctls", None)
-    others = _images(given) | _transition(given) | _cpus(given)
+    others = _images(given) | _transition(given) | _plain(given)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
@@ -100,10 +107,14 @@ def parse(given: dict[str, Any]) -> dict[str, Any]:
     return {"eviction_hard": SHARED_HOST, **parsed, **allowed, **others}
 
 
-def _cpus(given: dict[str, Any]) -> dict[str, Any]:
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return {
         name: given.pop(name, default)
-        for name, default in (("cpu_manager_policy", cputopology.NONE), ("reserved_cpus", ""))
+        for name, default in (
+            ("cpu_manager_policy", cputopology.NONE),
+            ("reserved_cpus", ""),
+            ("memory_swap_behavior", "NoSwap"),
+        )
     }
 
 

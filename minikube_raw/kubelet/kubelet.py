@@ -368,7 +368,11 @@ class Kubelet:
             memory_capacity=self._capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
             allocatable=self._allocatable,
-            kernel=node.kernel(memory_qos=options.memory_qos),
+            kernel=node.kernel(
+                memory_qos=options.memory_qos,
+                limited_swap=options.memory_swap_behavior == "LimitedSwap",
+                memory=self._capacity.memory,
+            ),
             seccomp_root=f"{options.state_dir}/seccomp",
             security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )

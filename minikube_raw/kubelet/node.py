@@ -61,6 +61,7 @@ class System(msgspec.Struct, frozen=True):
     os_image: str
     architecture: str
     runtime_version: str
+    swap: int = 0  # bytes
 
 
 class NodeImage(msgspec.Struct, frozen=True):
@@ -100,12 +101,15 @@ def _binary(amount: int) -> str:
     return str(Quantity(amount * quantity.NANO, quantity.BINARY_SI))
 
 
-def kernel(*, memory_qos: bool) -> qos.Kernel:
-    """What this node's kernel does for every container: v1 has neither memory.oom.group nor memory.min."""
+def kernel(*, memory_qos: bool, limited_swap: bool = False, memory: int = 0) -> qos.Kernel:
+    """What this node's kernel does for every container: v1 has no memory.oom.group, no memory.min, and no swap apart from memory."""
+    swap = psutil.swap_memory().total if limited_swap else 0
     kept = read_hugepages()
     return qos.Kernel(
         oom_group=detect() == "v2",
         memory_qos=memory_qos,
+        swap=swap if detect() == "v2" else None,
+        memory=memory,
         hugepage_sizes=tuple(sorted(size for size, amount in kept.items() if amount)),
     )
 
@@ -139,6 +143,7 @@ def read_system() -> System:
         os_image=platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
         architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
         runtime_version=f"minikube-raw://{metadata.version('minikube-raw')}",
+        swap=psutil.swap_memory().total,
     )
 
 
@@ -193,7 +198,9 @@ def node_status(
 
 
 def _node_info(system: System) -> Json:
+    swap = {"swap": {"capacity": system.swap}} if system.swap else {}
     return {
+        **swap,
         "machineID": system.machine_id,
         "systemUUID": system.machine_id,
         "bootID": system.boot_id,

@@ -6,6 +6,7 @@ Paths are text so that the file is plain JSON. Nothing in here is secret: keys a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -58,6 +59,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_maximum_gc_age: float = 0.0  # seconds after which an unused image goes though there is room; 0: it stays
     runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name: all are this runtime
     allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
+    memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # KEP-2400; on cgroup v2
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
 
     @property

@@ -13,7 +13,7 @@ import msgspec
 
 from minikube_raw.api import quantity
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet.pods import all_containers, is_sidecar
+from minikube_raw.kubelet.pods import all_containers, is_critical, is_sidecar
 from minikube_raw.runtime.cri import LinuxContainerResources
 
 MIN_SHARES = 2
@@ -87,6 +87,8 @@ class Kernel(msgspec.Struct, frozen=True):
 
     oom_group: bool = False  # v2: a container that runs out of memory ends as a whole
     memory_qos: bool = False  # v2: requests are protected, and use is slowed down before the limit kills
+    swap: int | None = None  # v2: bytes of swap that burstable pods share by their requests (LimitedSwap), 0: NoSwap
+    memory: int = 0  # bytes of the node
     hugepage_sizes: tuple[str, ...] = ()  # sizes the node has pages of, as resources name them: "2Mi"
 
 
@@ -109,7 +111,8 @@ def container_resources(
         memory_limit_in_bytes=memory_bytes(limits) or None,
         oom_score_adj=oom_score_adj,
         hugepage_limits={_kernel_size(size): _huge_bytes(limits, size) for size in kernel.hugepage_sizes},
-        unified=_unified(memory_bytes(container.resources.requests), memory_bytes(limits), kernel),
+        unified=_unified(memory_bytes(container.resources.requests), memory_bytes(limits), kernel)
+        | _swap(pod, container, kernel),
     )
 
 
@@ -128,6 +131,15 @@ def _unified(request: int, limit: int, kernel: Kernel) -> dict[str, str]:
         high = int(request + MEMORY_THROTTLING_FACTOR * (limit - request)) // PAGE * PAGE
         files["memory.high"] = str(high)
     return files
+
+
+def _swap(pod: Pod, container: Container, kernel: Kernel) -> dict[str, str]:
+    """KEP-2400: under LimitedSwap a burstable container has the share of the node's swap that it asks of its memory."""
+    if kernel.swap is None:
+        return {}
+    request, limit = memory_bytes(container.resources.requests), memory_bytes(container.resources.limits)
+    barred = is_critical(pod) or qos_class(pod) is not QOSClass.BURSTABLE or request == limit
+    return {"memory.swap.max": "0" if barred or not kernel.memory else str(kernel.swap * request // kernel.memory)}
 
 
 def _kernel_size(size: str) -> str:

@@ -231,8 +231,8 @@ def limits(resources: LinuxContainerResources) -> dict[str, Any]:
         "swap_limit": None if both is None or memory is None else both - memory if both > 0 else -1,
         "pids_limit": resources.pids_limit,
         "hugetlb": resources.hugepage_limits or None,
-        **_unified(resources.unified),
     }
+    wanted |= {name: value for name, value in _unified(resources.unified).items() if value is not None}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
@@ -246,6 +246,7 @@ def _unified(files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "memory_min": amounts.get("memory.min"),
         "memory_high": amounts.get("memory.high"),
+        "swap_limit": amounts.get("memory.swap.max"),
         "oom_group": None if group is None else bool(group),
     }
 

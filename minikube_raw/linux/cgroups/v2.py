@@ -57,8 +57,9 @@ def set_memory(directory: str, limits: Limits) -> list[str]:
     """memory.max, memory.swap.max (absent without swap), memory.min, memory.high, memory.oom.group."""
     if limits.memory_limit is not None:
         files.write(f"{directory}/memory.max", _or_max(limits.memory_limit))
+    if limits.memory_limit is not None or limits.swap_limit is not None:
         swap = limits.swap_limit or 0
-        unlimited = limits.memory_limit <= 0 or swap < 0
+        unlimited = swap < 0 or (limits.memory_limit is not None and limits.memory_limit <= 0)
         files.write_if_present(f"{directory}/memory.swap.max", "max" if unlimited else swap)
     if limits.memory_min is not None:
         files.write(f"{directory}/memory.min", max(limits.memory_min, 0))

@@ -34,9 +34,9 @@ class Limits(_Values):
     """Limits of one cgroup. None leaves what is there; 0 or less lifts the limit (pids, memory, swap < 0, CPU quota).
 
     cpu_shares is v1's scale (2 to 262,144; v2's weight follows from it); cpu_quota is µs per cpu_period µs; memory and
-    swap are bytes, swap beyond memory, and 0 swap unless said otherwise wherever memory is limited; cpusets are lists
-    as in cpuset(7); memory_min, memory_high and oom_group exist on v2 only; hugetlb is bytes by page size as the kernel
-    names it ("2MB"), 0 being a limit of its own there.
+    swap are bytes, swap beyond memory, and 0 swap unless said otherwise wherever memory is limited (without a memory
+    limit it is written on v2 only); cpusets are lists as in cpuset(7); memory_min, memory_high and oom_group exist on v2
+    only; hugetlb is bytes by page size as the kernel names it ("2MB"), 0 being a limit of its own there.
     """
 
     __slots__ = (

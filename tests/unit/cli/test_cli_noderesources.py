@@ -21,6 +21,7 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         "eviction_pressure_transition_period": 300.0,
         "cpu_manager_policy": "none",
         "reserved_cpus": "",
+        "memory_swap_behavior": "NoSwap",
     }
     assert noderesources.parse({})["eviction_hard"] == noderesources.SHARED_HOST
 

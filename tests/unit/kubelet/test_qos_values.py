@@ -95,6 +95,33 @@ def test_on_v2_memory_qos_protects_the_request_and_slows_down_before_the_limit()
     }
 
 
+@pytest.mark.parametrize(
+    ("resources", "priority", "swap"),
+    [
+        ({"requests": {"memory": "1Gi"}}, 0, 2 << 30),
+        ({"requests": {"memory": "1Gi"}, "limits": {"memory": "3Gi"}}, 0, 2 << 30),
+        ({"requests": {"memory": "1Gi", "cpu": "1"}, "limits": {"memory": "1Gi", "cpu": "2"}}, 0, 0),
+        ({"limits": {"memory": "1Gi", "cpu": "1"}}, 0, 0),
+        ({}, 0, 0),
+        ({"requests": {"cpu": "1"}}, 0, 0),
+        ({"requests": {"memory": "1Gi"}}, 2_000_000_000, 0),
+    ],
+)
+def test_limited_swap_is_for_burstable_containers_by_what_they_ask_of_the_memory(
+    resources: dict, priority: int, swap: int
+) -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": resources}], priority=priority)
+    limited = qos.Kernel(swap=8 << 30, memory=4 << 30)
+    got = [qos.container_resources(wish, wish.spec.containers[0], 0, each).unified for each in (limited, qos.Kernel())]
+    assert got == [{"memory.swap.max": str(swap)}, {}]
+
+
+def test_on_v2_a_container_without_a_limit_does_not_swap_either() -> None:
+    wish = pod(containers=[{"name": "c", "image": "i"}])
+    got = qos.container_resources(wish, wish.spec.containers[0], 0, qos.Kernel(swap=0, memory=4 << 30))
+    assert got.unified == {"memory.swap.max": "0"}
+
+
 def test_huge_pages_that_are_not_asked_for_are_not_to_be_had_where_the_node_has_some() -> None:
     wish = pod(
         containers=[{"name": "c", "image": "i", "resources": {"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}}}]

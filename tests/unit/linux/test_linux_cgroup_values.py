@@ -97,6 +97,12 @@ CASES = [
         id="memory and swap",
     ),
     pytest.param(
+        Limits(swap_limit=MIB64),
+        {},
+        {"memory.swap.max": str(MIB64)},
+        id="swap alone",
+    ),
+    pytest.param(
         Limits(memory_limit=MIB64, swap_limit=-1),
         {"memory.limit_in_bytes": str(MIB64), "memory.memsw.limit_in_bytes": "-1"},
         {"memory.max": str(MIB64)},
