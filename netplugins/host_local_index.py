@@ -19,6 +19,7 @@ class OwnerIndex:
 
     def __init__(self, directory_fd: int) -> None:
         self._fd = directory_fd
+        self._links: dict[int, str] = {}
 
     @classmethod
     @contextmanager
@@ -42,7 +43,7 @@ class OwnerIndex:
 
         Old records name no interface: they are every interface's of their container.
         """
-        links = inodes(self._fd) if self._fd >= 0 else {}
+        links = self._links = inodes(self._fd) if self._fd >= 0 else {}
         for inode in links.keys() - records.keys():
             os.unlink(links.pop(inode), dir_fd=self._fd)
         for inode in records.keys() - links.keys():
@@ -52,6 +53,12 @@ class OwnerIndex:
                 self._link(records_fd, records[inode], links[inode])
         wanted = (f"{owner[0]}:{owner[1]}:", f"{owner[0]}::")
         return [records[inode] for inode, link in links.items() if link.startswith(wanted)]
+
+    def forget(self, inode: int) -> None:
+        """Removes the link of a record that goes; one that `find` has not seen goes at the next look."""
+        if self._fd >= 0 and (link := self._links.pop(inode, "")):
+            with suppress(FileNotFoundError):  # it was never made
+                os.unlink(link, dir_fd=self._fd)
 
     def _link(self, records_fd: int, record: str, link: str) -> None:
         if self._fd >= 0 and "/" not in link:

@@ -107,7 +107,9 @@ class Store:
         """Frees addresses; freeing twice is fine."""
         for address in addresses:
             with suppress(FileNotFoundError):
+                inode = os.stat(address, dir_fd=self._fd, follow_symlinks=False).st_ino
                 os.unlink(address, dir_fd=self._fd)
+                self._index.forget(inode)
 
 
 def _is_address(name: str) -> bool:

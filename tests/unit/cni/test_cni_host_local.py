@@ -96,6 +96,15 @@ def test_a_record_that_names_a_path_is_no_path(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".owners", "net"]
 
 
+def test_nothing_tells_of_an_attachment_that_is_gone(tmp_path):
+    for name in ("a", "b"):
+        add(arguments(tmp_path, name))
+    delete(arguments(tmp_path, "a"))
+    assert [path.name.partition(":")[0] for path in (tmp_path / ".owners/net").iterdir()] == ["b"]
+    delete(arguments(tmp_path, "b"))
+    assert list((tmp_path / ".owners/net").iterdir()) == []
+
+
 def test_no_link_is_needed_to_find_what_an_attachment_holds(tmp_path):
     (tmp_path / ".owners").write_text("in the way")
     held = add(arguments(tmp_path, "a"))
