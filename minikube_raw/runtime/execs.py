@@ -10,7 +10,7 @@ import os
 
 from minikube_raw.linux import fds, pidfd, signals
 
-from . import init, podusers, wire
+from . import entering, init, podusers, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,23 +38,28 @@ class Exec:
         if pod.user_namespace >= 0:
             podusers.give(streams, pod.request["firstUserId"])
         spec = {**container.request["spec"], "process": request["process"], "root": {}}
-        self.pid, self.pidfd = self._fork(container)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # the node's: inside, anything may be called so by now
+        job = init.Job(spec, container.request["cgroup"], theirs, streams, null=null)
+        try:
+            self.pid, self.pidfd = self._fork(job, container)
+        except OSError as error:  # the container has just ended, or has no room for a process
+            self.pid, self.pidfd = -1, -1
+            wire.send(theirs, {"error": init.describe(error)})
         if self.pid == 0:
-            job = init.Job(spec, container.request["cgroup"], theirs, streams)
-            init.run_exec(job, container.pidfd, user_namespace=pod.user_namespace >= 0)
+            init.run_exec(job, user_namespace=pod.user_namespace >= 0)
         theirs.close()
-        wire.close(streams)
+        wire.close([null, *streams])
         pod.loop.watch(self._status.fileno(), self._hear)
 
-    def _fork(self, container: Container) -> tuple[int, int]:
-        """Forks into the container's PID namespace, so that the process is the keeper's child and the container's at once."""
-        if container.request["pid"] == "NODE":
-            return self.pod.fork(0, container.request["cgroup"], -1)
-        namespace = os.open(f"/proc/{container.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    def _fork(self, job: init.Job, container: Container) -> tuple[int, int]:
+        """Forks into the container, so that the process is the keeper's child and the container's at once."""
+        mapped, namespace = self.pod.user_namespace >= 0, -1
+        if container.request["pid"] != "NODE":
+            namespace = os.open(f"/proc/{container.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return self.pod.fork(0, container.request["cgroup"], namespace)
+            return entering.fork_inside(job, container.pidfd, namespace, user_namespace=mapped)
         finally:
-            os.close(namespace)
+            wire.close([namespace])
 
     def _make_pipes(self, stdin: bool) -> list[int]:
         """Returns the child's ends; the client's are put aside, non-blocking."""
@@ -92,8 +97,9 @@ class Exec:
         if self._error is None and not self._ready:
             self._error = {"error": "the process was killed before its program started", "reason": "ExecError"}
         if self._error is not None:
-            pidfd.reap(self.pidfd)
-            os.close(self.pidfd)
+            if self.pidfd >= 0:
+                pidfd.reap(self.pidfd)
+                os.close(self.pidfd)
             self.answer({"error": self._error["error"], "reason": "ExecError", "steps": self._steps})
         else:
             self.answer({"pid": self.pid, "steps": self._steps}, self.to_client)

@@ -30,15 +30,25 @@ class CannotExecute(Exception):
 
 
 class Job:
-    """What a child becomes: the spec, its cgroup, standard streams (none: a terminal; -1: the null device), volumes, status socket."""
+    """What a child becomes: the spec, its cgroup, standard streams (none: a terminal; -1: the null device), volumes, status socket.
 
-    __slots__ = ("cgroup", "spec", "status", "streams", "volumes")
+    `null` is the null device; a first process finds its own.
+    """
+
+    __slots__ = ("cgroup", "null", "spec", "status", "streams", "volumes")
 
     def __init__(
-        self, spec: Spec, cgroup: str, status: wire.Socket, streams: Sequence[int], volumes: Sequence[int] = ()
+        self,
+        spec: Spec,
+        cgroup: str,
+        status: wire.Socket,
+        streams: Sequence[int],
+        *,
+        volumes: Sequence[int] = (),
+        null: int = -1,
     ) -> None:
         self.spec, self.cgroup, self.status, self.streams = spec, cgroup, status, tuple(streams)
-        self.volumes = tuple(volumes)
+        self.volumes, self.null = tuple(volumes), null
 
 
 def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
@@ -54,8 +64,8 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         spec, places = message["spec"], message["rootfs"]
         given = sum(index >= 0 for index in message["streams"])
         streams = [received[index] if index >= 0 else -1 for index in message["streams"]]
-        job = Job(spec, cgroup, status, streams, received[given:])
-        _set_limits(spec["process"])
+        job = Job(spec, cgroup, status, streams, volumes=received[given:])
+        set_limits(spec["process"])
         devices = rootfs.host_devices() if spec["linux"].get("hostDevices") else []
         binds, opened = rootfs.sorted_volumes(spec, job.volumes, images_opened=inside)
         images = rootfs.open_images(spec, places["mountPoint"], opened)
@@ -68,30 +78,24 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
             visible = {}
             root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
         user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
-        null = rootfs.populate(root, spec, binds, images, devices, visible)
-        _exec(job, root, user, null)
+        job.null = rootfs.populate(root, spec, binds, images, devices, visible)
+        _exec(job, root, user)
 
     _become(work, status)
 
 
-def run_exec(job: Job, container_pidfd: int, *, user_namespace: bool = False) -> NoReturn:
-    """Joins a running container's cgroup, mount and cgroup namespace (its keeper is in the others) and becomes a program there."""
+def run_exec(job: Job, *, user_namespace: bool = False) -> NoReturn:
+    """Becomes a program in a running container, whose namespaces and cgroup we were born into (entering). Never returns."""
 
     def work() -> NoReturn:
-        _leave_keeper([job.status.fileno(), *job.streams, container_pidfd])
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # the node's: inside, anything may be called so by now
-        if not user_namespace:
-            join_keyring(job.cgroup)
-        _set_limits(job.spec["process"])
-        manager(job.cgroup).attach(0)
-        users = namespaces.CLONE_NEWUSER if user_namespace else 0
-        namespaces.setns(container_pidfd, users | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
-        os.close(container_pidfd)
+        process.set_parent_death_signal(signals.SIGKILL)
+        os.umask(0)
+        os.setsid()
         if user_namespace:
             podusers.become_root()
-            join_keyring(job.cgroup)
+        join_keyring(job.cgroup)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _exec(job, root, _find_user(root, job.spec["process"]["user"]), null)
+        _exec(job, root, _find_user(root, job.spec["process"]["user"]))
 
     _become(work, job.status)
 
@@ -150,16 +154,17 @@ def lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _set_limits(wanted: Spec) -> None:
+def set_limits(wanted: Spec) -> None:
+    """Sets the limits and the oom_score_adj of an OCI `process`; children have them too."""
     limits = {limit["type"]: (limit["soft"], limit["hard"]) for limit in wanted.get("rlimits", ())}
     rlimits.set_limits(limits)
     process.set_oom_score_adj(wanted.get("oomScoreAdj", 0))
 
 
-def _exec(job: Job, root: int, user: users.User, null: int) -> NoReturn:
+def _exec(job: Job, root: int, user: users.User) -> NoReturn:
     wanted = job.spec["process"]
     environment = _environment(wanted["env"], user.home)
-    _connect_streams(job, root, user.uid, null)
+    _connect_streams(job, root, user.uid)
     _change_directory(root, wanted["cwd"])
     rootfs.finish(job.spec)
     os.close(root)
@@ -194,14 +199,14 @@ def _environment(pairs: Sequence[str], home: str) -> dict[str, str]:
     return environment
 
 
-def _connect_streams(job: Job, root: int, uid: int, null: int) -> None:
+def _connect_streams(job: Job, root: int, uid: int) -> None:
     """Puts the streams at 0, 1 and 2, owned by the container's user: else it could not open /dev/stdout again."""
     if job.spec["process"].get("terminal"):
         streams = [_open_terminal(job.status, root)] * 3
         if job.spec["root"]:  # a first process's; one that is exec'd finds /dev/console as it is
             rootfs.make_console(root, streams[0])
     else:
-        streams = [fd if fd >= 0 else null for fd in job.streams]
+        streams = [fd if fd >= 0 else job.null for fd in job.streams]
     for fd in set(streams):
         if not stat.S_ISCHR(os.fstat(fd).st_mode) or job.spec["process"].get("terminal"):
             os.fchown(fd, uid, -1)

@@ -47,6 +47,27 @@ async def test_a_program_is_executed_with_the_null_device_and_not_with_what_is_c
     assert secret.read_text() == "SECRET"
 
 
+async def test_a_program_that_enters_shows_nothing_of_the_node_to_a_container_that_may_trace(
+    node: Node, runtime: Runtime, tmp_path: Path
+) -> None:
+    """What is left of CVE-2016-9962: with CAP_SYS_PTRACE one looks through /proc/PID/root and fd of whoever comes in."""
+    secret, _ = node_secret(tmp_path)
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    script = f"""
+        touch /own; ls /proc/1/root/own
+        while :; do
+            cat /proc/[0-9]*/root{secret}; readlink /proc/[0-9]*/fd/* | grep {tmp_path} | grep -v /std
+        done 2>/dev/null
+    """
+    tracer = container("sh", "-c", script, security=SecurityContext(add_capabilities=("SYS_PTRACE",)))
+    created = await runtime.create_container(sandbox, tracer)
+    await runtime.start_container(created)
+    for _ in range(STARTS * 3):
+        assert (await runtime.exec_sync(created, ["true"])).exit_code == 0
+    await runtime.stop_container(created, 0)
+    assert node.output(await ended(runtime, created)) == "/proc/1/root/own\n"
+
+
 async def test_a_working_directory_is_entered_as_it_was_found(node: Node, runtime: Runtime, tmp_path: Path) -> None:
     """Swapped for a link to the node's root between a look and the step."""
     _secret, through = node_secret(tmp_path)
