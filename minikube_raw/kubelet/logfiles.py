@@ -30,6 +30,15 @@ def rotated(path: str) -> list[str]:
     return [found[stamp] for stamp in sorted(found)]
 
 
+def next_attempt(directory: str) -> int:
+    """The first attempt of a container that has no log yet: also of runs that nobody else remembers after a power cut."""
+    try:
+        numbers = [name.partition(".")[0] for name in os.listdir(directory)]
+    except FileNotFoundError:
+        return 0
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+
+
 def open_log(path: str) -> BinaryIO | None:
     """Open a file of a log, whether it was compressed meanwhile or not; None when it is gone."""
     for name in (path, path + COMPRESSED) if not path.endswith(COMPRESSED) else (path,):

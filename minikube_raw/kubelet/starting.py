@@ -13,7 +13,7 @@ import msgspec
 
 from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet import convert, dns, env, ephemeral, hooks, syncpod
+from minikube_raw.kubelet import convert, dns, env, ephemeral, hooks, logfiles, syncpod
 from minikube_raw.kubelet.backoff import Backoff
 from minikube_raw.kubelet.circumstances import Waiting
 from minikube_raw.kubelet.holds import Holds
@@ -93,6 +93,7 @@ class Starter:
         wanted, sandbox = container(pod, action.name), found.ready_sandbox
         if wanted is None or sandbox is None:
             return ""
+        action = self._numbered(pod, action, found)
         try:
             prepared = await tools.preparation.container(pod, wanted, sandbox)
             config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
@@ -119,6 +120,13 @@ class Starter:
         except cri.RuntimeServiceError as error:
             await self._start_failed(pod, wanted, action, error)
         return ""
+
+    def _numbered(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> syncpod.StartContainer:
+        """A container that the runtime knows nothing of is counted by its logs, as a kubelet does: a power cut forgets records."""
+        if found.latest(action.name) is not None:
+            return action
+        logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}/{action.name}"
+        return msgspec.structs.replace(action, attempt=logfiles.next_attempt(logs))
 
     async def _create(self, sandbox_id: str, config: cri.ContainerConfig, pod: Pod) -> str:
         tools = self._tools

@@ -1,7 +1,9 @@
 """What the kubelet remembers of sandboxes and containers on disk: one JSON file each, written whole or not at all.
 
-Records are written before the thing they name is made, so that a crash leaves nothing unknown. A file that cannot be read
-(half-written in a power cut, or of somebody else) is set aside under another name and reported; the rest goes on.
+Records are written before the thing they name is made, so that a crash of ours leaves nothing unknown. Only exit records are
+synced: nothing of the others outlives a power cut, and one that never reached the disk, or came back empty or cut off, only
+means that its sandbox or container is made anew. A file that cannot be read is reported, and kept under another name until
+the next start unless it is empty; the rest goes on.
 """
 
 from __future__ import annotations
@@ -110,13 +112,21 @@ class Shelf(Generic[Record]):
         problems: list[str] = []
         for name in sorted(os.listdir(self._directory)):
             path = f"{self._directory}/{name}"
-            if name.endswith(".tmp"):
+            if name.endswith((".tmp", BAD_SUFFIX)):
                 os.unlink(path)  # a write that a crash interrupted: the old record, if any, is still there
             elif name.endswith(".json"):
                 try:
                     with open(path, "rb") as file:
                         found[name.removesuffix(".json")] = self._decoder.decode(file.read())
                 except msgspec.MsgspecError as error:
-                    os.rename(path, path + BAD_SUFFIX)
-                    problems.append(f"record {path} cannot be read ({error}); kept as {name}{BAD_SUFFIX}")
+                    problems.append(f"record {path} cannot be read ({error}); {_put_away(path)}")
         return found, problems
+
+
+def _put_away(path: str) -> str:
+    """Takes a damaged record out of the way; says what became of it."""
+    if not os.path.getsize(path):
+        os.unlink(path)
+        return "it is empty and is removed"
+    os.rename(path, path + BAD_SUFFIX)
+    return f"kept as {os.path.basename(path)}{BAD_SUFFIX}"

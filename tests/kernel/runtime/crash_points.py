@@ -19,6 +19,7 @@ from pathlib import Path
 from runtime_node import Node, eventually
 
 from minikube_raw.cni.libcni import Network
+from minikube_raw.kubelet.logfiles import next_attempt
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci import recipes
 from minikube_raw.oci.images import ImageStore
@@ -82,7 +83,7 @@ class CrashNode(Node):
 
     def left_behind(self) -> list[str]:
         """What should be gone once the pod is: files, records, cgroups, links, addresses, processes."""
-        left = [str(path) for path in self.state.rglob("*") if re.search(r"[0-9a-f]{64}", path.name)]
+        left = [str(path) for path in self.state.rglob("*") if re.search(r"[0-9a-f]{64}(?!.*unreadable)", path.name)]
         left += [str(path) for path in self.run.rglob("*") if re.search(r"[0-9a-f]{64}|/10\.251\.", str(path))]
         left += [path for path in manager(f"{self.cgroup}/kubepods").children() if path.startswith("pod")]
         shown = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
@@ -116,8 +117,11 @@ async def live(node: CrashNode, runtime: Runtime, say: Callable[[str], None]) ->
     say("gone")
 
 
-def run_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]]) -> tuple[list[str], int]:
-    """Forks a kubelet that lives a pod's life; at its step number `point` it kills whom `doomed` names.
+def run_victim(
+    node: CrashNode, point: int, doomed: Callable[[], list[int]], *, last_words: str = ""
+) -> tuple[list[str], int]:
+    """Forks a kubelet that lives a pod's life; at its step number `point`, or when it has said `last_words`, it kills whom
+    `doomed` names.
 
     Returns what it said, and its number of steps.
     """
@@ -125,7 +129,7 @@ def run_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]]) -> 
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _be_victim(node, point, doomed, writer)
+        _be_victim(node, point, doomed, writer, last_words)
     os.close(writer)
     with os.fdopen(reader) as said:
         lines = said.read().splitlines()
@@ -134,8 +138,13 @@ def run_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]]) -> 
     return [line for line in lines if not line.startswith("steps ")], steps
 
 
-def _be_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]], writer: int) -> None:
+def _be_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]], writer: int, last_words: str) -> None:
     steps = 0
+
+    def say(text: str) -> None:
+        os.write(writer, f"{text}\n".encode())
+        if last_words and text.startswith(last_words):
+            kill(doomed())
 
     def count(event: str, _arguments: object) -> None:
         nonlocal steps
@@ -151,17 +160,13 @@ def _be_victim(node: CrashNode, point: int, doomed: Callable[[], list[int]], wri
         await runtime.start()
         sys.addaudithook(count)
         with suppress(Exception):  # what it makes of its launcher's death is looked at by its successor
-            await live(node, runtime, lambda text: void(os.write(writer, f"{text}\n".encode())))
+            await live(node, runtime, say)
         os.write(writer, f"steps {steps}\n".encode())
 
     try:
         asyncio.run(work())
     finally:
         os._exit(0)
-
-
-def void(_value: object) -> None:
-    """Drops a value."""
 
 
 async def recover(node: CrashNode, said: list[str], *, power_cut: bool) -> None:
@@ -222,7 +227,7 @@ async def running(node: CrashNode, runtime: Runtime, sandbox: str) -> None:
     newest = max(runs, default=-1)
     every = [status.attempt for status in await runtime.list_containers()]
     if newest < 0 or runs[newest].state is ContainerState.EXITED:
-        newest = max(every, default=-1) + 1
+        newest = max(max(every, default=-1) + 1, next_attempt(str(node.logs / UID / "main")))
     container = await runtime.create_container(sandbox, node.container(newest))
     await runtime.start_container(container)
     await eventually(lambda: node.lines(newest) == ["hello"])

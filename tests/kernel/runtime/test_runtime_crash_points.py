@@ -104,6 +104,24 @@ def test_a_power_cut_at_any_point_leaves_nothing_reserved(node: CrashNode, steps
         strike_and_recover(node, point, lambda: [os.getpid()], power_cut=True)
 
 
+@pytest.mark.parametrize("last_words", ["started", "stopped"])
+@pytest.mark.parametrize("kept", [None, 0, 0.5], ids=["gone", "empty", "cut off"])
+@pytest.mark.parametrize("kind", ["sandboxes", "containers"])
+def test_a_record_that_a_power_cut_damaged_is_as_good_as_none(
+    node: CrashNode, kind: str, kept: float | None, last_words: str
+) -> None:
+    said, _ = run_victim(node, 0, lambda: [os.getpid()], last_words=last_words)
+    cut_power(node)
+    (record,) = (node.state / "records" / kind).iterdir()
+    content = record.read_bytes()
+    record.unlink() if kept is None else record.write_bytes(content[: int(len(content) * kept)])
+    node.start_launcher()
+    try:
+        asyncio.run(recover(node, said, power_cut=True))
+    finally:
+        shutil.rmtree(node.logs / UID, ignore_errors=True)
+
+
 def keepers(node: CrashNode) -> list[int]:
     assert node.launcher is not None
     return [pid for pid in node.processes("system") if pid != node.launcher.pid]

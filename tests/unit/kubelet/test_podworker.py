@@ -205,11 +205,26 @@ async def test_a_pod_that_comes_back_after_a_shutdown_finds_its_volumes(node, ev
     assert volume.is_dir()
 
 
+async def test_a_container_that_a_power_cut_made_the_runtime_forget_is_counted_by_its_logs(
+    node, eventually, tmp_path
+) -> None:
+    logs = tmp_path / "logs/ns_p_u1/c"
+    logs.mkdir(parents=True)
+    for name in ("2.log", "10.log.20260131-093000.gz", "notes"):
+        (logs / name).touch()
+
+    node.workers.update(pod())
+
+    await eventually(lambda: node.state == "running")
+    assert ("create_container", "c", 11) in node.runtime.calls
+    assert node.container["restartCount"] == 11
+
+
 async def test_dead_containers_are_given_up_without_a_word_about_the_pod(node, eventually, tmp_path) -> None:
     node.workers.update(pod(restartPolicy="Never"))
     node.workers.update(pod(metadata={"name": "other", "uid": "u2"}))
     await eventually(lambda: node.runtime.verbs().count("start_container") == 2)
-    log = tmp_path / "logs/default_p_u1/c"
+    log = tmp_path / "logs/ns_p_u1/c"
     log.mkdir(parents=True)
     ended = next(each for each in node.runtime.containers.values() if node.uid_of(each) == "u1")
     node.runtime.exit(ended.id, 0)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from minikube_raw.runtime import atomic, trace, wire
-from minikube_raw.runtime.records import ExitRecord, Shelf
+from minikube_raw.runtime.cri import ContainerConfig, PodSandboxConfig
+from minikube_raw.runtime.records import ContainerRecord, ExitRecord, SandboxRecord, Shelf
 
 
 @pytest.mark.parametrize("size", [pytest.param(10, id="inline"), pytest.param(900_000, id="too big for a packet")])
@@ -66,7 +67,6 @@ def test_a_write_that_was_interrupted_leaves_the_old_record(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param("", id="empty"),
         pytest.param('{"exit_code": 1', id="half"),
         pytest.param('{"exit_code": "x"}', id="foreign"),
     ],
@@ -82,6 +82,27 @@ def test_a_record_that_cannot_be_read_is_set_aside_not_lost(tmp_path: Path, cont
     assert (tmp_path / "bad.json.unreadable").read_text() == content
     assert shelf.read("bad") is None
     assert shelf.load()[1] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["good.json"]
+
+
+SANDBOX = SandboxRecord("s", PodSandboxConfig("p", "default", "u"), "kubepods/podu", "boot", 1)
+CONTAINER = ContainerRecord("c", "s", ContainerConfig("main", 0, "i"), {"id": "c"}, "boot", 2, started_at=3)
+
+
+@pytest.mark.parametrize("record", [SANDBOX, CONTAINER, ExitRecord(exit_code=1, finished_at=2)])
+def test_of_a_record_cut_off_anywhere_nothing_is_believed_and_the_next_one_is_whole(
+    tmp_path: Path, record: SandboxRecord | ContainerRecord | ExitRecord
+) -> None:
+    shelf = Shelf(str(tmp_path), type(record))
+    shelf.write("r", record)
+    whole = (tmp_path / "r.json").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "r.json").write_bytes(whole[:length])
+        found, problems = shelf.load()
+        assert (found, len(problems)) == ({}, 1)
+        shelf.write("r", record)
+        assert shelf.load() == ({"r": record}, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
 def test_removing_a_record_twice_is_fine(tmp_path: Path) -> None:
