@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import yaml
 
+from minikube_raw.api import name_rules
 from minikube_raw.api.core import Pod
+from minikube_raw.api.go_text import quoted
 from minikube_raw.client.clock import Clock, timestamp
 from minikube_raw.kubelet import pods
 from minikube_raw.kubelet.workers import PodWorkers
@@ -114,3 +116,16 @@ def _check(pod: Pod) -> None:
         raise ValueError("a pod needs metadata.name and at least one of spec.containers")
     if pod.spec.ephemeral_containers:
         raise ValueError("static pods do not support ephemeral containers")
+    for path, rule, value in _names(pod):
+        for wrong in rule(value):
+            raise ValueError(f"{path}: Invalid value: {quoted(value)}: {wrong}")
+
+
+def _names(pod: Pod) -> Iterator[tuple[str, Callable[[str], list[str]], str]]:
+    """What becomes a part of a path on the node; no API server has looked at it."""
+    yield "metadata.name", name_rules.dns_subdomain, pod.metadata.name
+    yield "metadata.namespace", name_rules.dns_label, pod.metadata.namespace
+    for container in pods.all_containers(pod):
+        yield "spec.containers.name", name_rules.dns_label, container.name
+    for volume in pod.spec.volumes:
+        yield "spec.volumes.name", name_rules.dns_label, volume.name

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, ended, run_to_end
+from runtime_node import SHARED_PID, Node, container, ended, run_to_end
 
+from minikube_raw.linux import features
 from minikube_raw.runtime.cri import Mount, NamespaceMode, NamespaceOption, RuntimeServiceError, SecurityContext
 from minikube_raw.runtime.service import Runtime
 
@@ -17,6 +18,9 @@ pytestmark = pytest.mark.root
 NODE_PIDS = NamespaceOption(pid=NamespaceMode.NODE)
 WEAK = SecurityContext(drop_capabilities=("ALL",))  # root by name only: it may not look into foreign processes
 STARTS = 12
+needs_idmaps = pytest.mark.skipif(
+    not (features.idmapped_mounts() and features.overlay_lowerdir_plus()), reason="this kernel has no idmapped layers"
+)
 
 
 def node_secret(tmp_path: Path) -> tuple[Path, str]:
@@ -66,6 +70,29 @@ async def test_a_program_that_enters_shows_nothing_of_the_node_to_a_container_th
         assert (await runtime.exec_sync(created, ["true"])).exit_code == 0
     await runtime.stop_container(created, 0)
     assert node.output(await ended(runtime, created)) == "/proc/1/root/own\n"
+
+
+@needs_idmaps
+async def test_a_start_shows_nothing_of_the_node_to_a_container_that_may_trace_its_pods_own_users(
+    node: Node, runtime: Runtime, tmp_path: Path
+) -> None:
+    secret, _ = node_secret(tmp_path)
+    before = [(each, each.stat().st_mode) for each in (tmp_path, *tmp_path.parents)]
+    sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=SHARED_PID, user_namespace=True))
+    script = f"while :; do cat /proc/[0-9]*/root{secret}; done 2>/dev/null"
+    tracer = container("sh", "-c", script, security=SecurityContext(add_capabilities=("SYS_PTRACE",)))
+    created = await runtime.create_container(sandbox, tracer)
+    await runtime.start_container(created)
+    try:
+        for each, mode in before:
+            each.chmod(mode | 0o011)  # anybody may look the file up
+        for number in range(STARTS):
+            await run_to_end(runtime, sandbox, container("true", name=f"c{number}"))
+    finally:
+        for each, mode in before:
+            each.chmod(mode)
+    await runtime.stop_container(created, 0)
+    assert node.output(await ended(runtime, created)) == ""
 
 
 async def test_a_working_directory_is_entered_as_it_was_found(node: Node, runtime: Runtime, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_a_file_is_a_pod_named_for_the_node_and_known_by_what_it_says() -> None:
     assert one["metadata"]["annotations"]["kubernetes.io/config.source"] == "file"
     assert one["spec"]["nodeName"] == "N1"
     assert {"operator": "Exists", "effect": "NoExecute"} in one["spec"]["tolerations"]
+
+
+@pytest.mark.parametrize("name", ["../up", "..", "a/b", "line\nbreak", "nul\0", "Upper", "x" * 300])
+@pytest.mark.parametrize("what", ["name", "namespace", "container", "init container", "volume"])
+def test_a_name_that_would_be_a_path_is_refused(directory: Directory, what: str, name: str) -> None:
+    """No API server has looked at these."""
+    meta, container, volume = {"name": "web"}, {"name": "c", "image": "busybox"}, {"name": "v", "emptyDir": {}}
+    init = {"name": "i", "image": "busybox"}
+    changed = {"name": meta, "namespace": meta, "container": container, "init container": init, "volume": volume}[what]
+    changed["namespace" if what == "namespace" else "name"] = name
+    spec = {"containers": [container], "initContainers": [init], "volumes": [volume]}
+
+    directory.write("web.json", json.dumps({"kind": "Pod", "metadata": meta, "spec": spec}))
+
+    assert directory.static.objects == {}
+    assert "Invalid value: " in directory.told[0]
 
 
 def test_a_broken_file_is_told_of_once_and_the_others_go_on(directory: Directory) -> None:
