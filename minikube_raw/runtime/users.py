@@ -43,7 +43,8 @@ def resolve(
 ) -> User:
     """Returns the user for `wanted` ("name", "uid", either with ":group"; empty is root) given the two files' texts.
 
-    `gid` overrides the primary group; `strict` leaves out the groups of which the file says the user is a member.
+    Numbers are ids and nothing else, as for containerd. `gid` overrides the primary group; `strict` leaves out the groups
+    of which the file says the user is a member.
     Raises UnknownUser for a name that is not there; an unknown number is fine.
     """
     user_name, _, group_name = wanted.partition(":")
@@ -59,11 +60,11 @@ def resolve(
 
 
 def _user(wanted: str, passwd: str) -> tuple[str, int, int, str]:
-    """Returns (name, uid, gid, home)."""
-    number = _number(wanted)
+    """Returns (name, uid, gid, home). A number is never a name: an image would say who runAsUser is."""
+    number, is_number = _number(wanted), _is_number(wanted)
     for fields in _entries(passwd, 6):
         uid, gid = _number(fields[2]), _number(fields[3])
-        if uid is not None and gid is not None and (fields[0] == wanted or uid == number):
+        if uid is not None and gid is not None and (uid == number if is_number else fields[0] == wanted):
             return fields[0], uid, gid, fields[5]
     if number is None:
         raise UnknownUser(f"unable to find user {wanted}: no matching entries in passwd file")
@@ -72,12 +73,12 @@ def _user(wanted: str, passwd: str) -> tuple[str, int, int, str]:
 
 def _group(wanted: str, group: str) -> int:
     number = _number(wanted)
+    if number is not None:
+        return number
     for name, gid, _ in _groups(group):
-        if name == wanted or gid == number:
+        if name == wanted and not _is_number(wanted):
             return gid
-    if number is None:
-        raise UnknownUser(f"unable to find group {wanted}: no matching entries in group file")
-    return number
+    raise UnknownUser(f"unable to find group {wanted}: no matching entries in group file")
 
 
 def _groups(group: str) -> Iterator[tuple[str, int, list[str]]]:
@@ -94,8 +95,12 @@ def _entries(text: str, fields: int) -> Iterator[list[str]]:
             yield [*entry, ""]
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _number(text: str) -> int | None:
-    if not text.isascii() or not text.isdigit():
+    if not _is_number(text):
         return None
     digits = text.lstrip("0")[: len(str(_HIGHEST_ID)) + 1]  # int() raises ValueError for thousands of digits
     number = int(digits or "0")

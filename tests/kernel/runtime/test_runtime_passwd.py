@@ -10,7 +10,7 @@ import pytest
 from runtime_node import Node, container, run_to_end
 
 from minikube_raw.oci.manifests import ImageConfig
-from minikube_raw.runtime.cri import NamespaceMode, NamespaceOption, RuntimeServiceError
+from minikube_raw.runtime.cri import NamespaceMode, NamespaceOption, RuntimeServiceError, SecurityContext
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -73,3 +73,23 @@ async def test_a_hostile_passwd_is_the_images_own(
         found = str(error)
     assert outcome in found
     assert (outcome == found) is outcome.endswith("\n")
+
+
+@pytest.mark.parametrize("user", ["1000", "4294967295", "00"])
+async def test_an_image_cannot_say_that_a_number_is_the_name_of_root(node: Node, runtime: Runtime, user: str) -> None:
+    """runAsUser and runAsNonRoot are about numbers: a user of root's ids with such a name would get around both."""
+    root = node.images.images["busybox"][0]
+    (root / "etc/passwd").write_text(f"{user}:x:0:0::/:\nroot:x:0:0::/:\n")
+    (root / "etc/group").write_text(f"{user}:x:0:\n")
+    show = ("sh", "-c", "echo $(id -u) $(id -g)")
+    node.images.images["hostile"] = (root, ImageConfig(user=f"{user}:{user}", cmd=show))
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    if user == "1000":
+        security = SecurityContext(run_as_user=1000, run_as_group=1000)
+        told = await run_to_end(runtime, sandbox, container(*show, name="told", security=security))
+        assert node.output(told) == "1000 1000\n"
+    try:
+        found = node.output(await run_to_end(runtime, sandbox, container(image="hostile")))
+    except RuntimeServiceError as error:
+        found = str(error)
+    assert {"1000": "1000 1000\n", "00": "0 0\n", "4294967295": "unable to find user 4294967295"}[user] in found

@@ -9,7 +9,8 @@ PASSWD = (
 root:x:0:0:root:/root:/bin/sh
 broken line
 web:x:33:34:Web:/var/www:/bin/false
-12:x:77:78::/named-like-a-number:
+12:x:0:0::/named-like-a-number:
+4294967296:x:0:0::/named-like-a-number-out-of-range:
 huge:x:99999999999999999999:0::/:
 nohome:x:50:50::
 minus:x:-1:0::/:
@@ -17,7 +18,7 @@ arabic:x:٣٣:0::/:
 """
     f"endless:x:{'9' * 5000}:0::/:\nlong:x:60:60:{'x' * 1_000_000}:/long:\n"
 )
-GROUP = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\nadm:x:41:other,web\nbad:x:y:web\n"
+GROUP = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\nadm:x:41:other,web\nbad:x:y:web\n43:x:0:\n2147483648:x:0:\n"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,9 @@ GROUP = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\nadm:x:41:other,web\nbad:x:y:w
         pytest.param("web:0", {}, (33, 0, [0], "/var/www"), id="group by number"),
         pytest.param("1234", {}, (1234, 0, [0], "/"), id="unknown number"),
         pytest.param("1234:5678", {}, (1234, 5678, [5678], "/"), id="unknown numbers"),
-        pytest.param("12", {}, (77, 78, [78], "/named-like-a-number"), id="a name that is a number"),
+        pytest.param("12", {}, (12, 0, [0], "/"), id="a number that is also a name: root's, if the image could say so"),
+        pytest.param("0012", {}, (12, 0, [0], "/"), id="a number with noughts before it"),
+        pytest.param("web:43", {}, (33, 43, [43], "/var/www"), id="a group's number that is also a name"),
         pytest.param("long", {}, (60, 60, [60], "/long"), id="a line of a million letters"),
         pytest.param("2147483647", {}, (2147483647, 0, [0], "/"), id="the highest number"),
         pytest.param("nohome", {}, (50, 50, [50], "/"), id="no home"),
@@ -39,7 +42,7 @@ GROUP = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\nadm:x:41:other,web\nbad:x:y:w
         ),
     ],
 )
-def test_users_are_resolved_as_runc_does(
+def test_users_are_resolved_as_containerd_does(
     wanted: str, options: dict[str, object], expected: tuple[int, int, list[int], str]
 ) -> None:
     user = resolve(wanted, PASSWD, GROUP, **options)  # type: ignore[arg-type]
@@ -58,6 +61,11 @@ def test_users_are_resolved_as_runc_does(
         ),
         pytest.param(
             "4294967295", "unable to find user 4294967295: no matching entries in passwd file", id="no change (-1)"
+        ),
+        pytest.param(
+            "4294967296",
+            "unable to find user 4294967296: no matching entries in passwd file",
+            id="out of range, and a name",
         ),
         pytest.param("-1", "unable to find user -1: no matching entries in passwd file", id="a negative number"),
         pytest.param(
