@@ -12,26 +12,18 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
-from aiohttp import web
-
-from minikube_raw.api.core import Node, ObjectReference, Pod
+from minikube_raw.api.core import Node, Pod
 from minikube_raw.api.status import StatusError
-from minikube_raw.api.storage import LOCAL_VOLUMES
 from minikube_raw.client.clock import Clock, SystemClock, sleep
 from minikube_raw.client.events import NORMAL, WARNING, EventRecorder, reference
 from minikube_raw.client.informer import Informer
 from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import (
-    admission,
-    convert,
     cpumanager,
-    dns,
     node,
-    nodecgroup,
     nodeview,
     pods,
-    reserved,
     runtimeclasses,
     server,
 )
@@ -40,6 +32,7 @@ from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.eviction import Eviction
 from minikube_raw.kubelet.imagegc import ImageCollector
 from minikube_raw.kubelet.images import ImageManager, ImageSource
+from minikube_raw.kubelet.listening import Listeners
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
@@ -47,6 +40,7 @@ from minikube_raw.kubelet.mirrors import Mirrors, is_mirror
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
+from minikube_raw.kubelet.ownnode import OwnNode
 from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
@@ -62,8 +56,6 @@ from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.watching import DIRECTORY, FileWatcher
 from minikube_raw.kubelet.workers import PodWorkers
-from minikube_raw.linux import apparmor
-from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.runtime import cri
 
 log = logging.getLogger(__name__)
@@ -92,15 +84,9 @@ class Kubelet:
         self._client = client
         self._runtime = runtime
         self._clock = clock or SystemClock()
-        self._system = node.read_system()
-        self._capacity = node.read_capacity(options.cgroup_root, options.state_dir, options.max_pods)
-        hard = options.eviction_hard
-        self._allocatable = reserved.allocatable(self._capacity.amounts(), options.reserved, hard)
-        self._not_ready = "the pod network is not up yet"
         self._recorder = EventRecorder(client, "kubelet", host=options.node_name, clock=self._clock)
-        notes = {LOCAL_VOLUMES: str(options.volumes_dir)}
-        wanted = node.new_node(options.node_name, self._system, options.labels, notes)
-        self._registration = Registration(client, wanted, self._node_status, self._clock)
+        self._node = OwnNode(options, self._recorder, self._clock)
+        self._registration = Registration(client, self._node.wanted(), self._node_status, self._clock)
         self._nodes = Informer(client, NODES, clock=self._clock)
         self._services = Informer(client, SERVICES, clock=self._clock)
         self._network = self._make_network()
@@ -111,33 +97,33 @@ class Kubelet:
         self._watcher = FileWatcher()
         self._statuses = StatusManager(client, self._clock)
         self._images = ImageManager(images, self._record)
-        self._facts = self._read_facts()
-        self._node_object = Node()
         self._room = Room(self._node_view)
         self._cpus = cpumanager.make(runtime, options)
-        self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._tell_of_node)
-        self._mirrors = Mirrors(client, self._statuses, lambda: self._static.objects, self._own_node, self._clock)
+        self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._node.tell)
+        self._mirrors = Mirrors(
+            client, self._statuses, lambda: self._static.objects, lambda: self._node.object, self._clock
+        )
         self._workers: PodWorkers | None = None
-        self._runners: list[web.AppRunner] = []
         self._stats = StatsProvider(options, self, runtime)
-        collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._warn, self._clock)
+        collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._node.warn, self._clock)
         self._reclaim = Reclaim(lambda: self._workers, collector)
         self._eviction = self._make_eviction()
         self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
+        self._listeners = Listeners(options, self._server)
 
     async def run(self) -> None:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._nodes.add_handler(self._node_event)
-                self._enforce_allocatable()
+                self._node.enforce_allocatable()
                 shares = ClassShares(cgroup_writer(self._options.cgroup_root))
                 self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._feed_static_pods)
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
-                self._runtime.on_warning(self._warn)
+                self._runtime.on_warning(self._node.warn)
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
-                await self._serve()
+                await self._listeners.start()
                 self._runtime.network = await self._network.recall()
                 self._follow_static_pods()
                 await self._register()
@@ -155,16 +141,9 @@ class Kubelet:
             await self._objects.close()
             await self._statuses.close()
             self._watcher.close()
-            for runner in self._runners:
-                await runner.cleanup()
+            await self._listeners.close()
 
     # -- starting ----------------------------------------------------------------------------------------------------
-
-    def _enforce_allocatable(self) -> None:
-        options = self._options
-        wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
-
-        nodecgroup.enforce(options.cgroup_root, wanted, self._tell_of_node)
 
     async def _register(self) -> None:
         while True:
@@ -174,13 +153,13 @@ class Kubelet:
             except (OSError, StatusError) as error:
                 log.warning("the node could not be registered: %s", error)
                 await sleep(self._clock, _RETRY_SECONDS)
-        self._recorder.event(self._about_node(), NORMAL, "Starting", "Starting kubelet.")
+        self._node.tell(NORMAL, "Starting", "Starting kubelet.")
 
     async def _join_network(self, tasks: asyncio.TaskGroup) -> None:
         self._runtime.network, annotations = await self._network.bring_up()
         tasks.create_task(self._network.follow_peers())
         await self._announce(annotations)
-        self._not_ready = ""
+        self._node.not_ready = ""
         self._registration.status_changed()
         self._feed_static_pods()
 
@@ -228,27 +207,11 @@ class Kubelet:
         assert self._workers is not None
         await self._workers.adopt_leftovers({*self._volumes.known_pods(), *pods.logged(self._options.logs_dir)})
 
-    async def _serve(self) -> None:
-        options = self._options
-        local = web.AppRunner(self._server.application(check_client=False), access_log=None)
-        await local.setup()
-        self._runners.append(local)
-        options.socket.unlink(missing_ok=True)
-        with short_name(str(options.socket)) as name:
-            await web.UnixSite(local, name).start()
-        options.socket.chmod(0o600)
-        if options.serving_certificate:
-            remote = web.AppRunner(self._server.application(check_client=True), access_log=None)
-            await remote.setup()
-            self._runners.append(remote)
-            tls = server.tls_context(options.ca, options.serving_certificate, options.serving_key)
-            await web.TCPSite(remote, options.node_ip, options.port, ssl_context=tls).start()
-
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def _node_event(self, old: Node | None, new: Node | None) -> None:
         if new is not None and new.metadata.name == self._options.node_name:
-            self._node_object = new
+            self._node.object = new
             self._registration.seen(new)
             self._mirrors.look_again()
 
@@ -277,13 +240,6 @@ class Kubelet:
         about = reference(PODS, pod, pods.field_path(pod, container))
         self._recorder.event(about, WARNING if kind == "Warning" else NORMAL, reason, message)
 
-    def _warn(self, reason: str, message: str) -> None:
-        self._recorder.event(self._about_node(), WARNING, reason, message)
-
-    def _about_node(self) -> ObjectReference:
-        name = self._options.node_name
-        return ObjectReference(api_version="v1", kind="Node", name=name, uid=name)
-
     # -- what others ask ---------------------------------------------------------------------------------------------
 
     def pods(self) -> list[nodeview.PodView]:
@@ -297,9 +253,9 @@ class Kubelet:
 
     def _tools(self) -> Tools:
         tokens = Tokens(self._client, self._clock, self._objects_changed)
-        claims = Claims(self._client, self._options.node_name, lambda: self._node_object.metadata.labels)
+        claims = Claims(self._client, self._options.node_name, lambda: self._node.object.metadata.labels)
         preparation = Preparation(
-            self._images, self._volumes, self._objects, lambda: self._facts, self._clock, tokens, claims
+            self._images, self._volumes, self._objects, lambda: self._node.facts, self._clock, tokens, claims
         )
         return Tools(
             runtime=self._runtime,
@@ -307,7 +263,7 @@ class Kubelet:
             statuses=self._mirrors,
             record=self._record,
             clock=self._clock,
-            node=lambda: self._facts,
+            node=lambda: self._node.facts,
             logs_dir=str(self._options.logs_dir),
             check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
             room=self._room,
@@ -319,19 +275,8 @@ class Kubelet:
         policy = RotationPolicy(self._options.container_log_max_size, self._options.container_log_max_files)
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
-    def _own_node(self) -> Node:
-        return self._node_object
-
-    def _tell_of_node(self, kind: str, reason: str, message: str) -> None:
-        self._recorder.event(self._about_node(), kind, reason, message)
-
     def _node_view(self) -> NodeView:
-        seen = self._node_object
-        labels = seen.metadata.labels or self._options.labels
-        pressures = self._eviction.conditions
-        return NodeView(
-            self._options.node_name, self._allocatable, labels, seen.spec.taints, pressures, self._cpus.static
-        )
+        return self._node.view(self._eviction.conditions, static_cpus=self._cpus.static)
 
     def _make_eviction(self) -> Eviction:
         return Eviction(
@@ -341,53 +286,19 @@ class Kubelet:
             self._reclaim,
             end=self._end_pod,
             record=self._record,
-            told=self._warn,
+            told=self._node.warn,
             changed=self._pressures_changed,
             clock=self._clock,
             soft_grace=self._options.eviction_max_pod_grace_period,
         )
 
     def _pressures_changed(self, before: Collection[str], now: Collection[str]) -> None:
-        for kind, words in node.PRESSURE_EVENTS.items():
-            if (kind in before) != (kind in now):
-                message = f"Node {self._options.node_name} status is now: {words[kind in now]}"
-                self._recorder.event(self._about_node(), NORMAL, words[kind in now], message)
+        self._node.tell_pressures(before, now)
         self._registration.status_changed()
 
     def _end_pod(self, uid: str, ending: Ending) -> None:
         if self._workers is not None:
             self._workers.end(uid, ending)
 
-    def _read_facts(self) -> convert.NodeFacts:
-        options = self._options
-        return convert.NodeFacts(
-            name=options.node_name,
-            ip=options.node_ip,
-            cluster=dns.ClusterDNS(options.cluster_dns, options.cluster_domain),
-            resolver=dns.parse_resolv_conf(Path("/etc/resolv.conf").read_text()),
-            memory_capacity=self._capacity.memory,
-            pod_pids_limit=options.pod_pids_limit,
-            allocatable=self._allocatable,
-            kernel=node.kernel(
-                memory_qos=options.memory_qos,
-                limited_swap=options.memory_swap_behavior == "LimitedSwap",
-                memory=self._capacity.memory,
-            ),
-            seccomp_root=f"{options.state_dir}/seccomp",
-            security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
-        )
-
     def _node_status(self, before: dict[str, Json]) -> Json:
-        return node.node_status(
-            self._options.node_name,
-            self._options.node_ip,
-            self._options.port,
-            self._capacity,
-            self._allocatable,
-            self._system,
-            [node.NodeImage(tuple(each.references), each.size) for each in self._images.listed()],
-            self._not_ready,
-            before,
-            self._clock.now(),
-            self._eviction.conditions,
-        )
+        return self._node.status(before, self._images.listed(), self._eviction.conditions)
