@@ -91,13 +91,14 @@ def _take(
                 errors.TRY_AGAIN_LATER, f"requested IP {wish} is not available in range set {_named(entries)}"
             )
         return wish, entry
-    taken = set(store.addresses())
+    taken: set[str] | None = None
     for address, entry in candidates(entries, store.last_reserved(number)):
         # a taken name is passed over by one look-up; reserve() decides, and takes over a record cut off by a crash
-        if str(address) in taken and store.owner(str(address)) is not None:
+        if taken is not None and str(address) in taken and store.owner(str(address)) is not None:
             continue
         if store.reserve(address, owner, number):
             return address, entry
+        taken = taken or set(store.addresses())  # only now: the first one is mostly free, and the list is long
     raise CNIError(
         errors.TRY_AGAIN_LATER,
         f"no IP addresses available in range set: {_named(entries)}",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, cluster, growth, network, podstart, recording, report, streams
+from tests.bench import api, cluster, fullnode, growth, network, podstart, recording, report, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 BENCHES: dict[str, Callable[[], list[report.Section]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[], list[report.Section]]] = {
     "network": network.measure,
     "api": api.measure,
     "cluster": cluster.measure,
+    "fullnode": fullnode.measure,
 }
 
 

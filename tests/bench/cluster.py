@@ -1,4 +1,4 @@
-"""A cluster as its user feels it: up, pod to Ready, a Deployment of 30, 100 pods at once, memory and idle CPU."""
+"""A cluster as its user feels it: up, pod to Ready, a Deployment of 30, memory and idle CPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import asyncio
 import json
 import statistics
 import time
-from pathlib import Path
-from typing import Any
 
 from minikube_raw.client.resources import PODS
 from tests.bench import report
 from tests.bench.labcluster import LabCluster, pod
+from tests.bench.processes import cpu_seconds, pss
 from tests.bench.watching import gone, ready
 
 CREATES = 30
@@ -27,7 +26,6 @@ def measure() -> list[report.Section]:
         creates = asyncio.run(create_to_ready(cluster))
         applies = [apply_to_ready(cluster, n) for n in range(APPLIES)]
         deployment = asyncio.run(deployment_of(cluster, 30))
-        rate = asyncio.run(burst(cluster, 100))
         time.sleep(2)
         idle = idle_figures(cluster)
     with LabCluster(nodes=3) as cluster:
@@ -50,7 +48,6 @@ def measure() -> list[report.Section]:
         report.Figure(
             "Deployment of 30 on one node, apply → all Ready", f"{deployment:.2f} s", "≤ 1.0 s", "Kubernetes 4.3 s"
         ),
-        report.Figure("100 pods asked of one node at once", f"{rate:.0f} pods/s", "≥ 40 pods/s"),
     ]
     figures = "Kubernetes' figures are 1.36 with containerd on a machine of this size, medians, from an earlier run elsewhere."
     return [report.Section("A cluster", figures, times), idle]
@@ -71,22 +68,6 @@ async def create_to_ready(cluster: LabCluster) -> list[float]:
     finally:
         await client.close()
     return took
-
-
-async def burst(cluster: LabCluster, count: int) -> float:
-    """Pods per second until all of `count`, asked for at once, are Ready."""
-    client = cluster.client()
-    try:
-        names = {f"burst-{n}" for n in range(count)}
-        began = time.perf_counter()
-        await asyncio.gather(*[client.create(PODS, pod(name), "default") for name in names])
-        await ready(client, names)
-        took = time.perf_counter() - began
-        await asyncio.gather(*[client.delete(PODS, name, "default", grace_period=0) for name in names])
-        await gone(client, *names)
-    finally:
-        await client.close()
-    return count / took
 
 
 async def deployment_of(cluster: LabCluster, replicas: int) -> float:
@@ -138,15 +119,3 @@ def idle_figures(cluster: LabCluster) -> report.Section:
     return report.Section(
         "Idle", f"One node, two pods, nothing happening for {IDLE_SECONDS} s. Kubernetes: 839 MB.", rows
     )
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields: list[Any] = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def pss(pid: int) -> int:
-    """Proportional set size in bytes."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,11 @@ class LabCluster:
 
     def __enter__(self) -> LabCluster:
         began = time.perf_counter()
-        self.cli("up", "--name", NAME, "--nodes", str(self.count))
+        try:
+            self.cli("up", "--name", NAME, "--nodes", str(self.count))
+        except subprocess.CalledProcessError as error:
+            self.__exit__(None, None, None)
+            raise RuntimeError(error.stderr) from error
         self.seconds = time.perf_counter() - began
         return self
 
@@ -78,11 +83,16 @@ class LabCluster:
         """The processes of `status -o json`."""
         return list(json.loads(self.cli("status", "--name", NAME, "-o", "json"))["processes"])
 
+    url = "https://127.0.0.1:6443"
+
+    def tls(self) -> ssl.SSLContext:
+        """What makes a client of the API its administrator."""
+        pki = self.folder / "state/clusters" / NAME / "pki"
+        return client_context(ca_file=pki / "ca.crt", cert_file=pki / "admin.crt", key_file=pki / "admin.key")
+
     def client(self) -> Client:
         """A client of the API as its administrator; make and close it inside one event loop."""
-        pki = self.folder / "state/clusters" / NAME / "pki"
-        context = client_context(ca_file=pki / "ca.crt", cert_file=pki / "admin.crt", key_file=pki / "admin.key")
-        return Client(HTTPTransport("https://127.0.0.1:6443", context))
+        return Client(HTTPTransport(self.url, self.tls()))
 
     def sleeping_pod(self, name: str, node: str) -> RunningPod:
         """Start a pod that sleeps on a node and return where it is."""

@@ -1,8 +1,7 @@
-"""Pod start to the first instruction, beside `runc run` and `ctr run` on the same root file system, in turn.
+"""Pod start to the first instruction, beside other runtimes on the same root file system, in turn.
 
 The first instruction is a clock read (CLOCK_MONOTONIC) by a static binary in the container, which it prints; no clock
-of ours decides. Ours includes sandbox, bridge network with masquerading, limits and the log; runc has no network and no
-overlay, ctr has an overlay but no network.
+of ours decides. Ours includes sandbox, bridge network with masquerading, limits and the log.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
 import types
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from minikube_raw.cni.libcni import Network
@@ -27,7 +25,7 @@ from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.cri import ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxConfig
 from minikube_raw.runtime.launching import launcher_argv, launcher_socket
 from minikube_raw.runtime.service import Runtime
-from tests.bench import report
+from tests.bench import peers, report
 
 ROUNDS = 40
 CGROUP = "minikube-raw-bench"
@@ -62,26 +60,21 @@ def measure() -> list[report.Section]:
     with tempfile.TemporaryDirectory(prefix="mkr-bench-") as name:
         folder = Path(name)
         archive = build_image(folder)
-        with peers(folder, archive) as others:
-            times = asyncio.run(in_turn(folder, archive, others))
+        with peers.installed(folder, archive, IMAGE) as others:
+            times = asyncio.run(in_turn(folder, archive, {peer.name: peer.command for peer in others}))
     ours = times["ours"]
     figures = [
         report.Figure(
             "sandbox + bridge + container → first instruction", report.milliseconds(ours), "≤ 15 ms (p95 ≤ 30)"
         )
     ]
-    for peer in times.keys() - {"ours"}:
-        share = report.ratio(ours, times[peer])
-        budget = {"runc run": "≤ 0.7", "ctr run": "≤ 0.2"}[peer]
+    for peer in others:
+        share = report.ratio(ours, times[peer.name])
+        note = f"{peer.note}; ours is {share:.3f} of it (≤ {peer.most:.2g})"
         figures.append(
-            report.Figure(
-                f"`{peer}`, the same program",
-                report.milliseconds(times[peer]),
-                "",
-                f"ours is {share:.2f} of it ({budget})",
-            )
+            report.Figure(f"`{peer.name}`, the same program", report.milliseconds(times[peer.name]), "", note)
         )
-    load = f"{ROUNDS} rounds, one of each in turn; load average {os.getloadavg()[0]:.1f} at the end."
+    load = f"{ROUNDS} rounds, one of each in turn; load average {report.load()} at the end."
     return [
         report.Section("Pod start", f"To the first instruction of a static binary in the container. {load}", figures)
     ]
@@ -131,8 +124,8 @@ async def in_turn(folder: Path, archive: Path, others: dict[str, list[str]]) -> 
 
 
 @asynccontextmanager
-async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
-    """Our runtime with a launcher of its own."""
+async def runtime(folder: Path, store: ImageStore, cgroup: str = CGROUP) -> AsyncIterator[Runtime]:
+    """Our runtime with a launcher of its own; its pods' cgroups lie below `cgroup`."""
     state, run = folder / "node", folder / "run"
     for place in (state, run):
         place.mkdir()
@@ -141,7 +134,7 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
     with subprocess.Popen(launcher_argv(run)) as launcher:  # noqa: ASYNC220 (nothing else runs in this loop yet)
         while not Path(launcher_socket(run)).exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        service = Runtime(state, run, CGROUP, store, network)
+        service = Runtime(state, run, cgroup, store, network)
         await service.start()
         try:
             yield service
@@ -151,7 +144,7 @@ async def runtime(folder: Path, store: ImageStore) -> AsyncIterator[Runtime]:
             launcher.kill()
     mounts.umount_all(str(run))
     await asyncio.to_thread(subprocess.run, ["ip", "link", "delete", "benchbr0"], check=False)
-    manager(CGROUP).remove()
+    manager(cgroup).remove()
 
 
 async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str, *, keep: bool = False) -> float:
@@ -187,50 +180,3 @@ def start_peer(command: list[str]) -> float:
     began = time.monotonic_ns()
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return (int(output.split()[0]) - began) / 1e9
-
-
-@contextmanager
-def peers(folder: Path, archive: Path) -> Iterator[dict[str, list[str]]]:
-    """Commands that start the clock under each installed peer; ID in them is a new name each time."""
-    commands = {}
-    if shutil.which("runc"):
-        bundle = folder / "bundle"
-        bundle.mkdir()
-        (bundle / "rootfs").symlink_to(folder / "rootfs")
-        subprocess.run(["runc", "spec"], cwd=bundle, check=True)
-        spec = json.loads((bundle / "config.json").read_text())
-        spec["process"] |= {"terminal": False, "args": ["/clock"]}
-        spec["root"] = {"path": str(folder / "rootfs"), "readonly": True}
-        (bundle / "config.json").write_text(json.dumps(spec))
-        commands["runc run"] = ["runc", "--root", str(folder / "runc"), "run", "--bundle", str(bundle), "ID"]
-    if not shutil.which("containerd"):
-        yield commands
-        return
-    with containerd(folder) as ctr:
-        subprocess.run([*ctr, "images", "import", str(archive)], check=True, capture_output=True)
-        commands["ctr run"] = [*ctr, "run", "--rm", IMAGE, "ID"]
-        yield commands
-
-
-@contextmanager
-def containerd(folder: Path) -> Iterator[list[str]]:
-    """A containerd of our own in the folder, and the ctr command that talks to it."""
-    socket = folder / "containerd.sock"
-    config = folder / "containerd.toml"
-    config.write_text(
-        f'version = 2\nroot = "{folder}/ctr-root"\nstate = "{folder}/ctr-state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\n  address = "{socket}"\n[ttrpc]\n  address = "{socket}.ttrpc"\n'
-    )
-    with (
-        open(folder / "containerd.log", "wb") as log,
-        subprocess.Popen(["containerd", "-c", config], stderr=log) as daemon,
-    ):
-        deadline = time.monotonic() + 20
-        while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True).returncode:
-            if time.monotonic() > deadline:
-                raise TimeoutError((folder / "containerd.log").read_text()[-2000:])
-            time.sleep(0.1)
-        yield ["ctr", "-a", str(socket)]
-        daemon.terminate()
-    manager("default").remove()  # ctr makes it, named after its namespace, and leaves it behind

@@ -42,7 +42,7 @@ def measure() -> list[report.Section]:
         store = ImageStore(folder / "images")
         store.load(podstart.build_image(folder, {"talker": TALKER}))
         figures = asyncio.run(_measure(folder, store))
-    intro = f"One pod without a cluster around it; load average {os.getloadavg()[0]:.1f} at the end."
+    intro = f"One pod without a cluster around it; load average {report.load()} at the end."
     return [report.Section("Streams", intro, figures)]
 
 
