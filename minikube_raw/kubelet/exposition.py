@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
 import psutil
 
-from minikube_raw.kubelet.usage import NodeUse, PodUse, Reading
+from minikube_raw.kubelet.interfaces import Traffic
+from minikube_raw.kubelet.summary import PodDisk
+from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Stats
+from minikube_raw.linux.disk_usage import FileSystem
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 Labels = Mapping[str, str]
@@ -92,17 +96,37 @@ _CADVISOR: dict[str, tuple[str, Value]] = {
 }
 
 
+_FILE_SYSTEM: dict[str, Callable[[FileSystem], int]] = {
+    "container_fs_inodes_free": lambda found: found.inodes_free,
+    "container_fs_inodes_total": lambda found: found.inodes,
+    "container_fs_limit_bytes": lambda found: found.capacity,
+    "container_fs_usage_bytes": lambda found: found.used,
+}
+_NOTHING = {"container": "", "image": "", "name": "", "namespace": "", "pod": ""}
+
+
 def _seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
 
 
-def cadvisor(use: NodeUse) -> str:
+class Beside(msgspec.Struct, frozen=True):
+    """What cAdvisor tells beside figures of cgroups."""
+
+    file_systems: Mapping[str, FileSystem] = {}  # of the node, by device
+    device: str = ""  # that of the containers' writable layers
+    disks: Mapping[str, PodDisk] = {}  # by pod uid
+    traffic: Callable[[str], Mapping[str, Traffic]] = lambda process: {}  # of a process, "self" or a pid, by interface
+
+
+def cadvisor(use: NodeUse, beside: Beside) -> str:
     """/metrics/cadvisor: a row for the node (id "/"), for the cgroup of all pods, for each pod and each container."""
     page, rows = Page(), list(_cadvisor_rows(use))
     for name, (kind, value) in _CADVISOR.items():
         total = {"cpu": "total"} if name == "container_cpu_usage_seconds_total" else {}
         figures = ((labels, value(row.stats), row.at) for labels, row in rows)
         page.family(name, kind, name, [({**labels, **total}, n, at) for labels, n, at in figures if n is not None])
+    _file_systems(page, use, beside)
+    _networks(page, use, beside)
     starts = [(labels, row.since, row.at) for labels, row in rows]
     page.family(
         "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", starts
@@ -110,16 +134,54 @@ def cadvisor(use: NodeUse) -> str:
     return page.text()
 
 
+def _file_systems(page: Page, use: NodeUse, beside: Beside) -> None:
+    """The node's file systems as a whole, and of each container what it has written into its own."""
+    node = [({**_NOTHING, "id": "/", "device": device}, each) for device, each in beside.file_systems.items()]
+    own = [
+        ({**labels, "device": beside.device}, beside.disks[pod.pod.metadata.uid].rootfs[each.status.name].bytes)
+        for pod in use.pods
+        if pod.pod.metadata.uid in beside.disks
+        for each, labels in _container_rows(pod)
+        if each.status.name in beside.disks[pod.pod.metadata.uid].rootfs
+    ]
+    at = use.node.at
+    for name, value in _FILE_SYSTEM.items():
+        rows = [(labels, value(each)) for labels, each in node]
+        rows += own if name == "container_fs_usage_bytes" else []
+        page.family(name, "gauge", name, [(labels, number, at) for labels, number in rows])
+
+
+def _networks(page: Page, use: NodeUse, beside: Beside) -> None:
+    """The node's interfaces and each pod's; a pod in the node's network has none of its own."""
+    rows = [({**_NOTHING, "id": "/"}, "self")]
+    rows += [
+        ({**_NOTHING, **_pod_labels(pod), "id": f"/{pod.cgroup}"}, str(pod.process))
+        for pod in use.pods
+        if pod.process and not pod.pod.spec.host_network
+    ]
+    found = [
+        ({**labels, "interface": name}, each)
+        for labels, process in rows
+        for name, each in beside.traffic(process).items()
+    ]
+    for field in Traffic._fields:
+        name = f"container_network_{field}_total"
+        page.family(name, "counter", name, [(labels, getattr(each, field), use.node.at) for labels, each in found])
+
+
 def _cadvisor_rows(use: NodeUse) -> Iterable[tuple[Labels, Reading]]:
-    nothing = {"container": "", "image": "", "name": "", "namespace": "", "pod": ""}
-    yield {**nothing, "id": "/"}, use.node
-    yield {**nothing, "id": "/kubepods"}, use.all_pods
+    yield {**_NOTHING, "id": "/"}, use.node
+    yield {**_NOTHING, "id": "/kubepods"}, use.all_pods
     for pod in use.pods:
-        labels = {**nothing, **_pod_labels(pod), "id": f"/{pod.cgroup}"}
-        yield labels, pod.reading
-        for each in pod.containers:
-            own = {"container": each.status.name, "image": each.status.image_name, "name": each.status.id}
-            yield {**labels, **own, "id": f"/{pod.cgroup}/{each.status.id}"}, each.reading
+        yield {**_NOTHING, **_pod_labels(pod), "id": f"/{pod.cgroup}"}, pod.reading
+        for each, labels in _container_rows(pod):
+            yield labels, each.reading
+
+
+def _container_rows(pod: PodUse) -> Iterable[tuple[ContainerUse, Labels]]:
+    for each in pod.containers:
+        own = {"container": each.status.name, "image": each.status.image_name, "name": each.status.id}
+        yield each, {**_NOTHING, **_pod_labels(pod), **own, "id": f"/{pod.cgroup}/{each.status.id}"}
 
 
 def kubelet(*, running_pods: int, running_containers: int, version: str, node: str) -> str:

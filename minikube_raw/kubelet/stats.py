@@ -23,6 +23,7 @@ from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.thresholds import Observation
 from minikube_raw.kubelet.usage import NodeUse, Subject, UsageReader
+from minikube_raw.linux import mounts
 from minikube_raw.linux.disk_usage import FileSystem, file_system
 from minikube_raw.runtime import cri
 
@@ -88,6 +89,16 @@ class StatsProvider:
             most_processes=node.most_pids(),
         )
         return summary.summary(use, around, only_cpu_and_memory=only_cpu_and_memory)
+
+    async def cadvisor(self) -> str:
+        """/metrics/cadvisor."""
+        use, disks = await self.usage(pressures=False), await self.disks(max_age=DISK_AGE)
+        return await asyncio.to_thread(lambda: exposition.cadvisor(use, self._beside(disks)))
+
+    def _beside(self, disks: dict[str, PodDisk]) -> exposition.Beside:
+        own, images = mounts.device_of(self._options.state_dir), mounts.device_of(self._options.images_dir)
+        nodefs, imagefs = self.file_systems()
+        return exposition.Beside({images: imagefs, own: nodefs}, own, disks, interfaces.traffic)
 
     async def metrics(self) -> str:
         """/metrics."""

@@ -23,7 +23,7 @@ def add_routes(app: web.Application, stats: StatsProvider) -> None:
         return _page(exposition.resource(await stats.usage(pressures=False)))
 
     async def cadvisor(request: web.Request) -> web.Response:
-        return _page(exposition.cadvisor(await stats.usage(pressures=False)))
+        return _page(await stats.cadvisor())
 
     async def metrics(request: web.Request) -> web.Response:
         return _page(await stats.metrics())

@@ -150,6 +150,18 @@ def mount_points_below(path: str) -> list[str]:
     return [top, *sorted({point for point in points if point.startswith(prefix)})]
 
 
+def device_of(path: str) -> str:
+    """What the file system that holds `path` is mounted from, as mountinfo names it ("/dev/vda", "tmpfs")."""
+    number = os.stat(path).st_dev
+    wanted = f"{os.major(number)}:{os.minor(number)}".encode()
+    with open("/proc/thread-self/mountinfo", "rb") as mountinfo:
+        for line in mountinfo:
+            before, _, after = line.partition(b" - ")
+            if before.split(b" ", 3)[2] == wanted:
+                return _unescape(after.split(b" ")[1])
+    return ""
+
+
 def _unescape(field: bytes) -> str:
     """Undoes the octal escapes of mountinfo (proc_pid_mountinfo(5)): blank, tab, new line, backslash."""
     for octal, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):

@@ -56,6 +56,9 @@ def test_a_kubelets_pages_of_figures_know_the_pod(cluster: Cluster, namespace: s
     assert f'container_memory_working_set_bytes{{container="main",namespace="{namespace}",pod="seen"}}' in resource
     cadvisor = cluster.kubectl("get", "--raw", raw + "metrics/cadvisor").stdout
     assert f'namespace="{namespace}",pod="seen"' in cadvisor
+    received = [line for line in cadvisor.splitlines() if line.startswith("container_network_receive_packets_total{")]
+    assert any(f'interface="eth0",name="",namespace="{namespace}",pod="seen"' in line for line in received)
+    assert "container_fs_usage_bytes{" in cadvisor
     assert "kubelet_running_pods" in cluster.kubectl("get", "--raw", raw + "metrics").stdout
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from pod_builders import pod, run
 
 from minikube_raw.kubelet import exposition, summary
+from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.summary import Around, PodDisk
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Pressure, Stats
@@ -76,13 +78,38 @@ def test_resource_metrics_are_the_kubelets_lines() -> None:
 
 
 def test_cadvisor_metrics_name_the_node_the_pod_and_the_container() -> None:
-    lines = exposition.cadvisor(use()).splitlines()
+    lines = exposition.cadvisor(use(), exposition.Beside()).splitlines()
     found = [line for line in lines if line.startswith("container_memory_working_set_bytes")]
     assert [line.partition(" ")[2].split()[0] for line in found] == ["5000000", "500000", "450560", "405504"]
     assert (
         'container="c",id="/kubepods/burstable/podu1/c0",image="busybox",name="c0",namespace="ns",pod="p"' in found[3]
     )
     assert not any(line.startswith("container_cpu_cfs_periods_total{") for line in lines)  # nobody counts them here
+
+
+def test_cadvisor_metrics_have_disks_by_device_and_networks_by_interface() -> None:
+    disks = {"u1": PodDisk(AT, {"c": Use(28_672, 10)}, {}, {}, {})}
+    traffic = {"self": {"eth0": Traffic(*range(8))}, "7": {"eth0": Traffic(*range(10, 18))}}
+    beside = exposition.Beside({"/dev/vda": DISK}, "/dev/vda", disks, lambda process: traffic.get(process, {}))
+    (of,) = use().pods
+    seen = msgspec.structs.replace(of.containers[0], status=run(pid=7))
+    lines = exposition.cadvisor(
+        msgspec.structs.replace(use(), pods=(msgspec.structs.replace(of, containers=(seen,)),)), beside
+    ).splitlines()
+
+    def rows(name: str) -> list[str]:
+        return [line.removesuffix(" 1700000010000") for line in lines if line.startswith(name + "{")]
+
+    nobody = 'container="",device="/dev/vda",id="/",image="",name="",namespace="",pod=""'
+    one = 'container="c",device="/dev/vda",id="/kubepods/burstable/podu1/c0",image="busybox",name="c0"'
+    assert rows("container_fs_usage_bytes") == [
+        f"container_fs_usage_bytes{{{nobody}}} 600",
+        f'container_fs_usage_bytes{{{one},namespace="ns",pod="p"}} 28672',
+    ]
+    assert rows("container_fs_inodes_free") == [f"container_fs_inodes_free{{{nobody}}} 90"]
+    of_pod = 'container="",id="/kubepods/burstable/podu1",image="",interface="eth0",name="",namespace="ns",pod="p"'
+    assert rows("container_network_receive_bytes_total")[1] == f"container_network_receive_bytes_total{{{of_pod}}} 10"
+    assert rows("container_network_transmit_packets_dropped_total")[0].endswith(" 7")
 
 
 def test_labels_cannot_break_out_of_their_quotes() -> None:
