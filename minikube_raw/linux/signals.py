@@ -82,8 +82,9 @@ def _nothing(_number: int, _frame: object) -> None:
 
 
 def stop_waking() -> None:
-    """Ends wake_on() in a forked child, whose descriptor is its parent's."""
+    """Ends wake_on() in a forked child, whose descriptor is its parent's: no signal is handled by Python any more."""
     _signal.set_wakeup_fd(-1)
+    _signal.signal(SIGCHLD, _signal.SIG_DFL)
 
 
 def wait() -> None:

@@ -1,6 +1,6 @@
-"""A child of the keeper that waits to become a container's first process: forked early, told late what it will be.
+"""A child of the keeper, forked by its worker, that waits to become a container's first process: forked early, told late what it will be.
 
-One is forked while CNI makes the pod's network, when the keeper has nothing else to do; by the time the first container is
+One is forked while CNI makes the pod's network, when the worker has nothing else to do; by the time the first container is
 started its page faults and namespaces are paid for. Its job comes as a message on its status socket.
 """
 
@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import namespaces, pidfd
+from minikube_raw.linux import namespaces
 
 from . import init, sandbox, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from .container import Pod
+    class Pod(Protocol):
+        """What children need of the worker that forks them."""
+
+        request: dict[str, Any]
+
+        @property
+        def pause_pidns(self) -> int:
+            """The PID namespace that the pod's containers share."""
+            ...
+
+        def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
+            """Forks into namespaces and a cgroup; (pid, pidfd)."""
+            ...
 
 
 class Child:
@@ -36,14 +48,17 @@ class Child:
             init.run_container(theirs, cgroup)
         theirs.close()
 
-    def has_died(self) -> bool:
-        """Whether somebody killed it while it waited; then nothing of it is left."""
-        if not pidfd.has_ended(self.pidfd):
-            return False
-        pidfd.reap(self.pidfd)
+    @classmethod
+    def again(cls, cgroup: str, pid: int, pidfd: int, status: int) -> Child:
+        """A child that an earlier worker forked and that waits still."""
+        child = cls.__new__(cls)
+        child.cgroup, child.pid, child.pidfd, child.status = cgroup, pid, pidfd, wire.adopt(status)
+        return child
+
+    def close(self) -> None:
+        """Lets go of it; one that waits still ends."""
         os.close(self.pidfd)
         self.status.close()
-        return True
 
     def tell(self, job: dict[str, Any], streams: Sequence[int], volumes: Sequence[int]) -> None:
         """Says which container it becomes; `streams` are empty for a terminal, -1 for /dev/null."""

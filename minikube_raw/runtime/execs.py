@@ -1,6 +1,6 @@
-"""Processes started beside a container's first one (exec, probes, hooks), from inside the keeper.
+"""Processes started beside a container's first one (exec, probes, hooks), from inside a worker.
 
-Their streams are pipes or a terminal whose other ends go straight to the kubelet, so the keeper copies nothing: when the
+Their streams are pipes or a terminal whose other ends go straight to the kubelet, so nobody of ours copies anything: when the
 client goes, the process gets SIGPIPE, end of file or SIGHUP, as with any terminal.
 """
 
@@ -17,16 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .container import Answer, Container, Pod
+    from .worker import Worker
 
     Request = dict[str, Any]
+
+
+class Target:
+    """The container beside whose first process something is executed: its request as the kubelet sent it, that process."""
+
+    __slots__ = ("pid", "pidfd", "request")
+
+    def __init__(self, request: Request, pid: int, process: int) -> None:
+        self.request, self.pid, self.pidfd = request, pid, process
 
 
 class Exec:
     """One such process, from fork to exit."""
 
     def __init__(
-        self, pod: Pod, container: Container, request: Request, answer: Answer, ended: Callable[[int], None]
+        self,
+        pod: Worker,
+        container: Target,
+        request: Request,
+        answer: Callable[..., None],
+        ended: Callable[[int], None],
     ) -> None:
         self.pod, self.answer, self._ended_callback = pod, answer, ended
         self._steps: list[str] = []
@@ -51,8 +65,8 @@ class Exec:
         wire.close([null, *streams])
         pod.loop.watch(self._status.fileno(), self._hear)
 
-    def _fork(self, job: init.Job, container: Container) -> tuple[int, int]:
-        """Forks into the container, so that the process is the keeper's child and the container's at once."""
+    def _fork(self, job: init.Job, container: Target) -> tuple[int, int]:
+        """Forks into the container, so that the process is our child and the container's at once."""
         mapped, namespace = self.pod.user_namespace >= 0, -1
         if container.request["pid"] != "NODE":
             namespace = os.open(f"/proc/{container.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,97 +1,86 @@
-"""The keeper of one pod: parent of its containers and exec'd processes, holder of its namespaces, logs and terminals.
+"""The keeper of one pod: parent of its containers, holder of its namespaces, logs and terminals.
 
 Forked by the launcher, it lives as long as the sandbox and talks to whichever kubelet connects to its socket; neither
-kubelet nor launcher needs to be alive meanwhile. Asked to `adopt`, it takes over what a keeper that was killed left behind.
-All it ever uses was imported before the fork.
+kubelet nor launcher needs to be alive meanwhile. What is made, its workers make (worker.py): it shares nearly all its memory
+with the launcher for as long as it runs little Python and calls nothing by ctypes. Asked to `adopt`, it takes over what a
+keeper that was killed left behind. All it ever uses was imported before the fork.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 
-from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
-from minikube_raw.linux.cgroups import manager
+from minikube_raw.linux import fds, proctitle
 
-from . import podusers, sandbox, wire
+from . import handover, wire, worker
 from .child import Child
 from .container import Container
 from .copying import STAGING_SIZE
-from .execs import Exec
+from .execs import Target
 from .loop import Loop
+from .worker import First, Worker, report, wording
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
     from .wire import Socket
 
     Request = dict[str, Any]
+    Descriptors = dict[str, int]
 
 _RECONNECT_SECONDS = 0.2
+_KILLED = 137
 
 
 def main(request: Request, connection: Socket, launcher: str) -> NoReturn:
     """Runs a keeper in a process just forked, with `connection` to the kubelet that asked for it. Never returns."""
 
-    def work() -> None:
-        _settle(connection, f"keeper {request['namespace']}/{request['name']}")
-        Keeper(launcher).serve(request, connection)
+    def make(first: First) -> None:
+        first.serve(request, connection, launcher)
 
-    _run(work)
+    _run(connection, launcher, make)
 
 
 def main_spare(orders: Socket, launcher: str) -> NoReturn:
-    """Runs a keeper that is made ahead of time: it has its namespaces and waits on `orders` for a sandbox. Never returns."""
+    """Runs a keeper that is made ahead of time: its worker has the namespaces and waits on `orders`. Never returns."""
 
-    def work() -> None:
-        _settle(orders, "keeper spare")
-        keeper = Keeper(launcher)
-        keeper.prepare()
+    def make(first: First) -> None:
+        first.prepare()
         message, received = wire.receive(orders)
         orders.close()
-        request: Request = message["sandbox"]
-        proctitle.set_title(f"keeper {request['namespace']}/{request['name']}")
-        keeper.serve(request, wire.adopt(received[0]))
+        first.serve(message["sandbox"], wire.adopt(received[0]), launcher)
 
-    _run(work)
+    _run(orders, launcher, make)
 
 
-def _run(work: Callable[[], None]) -> NoReturn:
+def _run(given: Socket, launcher: str, make: Callable[[First], None]) -> NoReturn:
+    """Forks the first worker, to which `given` belongs, sleeps until it hands over the sandbox, and keeps that."""
     status = 1
     try:
-        work()
+        fds.close_all_but([0, 1, 2, given.fileno()])
+        os.setsid()
+        proctitle.set_title("keeper spare")
+        control, theirs = wire.pair()
+        keeper = os.getpid()
+        if (first := os.fork()) == 0:
+            worker.run(theirs, [given.fileno()], lambda: make(First(theirs)), keeper)
+        theirs.close()
+        given.close()
+        while True:
+            message, descriptors = handover.take(control)
+            if "title" not in message:
+                break
+            proctitle.set_title(message["title"])
+        Keeper(launcher).serve(message, descriptors, control, first)
         status = 0
     except wire.Closed:
-        pass  # a spare one whose launcher has gone
+        pass  # the worker has ended, and said why; or a spare one whose launcher has gone
     except BaseException as error:  # a fork must not unwind into the launcher's loop
         report(f"keeper {os.getpid()}", error)
     finally:
         os._exit(status)
-
-
-def _settle(kept: Socket, title: str) -> None:
-    """Lets go of everything that is the launcher's and becomes a process of its own, whose steps are recorded."""
-    steps.start_recording()
-    fds.close_all_but([0, 1, 2, kept.fileno()])
-    signals.reset()
-    signals.ignore(signals.SIGPIPE)
-    process.set_dumpable(False)
-    os.setsid()
-    proctitle.set_title(title)
-
-
-def report(who: str, error: BaseException) -> None:
-    """Writes an unexpected error and where it happened to stderr, without the source lines that a traceback would open files for."""
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    sys.stderr.write(f"{who}: {type(error).__name__}: {error} ({' > '.join(places)})\n")
-    sys.stderr.flush()
 
 
 class Keeper:
@@ -100,128 +89,45 @@ class Keeper:
     def __init__(self, launcher: str) -> None:
         self.request: Request = {}
         self.loop = Loop()
-        self.pause_pidns = -1
-        self.user_namespace = -1
         self.scratch = os.pipe2(os.O_CLOEXEC)
         fds.set_pipe_size(self.scratch[1], STAGING_SIZE)
-        self._made: dict[str, int] = {}
-        self._own_pidns = namespaces.open_namespace("pid_for_children")
         self._containers: dict[str, Container] = {}
+        self._starting: set[str] = set()
         self._clients: dict[int, Socket] = {}
-        self._held: dict[str, int] = {}  # what the launcher holds for us too, in case it has to be told again
+        self._held: Descriptors = {}  # what the launcher holds for us too, in case it has to be told again
         self._launcher_path = launcher
         self._launcher: Socket | None = None
-        self._execs: dict[int, Exec] = {}
+        self._execs: dict[int, Socket] = {}  # number → its worker's control
         self._last_exec = 0
-        self._not_enforced: list[str] = []
-        self._spare_child: Child | None = None
+        self._spare: tuple[str, int, int, int] | None = None  # a child that waits: cgroup, pid, pidfd, status
 
-    def prepare(self) -> None:
-        """Makes the namespaces that nearly every pod has, before it is known which."""
-        self._made = sandbox.create_namespaces(sandbox.USUAL)
-
-    def serve(self, request: Request, connection: Socket) -> None:
-        """Makes (or takes over) the sandbox, answers on `connection`, and serves clients until told to quit."""
-        self.request = request
-        try:
-            if request.get("adopt"):
-                self._connect_launcher()
-                self._adopt()
-            else:
-                self._create(connection)
-        except OSError as error:
-            self._send(connection, {"id": 0, "error": _wording(error), "steps": [_recorded()]})
-            self._vanish()
-            raise
-        listener = wire.listen(request["socket"])
+    def serve(self, message: Request, given: Descriptors, control: Socket, first: int) -> None:
+        """Takes over a sandbox from the worker that made it, and serves clients until told to quit."""
+        self.request = message["sandbox"]
+        listener, connection = wire.adopt(given.pop("listener")), wire.adopt(given.pop("connection"))
+        if (spare := message["spare"]) is not None:
+            self._spare = (spare["cgroup"], spare["pid"], given.pop("spare process"), given.pop("spare status"))
+        launcher = given.pop("launcher", -1)
+        received = [given.pop(name) for name in list(given) if name.startswith("received ")]
+        self._take(message, given)
+        self._connect_launcher(launcher)
+        for known in message["containers"]:
+            self._know(known).take(self._held)
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
-        made = {"not_enforced": self._not_enforced, "steps": [_recorded()]}
-        if self._send(connection, {"id": 0, **self._hello(), **made}):
-            self.loop.run()
-        else:  # whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
-            self._vanish()
-
-    def _vanish(self) -> None:
-        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's.
-
-        One that took over gives nothing back: the containers live on, and the launcher holds their streams for the next.
-        """
-        if self.request.get("adopt"):
-            return
-        self._tell_launcher({"op": "release", "sandbox": self.request["id"]})
-        if self._spare_child is not None:
-            pidfd.send_signal(self._spare_child.pidfd, signals.SIGKILL)
-            pidfd.reap(self._spare_child.pidfd)
-            manager(self._spare_child.cgroup).remove()
-
-    def _create(self, connection: Socket) -> None:
-        made = self._made or self._create_namespaces()
-        if "net" in made:
-            self._send(connection, {"event": "network namespace"}, [made["net"]])
-        self._connect_launcher()
-        for kind, fd in made.items():
-            self.hold(f"ns/{kind}", fd)
-        wire.close(made.values())
-        sandbox.configure(self.request)
-        self._not_enforced = sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
-        if self.request["pid"] == sandbox.POD:
-            pid, pidfd = sandbox.start_pause(self.request, self.fork)
-            self.pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            self.hold("pause", pidfd)
-            self.hold("ns/pid", self.pause_pidns)
-            os.close(pidfd)
-        if self.request["firstCgroup"]:
-            manager(self.request["firstCgroup"]).create()
-            self._spare_child = Child(self, self.request["firstCgroup"])
-
-    def _create_namespaces(self) -> dict[str, int]:
-        """Makes the namespaces of a pod that no spare keeper is made for; a user namespace before all others."""
-        first_id = self.request.get("firstUserId")
-        if not first_id:
-            return sandbox.create_namespaces(self.request)
-        made = podusers.create(first_id, sandbox.own_kinds(self.request))
-        self.user_namespace = os.dup(made["user"])
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        return {**made, "mnt": namespaces.open_namespace("mnt")}
-
-    def _adopt(self) -> None:
-        """Joins the namespaces an earlier keeper made and takes over its containers."""
-        held = self._take_held()
-        found = {kind: held[f"ns/{kind}"] for kind in sandbox.KINDS if f"ns/{kind}" in held}
-        for entry in self.request["containers"]:
-            if not found:
-                found = _namespaces_of(entry["identity"]["pid"], sandbox.own_kinds(self.request))
-        sandbox.join_namespaces(found)
-        if "mnt" not in found:
-            sandbox.make_shared_memory(self.request)
-            found["mnt"] = namespaces.open_namespace("mnt")
-        for kind, fd in found.items():
-            self.hold(f"ns/{kind}", fd)
-        self.pause_pidns = held.get("ns/pid", -1)
-        self._adopt_user_namespace(held)
-        for entry in self.request["containers"]:
-            container = Container(self, entry["request"])
-            self._containers[container.id] = container
-            prefix = f"{container.id}/"
-            container.adopt(
-                entry["identity"], {name[len(prefix) :]: fd for name, fd in held.items() if name.startswith(prefix)}
-            )
-
-    def _adopt_user_namespace(self, held: dict[str, int]) -> None:
-        if self.request.get("firstUserId"):
-            entries = self.request["containers"]
-            self.user_namespace = held.get("ns/user", -1)
-            if self.user_namespace < 0 and entries:
-                self.user_namespace = namespaces.open_namespace("user", entries[0]["identity"]["pid"])
-            self.hold("ns/user", self.user_namespace)
+        self.loop.watch(control.fileno(), lambda: self._dismiss(control, first))
+        if "adopted" in message:
+            if not self._send(connection, {"id": 0, **self._hello(), "not_enforced": [], "steps": message["adopted"]}):
+                return
+        elif "started" in message:
+            self._started(message["started"], lambda _result: None)  # the worker has answered
+        elif "message" in message:
+            self._obey(connection, message["message"], received)
+        elif "client" in message:
+            self._drop_client(connection)
+        self.loop.run()
 
     # What containers ask of their pod.
-
-    def hold(self, name: str, fd: int) -> None:
-        """Lets the launcher hold a copy of a descriptor until release(): it must not be closed when this keeper dies."""
-        self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
-        self._held[name] = os.dup(fd)
 
     def release(self, name: str) -> None:
         """Gives up what was held under `name` or below it."""
@@ -229,48 +135,129 @@ class Keeper:
             os.close(self._held.pop(held))
         self._tell_launcher({"op": "release", "sandbox": self.request["id"], "name": name})
 
-    def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
-        """Forks into new namespaces and a cgroup, as a member of `pid_namespace` unless that is -1; returns (pid, pidfd)."""
-        if self.user_namespace >= 0 and flags:
-            return podusers.fork_inside(self.user_namespace, flags, cgroup, pid_namespace)
-        if pid_namespace < 0:
-            return sandbox.fork_into(cgroup, flags)
-        namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)
-        pid = -1
-        try:
-            pid, pidfd = sandbox.fork_into(cgroup, flags)
-        finally:
-            if pid != 0:  # the child stays, and could not come back
-                namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
-        return pid, pidfd
-
-    def take_child(self, cgroup: str, pid_target: str = "") -> Child:
-        """Returns a child that waits to become a container: the one forked while the network was made, or a new one.
-
-        With `pid_target`, a container of ours, it is a process of that one's PID namespace.
-        """
-        if pid_target:
-            return self._child_beside(cgroup, pid_target)
-        child = self._spare_child
-        if child is None or child.cgroup != cgroup:
-            return Child(self, cgroup)
-        self._spare_child = None
-        return Child(self, cgroup) if child.has_died() else child
-
-    def _child_beside(self, cgroup: str, target: str) -> Child:
-        known = self._containers.get(target)
-        if known is None or known.exit is not None:
-            raise ProcessLookupError(errno.ESRCH, f"target container {target} does not run")
-        namespace = os.open(f"/proc/{known.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return Child(self, cgroup, namespace)
-        finally:
-            os.close(namespace)
-
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""
         for client in list(self._clients.values()):
             self._send(client, {"event": "exited", "container": container.id, "exit": container.exit})
+
+    # Workers.
+
+    def _employ(
+        self, kept: Iterable[int], work: Callable[[Worker], None], hear: Callable[[Request, Descriptors], None]
+    ) -> tuple[Socket, int]:
+        """Forks a worker in the pod's namespaces, which keeps what is held and these descriptors; `hear` gets what it says."""
+        control, theirs = wire.pair()
+        keeper, launcher = os.getpid(), self._launcher
+        if (pid := os.fork()) == 0:
+            keep = [*self._held.values(), *kept]
+            if self._launcher is not None:
+                keep.append(self._launcher.fileno())
+
+            def begin() -> None:
+                made = Worker(theirs, self.request, self._held, self._launcher)
+                made.pids = {each.id: each.pid for each in self._containers.values() if each.exit is None}
+                made.join()
+                work(made)
+
+            worker.run(theirs, keep, begin, keeper)
+        theirs.close()
+
+        def listen() -> None:
+            try:
+                message, descriptors = handover.take(control)
+            except wire.Closed:
+                self._dismiss(control, pid)
+                hear({}, {})
+                return
+            self._take(message, descriptors, told=launcher is self._launcher)  # else to one that has died since
+            hear(message, descriptors)
+
+        self.loop.watch(control.fileno(), listen)
+        return control, pid
+
+    def _dismiss(self, control: Socket, pid: int) -> None:
+        """A worker has ended."""
+        self.loop.forget(control.fileno())
+        control.close()
+        os.waitpid(pid, 0)
+
+    def _take(self, message: Request, descriptors: Descriptors, *, told: bool = True) -> None:
+        """Takes what a worker holds since it was forked, which the launcher may not have been told, and reaps what it could not."""
+        for name in [name for name in descriptors if name.startswith("held ")]:
+            held = name.removeprefix("held ")
+            self._held[held] = descriptors.pop(name)
+            if not told:
+                self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": held}, [self._held[held]])
+        for pid in message["unreaped"]:
+            os.waitpid(pid, 0)
+
+    def _start(self, request: Request, volumes: list[int], answer: Any) -> None:
+        """Has a worker start a container. A worker that dies over it leaves nobody who knows what runs, so we die too."""
+        spare, self._spare = self._spare, None
+
+        def work(made: Worker) -> None:
+            if spare is not None:
+                made.spare = Child.again(*spare)
+            made.tell(made.start(request, volumes))
+
+        def hear(message: Request, _descriptors: Descriptors) -> None:
+            if message:
+                self._starting.discard(request["id"])
+                self._started(message, answer)
+            elif request["id"] in self._starting:
+                raise RuntimeError(f"the worker that started container {request['id']} was killed")
+
+        self._starting.add(request["id"])
+        waiting = spare[2:] if spare is not None else ()
+        self._employ([*volumes, *waiting], work, hear)
+        wire.close([*volumes, *waiting])
+
+    def _started(self, message: Request, answer: Any) -> None:
+        """A container's program runs, or does not; it is ours from now on."""
+        known, result = message["container"], message["answer"]
+        try:
+            container = self._know(known)
+        except OSError as error:  # its log cannot be opened, which is why it was not started either
+            answer({**result, "error": wording(error), "reason": "RuntimeError"})
+            return
+        if "error" in result:
+            container.fail(self._held, result["error"], result["reason"])
+        else:
+            container.take(self._held)
+        answer(result)
+
+    def _know(self, known: Request) -> Container:
+        container = self._containers[known["id"]] = Container(self, known)
+        return container
+
+    def _exec(self, message: Request, answer: Any, connection: Socket) -> None:
+        container = self._containers.get(message["container"])
+        if container is None or container.exit is not None:
+            answer({"error": "the container is not running", "reason": "NotRunning"})
+            return
+        self._last_exec += 1
+        number = self._last_exec
+        runs = False
+
+        def work(made: Worker) -> None:
+            made.execute(message, Target(handover.read_request(container.run_dir), container.pid, container.pidfd))
+
+        def hear(message: Request, descriptors: Descriptors) -> None:
+            nonlocal runs
+            if "answer" in message:
+                runs = "error" not in message["answer"]
+                answer({"exec": number, **message["answer"]}, list(descriptors.values()))
+                wire.close(descriptors.values())
+            elif self._execs.pop(number, None) is None:
+                return  # the worker ends after what it had to say
+            elif runs:
+                self._send(
+                    connection, {"event": "exec exited", "exec": number, "exit_code": message.get("exited", _KILLED)}
+                )
+            else:
+                answer({"error": "the worker was killed", "reason": "RuntimeError"})
+
+        self._execs[number], _ = self._employ([container.pidfd], work, hear)
 
     # Clients.
 
@@ -290,17 +277,12 @@ class Keeper:
 
     def _send(self, connection: Socket, message: Request, descriptors: Any = ()) -> bool:
         """Sends without ever waiting: a kubelet that does not read is dropped (False), connects again and asks."""
-        connection.setblocking(False)
         try:
-            wire.send(connection, message, descriptors)
+            wire.send(connection, message, descriptors, wait=False)
         except OSError:
             self._drop_client(connection)
             return False
-        else:
-            return True
-        finally:
-            if connection.fileno() >= 0:
-                connection.setblocking(True)
+        return True
 
     def _hear(self, connection: Socket) -> None:
         try:
@@ -308,15 +290,20 @@ class Keeper:
         except (wire.Closed, OSError):
             self._drop_client(connection)
             return
+        self._obey(connection, message, received)
 
+    def _answering(self, connection: Socket, request_id: int) -> Callable[..., None]:
         def answer(result: Request, descriptors: Any = ()) -> None:
-            result["steps"] = [_recorded(), *result.get("steps", ())]
-            self._send(connection, {"id": message["id"], **result}, descriptors)
+            self._send(connection, {"id": request_id, "steps": [], **result}, descriptors)
 
+        return answer
+
+    def _obey(self, connection: Socket, message: Request, received: list[int]) -> None:
+        answer = self._answering(connection, message["id"])
         try:
             self._dispatch(message, received, answer, connection)
         except OSError as error:
-            answer({"error": _wording(error), "reason": "RuntimeError"})
+            answer({"error": wording(error), "reason": "RuntimeError"})
 
     def _dispatch(self, message: Request, received: list[int], answer: Any, connection: Socket) -> None:
         operation = message["op"]
@@ -325,8 +312,11 @@ class Keeper:
         elif operation == "exec":
             self._exec(message, answer, connection)
         elif operation == "kill exec":
-            if message["exec"] in self._execs:
-                self._execs[message["exec"]].kill()
+            try:
+                if message["exec"] in self._execs:
+                    wire.send(self._execs[message["exec"]], {"kill": True})
+            except OSError:
+                pass  # it has just ended
             answer({})
         elif operation == "hello":
             answer(self._hello())
@@ -360,51 +350,23 @@ class Keeper:
 
     def _hello(self) -> Request:
         """Says which protocol this keeper speaks and what it knows of its containers."""
-        containers = {
-            container.id: {"pid": container.pid, "started_at": container.started_at, "exit": container.exit}
-            for container in self._containers.values()
-        }
+        containers: Request = {name: {"pid": 0, "started_at": 0, "exit": None} for name in self._starting}
+        for container in self._containers.values():
+            known = {"pid": container.pid, "started_at": container.started_at, "exit": container.exit}
+            containers[container.id] = known
         return {"version": wire.VERSION, "pid": os.getpid(), "containers": containers}
-
-    def _start(self, request: Request, volumes: list[int], answer: Any) -> None:
-        container = Container(self, request)
-        self._containers[container.id] = container
-        try:
-            container.start(volumes, answer)
-        except OSError as error:
-            container.finish(128, error=_wording(error), reason="StartError")
-            answer({"error": _wording(error), "reason": "StartError"})
-
-    def _exec(self, message: Request, answer: Any, connection: Socket) -> None:
-        container = self._containers.get(message["container"])
-        if container is None or container.exit is not None or not container.started_at:
-            answer({"error": "the container is not running", "reason": "NotRunning"})
-            return
-        self._last_exec += 1
-        number = self._last_exec
-
-        def started(result: Request, descriptors: Any = ()) -> None:
-            if "error" in result:
-                del self._execs[number]
-            answer({"exec": number, **result}, descriptors)
-
-        def ended(code: int) -> None:
-            del self._execs[number]
-            self._send(connection, {"event": "exec exited", "exec": number, "exit_code": code})
-
-        self._execs[number] = Exec(self, container, message, started, ended)
 
     # The launcher.
 
-    def _connect_launcher(self) -> None:
-        """Connects, and when the launcher was replaced hands everything over again."""
+    def _connect_launcher(self, connection: int = -1) -> None:
+        """Takes over a worker's connection; or connects, and when the launcher was replaced hands everything over again."""
         try:
-            self._launcher = wire.connect(self._launcher_path)
+            self._launcher = wire.adopt(connection) if connection >= 0 else wire.connect(self._launcher_path)
         except OSError:
             self.loop.call_later(_RECONNECT_SECONDS, self._connect_launcher)
             return
         self.loop.watch(self._launcher.fileno(), self._launcher_gone)
-        for name, fd in self._held.items():
+        for name, fd in self._held.items() if connection < 0 else ():
             self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
 
     def _launcher_gone(self) -> None:
@@ -433,30 +395,3 @@ class Keeper:
             return None
         code: int | None = message["exit_code"]
         return code
-
-    def _take_held(self) -> dict[str, int]:
-        """Asks the launcher for the descriptors it holds for this sandbox."""
-        if self._launcher is None:
-            return {}
-        held: dict[str, int] = {}
-        wire.send(self._launcher, {"op": "take", "sandbox": self.request["id"]})
-        while True:
-            message, received = wire.receive(self._launcher)
-            held.update(zip(message["names"], received, strict=True))
-            if not message["more"]:
-                return held
-
-
-def _recorded() -> str:
-    """What this keeper has done since it was asked last, for the pod's trace."""
-    return wire.recorded("keeper", os.getpid(), wire.text(steps.take()))
-
-
-def _namespaces_of(pid: int, kinds: dict[str, int]) -> dict[str, int]:
-    """Opens the namespaces of a running container; its mount namespace is its own and not the pod's."""
-    return {kind: namespaces.open_namespace(kind, pid) for kind in kinds if kind != "mnt"}
-
-
-def _wording(error: OSError) -> str:
-    text = error.strerror or str(error)
-    return f"{text}: {error.filename}" if error.filename else text

@@ -14,12 +14,12 @@ import sys
 from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits, signals
 from minikube_raw.linux.cgroups import manager
 
-from . import keeper, sandbox, wire
+from . import keeper, rehearsal, sandbox, wire, worker
 from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from .wire import Socket
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
     cgroup, run_dir, *needed_paths = arguments
     _run_from_sealed_copy()
     proctitle.set_title(f"launcher {run_dir}")
+    signals.reset()
+    signals.ignore(signals.SIGPIPE)
+    process.set_dumpable(False)
     process.become_subreaper()
     rlimits.raise_open_files()
     if cgroup:
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     _keep_only_mounts(run_dir, [path for path in needed_paths if path])
     features.all()
     pidfd.boot_id()
+    rehearsal.rehearse(f"{run_dir}/rehearsal")
     Launcher(run_dir).serve()
     os._exit(0)
 
@@ -193,15 +197,18 @@ class Launcher:
             os.close(connection)
             return
         try:
-            pid, keeper_pidfd = namespaces.clone_child()
+            self._fork(lambda: keeper.main(request, wire.adopt(connection), self._socket))
         except OSError as error:
             with wire.adopt(connection) as asked:
                 wire.send(asked, {"id": 0, "error": f"cannot fork a keeper: {error.strerror}"})
             return
-        if pid == 0:
+        os.close(connection)
+
+    def _fork(self, become: Callable[[], NoReturn]) -> None:
+        """Forks a keeper. Not by clone_child(): what it calls by ctypes would make 270 kB of each keeper its own."""
+        if os.fork() == 0:
             signals.stop_waking()
-            keeper.main(request, wire.adopt(connection), self._socket)
-        wire.close([connection, keeper_pidfd])
+            become()
 
     def _order_spare(self, request: Request, connection: int) -> bool:
         """False when the spare keeper has died meanwhile."""
@@ -221,15 +228,12 @@ class Launcher:
             return
         orders, theirs = wire.pair()
         try:
-            pid, keeper_pidfd = namespaces.clone_child()
+            self._fork(lambda: keeper.main_spare(theirs, self._socket))
         except OSError as error:
-            keeper.report("launcher: no spare keeper", error)
+            worker.report("launcher: no spare keeper", error)
             wire.close([orders.detach(), theirs.detach()])
             return
-        if pid == 0:
-            signals.stop_waking()
-            keeper.main_spare(theirs, self._socket)
-        wire.close([theirs.detach(), keeper_pidfd])
+        theirs.close()
         self._spare = orders
 
     def _hold(self, sandbox_id: str, name: str, fd: int) -> None:

@@ -12,6 +12,7 @@ import time
 from minikube_raw.linux import files
 
 MAX_LINE = 16 * 1024
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 def timestamp(now_ns: int) -> bytes:
@@ -50,8 +51,11 @@ class LogFile:
 
     def reopen(self) -> None:
         """Opens the path again, after somebody has renamed the file: the kubelet's rotation."""
-        files.make_directories(os.path.dirname(self.path))
-        opened = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            opened = os.open(self.path, _APPEND, 0o640)
+        except FileNotFoundError:
+            files.make_directories(os.path.dirname(self.path))
+            opened = os.open(self.path, _APPEND, 0o640)
         self.close()
         self._fd = opened
 

@@ -1,6 +1,6 @@
-"""The user namespace of a pod (hostUsers: false), from its keeper: made first, owner of the pod's other namespaces.
+"""The user namespace of a pod (hostUsers: false), from its keeper's workers: made first, owner of the pod's other namespaces.
 
-The keeper itself never enters it: what is the node's (cgroups, layers, logs) stays within its reach. Children are born
+Neither enters it: what is the node's (cgroups, layers, logs) stays within its reach. Children are born
 inside, through a process in between, since whoever joins a user namespace below its own cannot come back. Layers and volumes
 are handed to them as mounts with shifted owners.
 """
@@ -53,13 +53,14 @@ def _write(path: str, text: str) -> None:
         os.close(file)
 
 
-def fork_inside(user_namespace: int, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
-    """Forks a child of ours that is in the user namespace, with new namespaces that belong to it: (pid, pidfd), (0, -1) in it.
+def fork_inside(user_namespace: int, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int, int]:
+    """Forks a child of our parent that is in the user namespace, with new namespaces that belong to it.
 
-    The process in between forks it as our child (CLONE_PARENT), tells us who it is, and ends.
+    The process in between is our parent's child as well (CLONE_PARENT); it forks that one, tells us who it is, and ends.
+    Returns (pid, pidfd, pid of the process in between, which is to be reaped), or (0, -1, -1) in the child.
     """
     ours, theirs = wire.pair()
-    between, between_pidfd = namespaces.clone_child()
+    between, between_pidfd = namespaces.clone_child(namespaces.CLONE_PARENT)
     if between == 0:
         born = False
         try:
@@ -70,26 +71,23 @@ def fork_inside(user_namespace: int, flags: int, cgroup: str, pid_namespace: int
             if pid == 0:
                 born = True
                 wire.close([ours.detach(), theirs.detach()])
-                return 0, -1
+                return 0, -1, -1
             wire.send(theirs, {"pid": pid}, [child])
         except OSError as error:
             wire.send(theirs, {"error": error.strerror or str(error), "errno": error.errno or 0})
         finally:
             if not born:
                 os._exit(0)
-    message, received = _received(ours, theirs, between_pidfd)
-    return message["pid"], received
+    os.close(between_pidfd)
+    message, received = _received(ours, theirs)
+    return message["pid"], received, between
 
 
-def _received(ours: wire.Socket, theirs: wire.Socket, helper: int) -> tuple[dict[str, Any], int]:
-    """What a child of ours that only helps has to say, and the descriptor it gives; the child is seen off."""
+def _received(ours: wire.Socket, theirs: wire.Socket) -> tuple[dict[str, Any], int]:
+    """What a child of ours that only helps has to say, and the descriptor it gives."""
     theirs.close()
-    try:
+    with ours:
         message, received = wire.receive(ours)
-    finally:
-        ours.close()
-        pidfd.reap(helper)
-        os.close(helper)
     if "error" in message:
         raise OSError(message["errno"], message["error"])
     return message, received[0]
@@ -166,7 +164,11 @@ def _open_attached(layers: Sequence[int], place: str, upper: str | None = None, 
             wire.send(theirs, {"error": error.strerror or str(error), "errno": error.errno or 0})
         finally:
             os._exit(0)
-    return _received(ours, theirs, child)[1]
+    try:
+        return _received(ours, theirs)[1]
+    finally:
+        pidfd.reap(child)
+        os.close(child)
 
 
 def shift(volume: int, user_namespace: int, name: str) -> None:

@@ -74,8 +74,8 @@ def accept(listener: Socket) -> Socket | None:
     return connection
 
 
-def send(connection: Socket, message: Message, descriptors: Sequence[int] = ()) -> None:
-    """Sends one packet. Raises BlockingIOError when a non-blocking peer does not read, OSError when it is gone."""
+def send(connection: Socket, message: Message, descriptors: Sequence[int] = (), *, wait: bool = True) -> None:
+    """Sends one packet. Raises OSError when the peer is gone; BlockingIOError when it does not read and we do not wait for it."""
     if len(descriptors) > MOST_DESCRIPTORS:
         raise OSError(errno.E2BIG, f"{len(descriptors)} descriptors do not fit a packet of {MOST_DESCRIPTORS}")
     body = text(message).encode()
@@ -87,7 +87,7 @@ def send(connection: Socket, message: Message, descriptors: Sequence[int] = ()) 
         carried = [*descriptors, memory] if memory >= 0 else descriptors
         packed = struct.pack(f"{len(carried)}i", *carried)
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if carried else []
-        connection.sendmsg([body], ancillary)
+        connection.sendmsg([body], ancillary, 0 if wait else _socket.MSG_DONTWAIT)
     finally:
         close([memory])
 

@@ -13,7 +13,7 @@ from time import monotonic, sleep
 from minikube_raw.linux import features
 
 from . import control_files as files
-from . import devices, directories, v1, v2
+from . import devices, directories, oom, v1, v2
 from .lifecycle import Freezer, Unified, processes
 from .values import Pressure, Stats
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         READERS: dict[str, Callable[[str, Stats], None]]
 
         @property
-        def read_oom_kills(self) -> Callable[[str], int]:
-            """Returns the reader of the counter of this cgroup alone."""
+        def oom_file(self) -> Callable[[str], str]:
+            """Returns what names the file with the counter of this cgroup alone."""
             ...
 
 
@@ -201,10 +201,13 @@ class Cgroup:
 
     def oom_kills(self) -> int:
         """Returns how many processes in this cgroup (not below it) the kernel killed for want of memory."""
+        path = self.oom_file()
+        return oom.kills(path) if path else 0
+
+    def oom_file(self) -> str:
+        """Returns the file in which oom.kills() finds that; empty when memory is not accounted here."""
         home = self._home("memory")
-        if home is None:
-            return 0
-        return home.version.read_oom_kills(home.directory)
+        return "" if home is None else home.version.oom_file(home.directory)
 
     def pressure(self, resource: str) -> dict[str, Pressure]:
         """Returns the PSI of "cpu", "memory" or "io" as {"some": …, "full": …}; empty where the kernel does not tell."""

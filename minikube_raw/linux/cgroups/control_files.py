@@ -6,6 +6,8 @@ import os
 
 from minikube_raw.linux import steps
 
+_PART = 8192
+
 
 def write(path: str, value: str | int) -> None:
     """Writes one value; OSError names the file and the value."""
@@ -31,8 +33,14 @@ def write_if_present(path: str, value: str | int) -> bool:
 
 def read(path: str) -> str:
     """Returns a file's content without the blank end."""
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while part := os.read(file, _PART):
+            content += part
+    finally:
+        os.close(file)
+    return content.decode().strip()
 
 
 def read_number(path: str, default: int | None = None) -> int | None:

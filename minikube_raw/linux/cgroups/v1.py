@@ -9,6 +9,7 @@ import errno
 import os
 
 from . import control_files as files
+from . import oom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,12 +109,12 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.page_faults, stats.page_faults_major = detail.get("total_pgfault"), detail.get("total_pgmajfault")
     stats.swap_usage = detail.get("total_swap")
     stats.memory_limit = limit if limit is not None and limit < _NO_LIMIT_FROM else None
-    stats.oom_kills = read_oom_kills(directory)
+    stats.oom_kills = oom.kills(oom_file(directory))
 
 
-def read_oom_kills(directory: str) -> int:
-    """Returns how often the kernel killed in this cgroup; the counter is in memory.oom_control since Linux 4.13."""
-    return files.read_flat(f"{directory}/memory.oom_control").get("oom_kill", 0)
+def oom_file(directory: str) -> str:
+    """Returns the file that says how often the kernel killed in this cgroup."""
+    return f"{directory}/memory.oom_control"
 
 
 def read_pids(directory: str, stats: Stats) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from . import control_files as files
+from . import oom
 from .values import CPU_PERIOD_US
 
 TYPE_CHECKING = False
@@ -119,12 +120,12 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.page_faults, stats.page_faults_major = detail.get("pgfault"), detail.get("pgmajfault")
     stats.swap_usage = files.read_number(f"{directory}/memory.swap.current")
     stats.memory_limit = files.read_number(f"{directory}/memory.max")
-    stats.oom_kills = read_oom_kills(directory)
+    stats.oom_kills = oom.kills(oom_file(directory))
 
 
-def read_oom_kills(directory: str) -> int:
-    """Returns how often the kernel killed in this cgroup alone (memory.events.local)."""
-    return files.read_flat(f"{directory}/memory.events.local").get("oom_kill", 0)
+def oom_file(directory: str) -> str:
+    """Returns the file that says how often the kernel killed in this cgroup alone."""
+    return f"{directory}/memory.events.local"
 
 
 def read_pids(directory: str, stats: Stats) -> None:

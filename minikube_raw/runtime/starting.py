@@ -1,0 +1,203 @@
+"""A container from its cgroup to its program, in a worker: streams made and held, first process forked, told and let go.
+
+What is made here the keeper takes over once the program runs: nobody copies output before, it waits in the FIFOs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minikube_raw.linux import fds, files, mounts, pidfd
+
+from . import atomic, handover, podusers, sandbox, wire
+from .copying import PIPE_SIZE, STAGING_SIZE
+from .logs import LogFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .child import Child
+    from .worker import Worker
+
+    Request = dict[str, Any]
+
+
+class Start:
+    """A container on its way to exec: hears its first process until that closes its status socket."""
+
+    def __init__(self, worker: Worker, request: Request) -> None:
+        self._worker, self._request = worker, request
+        self._id: str = request["id"]
+        self._run_dir: str = request["runDir"]
+        self._tty = bool(request["spec"]["process"].get("terminal"))
+        self._child: Child | None = None
+        self._not_enforced: list[str] = []
+        self._steps: list[str] = []
+        self._ready = False
+        self._error: Request | None = None
+        self.pid = 0
+        self.started_at = 0
+        self.answer: Request = {}
+
+    def begin(self, volumes: list[int]) -> None:
+        """Forks the first process; the worker's loop stops when its program runs or cannot. Owns `volumes`."""
+        LogFile(self._request["logPath"]).close()  # what cannot be logged is not started
+        files.make_directories(self._run_dir)
+        self._not_enforced = sandbox.create_cgroup(
+            self._request["cgroup"], self._request["limits"], all_devices=self._request["privileged"]
+        )
+        opened = self._open_volumes(volumes)
+        streams = self._make_streams()
+        places, layers = self._request["rootfs"], []
+        if self._worker.user_namespace >= 0:
+            places = {"mountPoint": places["mountPoint"]}
+            layers = [*self._open_images(), self._enter_user_namespace(opened, streams)]
+        child = self._child = self._worker.take_child(self._request["cgroup"], self._request.get("pidTarget", ""))
+        self.pid = child.pid
+        self._worker.hold(f"{self._id}/process", child.pidfd)
+        child.tell({"spec": self._request["spec"], "rootfs": places}, streams, [*opened, *layers])
+        handover.write_request(self._request)  # now that the child has something to do
+        wire.close([*opened, *layers, *streams])
+        self._worker.loop.watch(child.status.fileno(), self._hear)
+
+    def _open_volumes(self, received: list[int]) -> list[int]:
+        """Puts the descriptors that the kubelet opened and those the worker opens (shared memory) in the order of the spec."""
+        opened: list[int] = []
+        left = list(received)
+        for entry in self._request["spec"]["mounts"]:
+            if entry["type"] == "bind":
+                ours = entry["source"] == self._worker.request["shm"]
+                opened.append(mounts.open_tree(entry["source"], recursive=False) if ours else left.pop(0))
+        wire.close(left)
+        return opened
+
+    def _open_images(self) -> list[int]:
+        """Opens the volumes that are images for a child whose user namespace could not."""
+        place = self._request["rootfs"]["mountPoint"]
+        entries = [entry for entry in self._request["spec"]["mounts"] if entry["type"] == "image"]
+        return [podusers.open_image(entry["layers"], place, self._worker.user_namespace) for entry in entries]
+
+    def _enter_user_namespace(self, volumes: list[int], streams: list[int]) -> int:
+        """Makes what the container is given its user namespace's; returns its layers as a detached mount."""
+        first_id, users = self._worker.request["firstUserId"], self._worker.user_namespace
+        entries = [entry for entry in self._request["spec"]["mounts"] if entry["type"] == "bind"]
+        for entry, volume in zip(entries, volumes, strict=True):
+            if entry["source"] != self._worker.request["shm"]:  # a tmpfs of the pod's own: anybody may write
+                podusers.shift(volume, users, entry["source"])
+        podusers.give(streams, first_id)
+        return podusers.open_layers(self._request["rootfs"], users, first_id)
+
+    def _make_streams(self) -> list[int]:
+        """Makes the FIFOs; returns the container's ends (stdin, stdout, stderr), -1 for /dev/null."""
+        if self._tty:
+            return []
+        ends = [-1, -1, -1]
+        if self._request["stdin"]:
+            ends[0] = self._make_stdin()
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            self._fifo(name)
+            self._fifo(f"{name}.staging", STAGING_SIZE)
+            # Both directions: while the container itself could read, a moment without any keeper is no SIGPIPE for it.
+            ends[number] = os.open(f"{self._run_dir}/{name}", os.O_RDWR | os.O_CLOEXEC)
+        return ends
+
+    def _make_stdin(self) -> int:
+        """Makes the FIFO of stdin, of which only a write end is held: closing that one is the container's end of input."""
+        path = f"{self._run_dir}/stdin"
+        both = self._open_fifo("stdin", PIPE_SIZE)
+        reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._worker.hold(f"{self._id}/stdin", writer)
+        wire.close([both, writer])
+        return reader
+
+    def _fifo(self, name: str, size: int = PIPE_SIZE) -> None:
+        """Makes a FIFO, if it is not there, that keeper and launcher hold for both directions.
+
+        Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
+        """
+        fd = self._open_fifo(name, size)
+        self._worker.hold(f"{self._id}/{name}", fd)
+        os.close(fd)
+
+    def _open_fifo(self, name: str, size: int) -> int:
+        path = f"{self._run_dir}/{name}"
+        if not os.path.lexists(path):
+            os.mkfifo(path, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fds.set_pipe_size(fd, size)
+        return fd
+
+    def _hear(self) -> None:
+        assert self._child is not None
+        try:
+            message, received = wire.receive(self._child.status)
+        except wire.Closed:
+            self._done()
+            return
+        self._steps += [wire.recorded("child", self.pid, text) for text in message.get("steps", ())]
+        if "terminal" in message:
+            self._take_terminal(received[0])
+        elif "ready" in message:
+            self._ready = True
+            self._let_go(message["user"])
+            wire.send(self._child.status, {"go": True})
+        else:
+            self._error = message
+
+    def _take_terminal(self, master: int) -> None:
+        """Holds the container's terminal, whose last close would send SIGHUP."""
+        os.set_blocking(master, False)
+        self._worker.hold(f"{self._id}/terminal", master)
+        self._fifo("stdout.staging", STAGING_SIZE)
+        os.close(master)
+
+    def _let_go(self, user: Request) -> None:
+        """Notes who the first process is, and as whom it runs, right before it may run its program.
+
+        Not earlier: until now it dies with us, and whoever takes over would take its death for the program's.
+        """
+        boot, pid, started = pidfd.process_identity(self.pid)
+        identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns(), "user": user}
+        atomic.write_json(f"{self._run_dir}/process.json", identity)
+
+    def _done(self) -> None:
+        """The status socket is closed: the program runs, or the first process has ended."""
+        if not self._ready and self._error is None:
+            self._error = {"error": "the process was killed before its program started", "reason": "StartError"}
+        if self._error is not None:
+            self.failed(self._error["error"], self._error["reason"])
+        else:
+            self.started_at = time.time_ns()
+            executed = {"pid": self.pid, "started_at": self.started_at, "executed_ns": time.monotonic_ns()}
+            self.answer = {**executed, "not_enforced": self._not_enforced, "steps": self._steps}
+        self._worker.loop.stop()
+
+    def failed(self, error: str, reason: str) -> None:
+        """Its program does not run, and whatever was started of it has ended or is about to."""
+        self.answer = {"error": error, "reason": reason, "steps": self._steps}
+
+    def adopt(self, identity: Request) -> Request:
+        """Finds again what runs since before an earlier keeper died: streams as the launcher held them or by name, the process.
+
+        Returns the container as the keeper takes it over.
+        """
+        handover.write_request(self._request)
+        if not self._tty:
+            names = [f"{stream}{kind}" for stream in ("stdout", "stderr") for kind in ("", ".staging")]
+        else:
+            names = ["stdout.staging"] if f"{self._id}/terminal" in self._worker.held else []
+        for name in names:
+            if f"{self._id}/{name}" not in self._worker.held:
+                self._fifo(name, STAGING_SIZE if name.endswith(".staging") else PIPE_SIZE)
+        if f"{self._id}/process" not in self._worker.held:
+            try:
+                process = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
+                self._worker.hold(f"{self._id}/process", process)
+                os.close(process)
+            except ProcessLookupError:
+                pass  # it has ended, and nobody can say how
+        started_at = self._request.get("startedAt") or identity["created_at"]
+        return handover.summary(self._request, identity["pid"], started_at)

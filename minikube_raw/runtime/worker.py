@@ -1,0 +1,375 @@
+"""A keeper's worker: a fork of it that makes one thing (the sandbox with its first container, a container, an exec) and ends.
+
+Each line of Python that runs and each call by ctypes dirties pages that a process shared until then: making a sandbox costs
+two megabytes. So a keeper does none of it. It forks, sleeps or serves, takes over what was made, and the pages go with the
+worker. Containers are born as the keeper's children (CLONE_PARENT). A worker dies with its keeper; a keeper whose worker dies
+over its work ends itself: for kubelet and launcher both are one keeper that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
+from minikube_raw.linux.cgroups import manager
+
+from . import handover, podusers, sandbox, wire
+from .child import Child
+from .execs import Exec, Target
+from .loop import Loop
+from .starting import Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    from .wire import Socket
+
+    Request = dict[str, Any]
+
+FIRST_SECONDS = 10.0  # how long the sandbox's worker waits for the first container, which is being prepared meanwhile
+
+
+def run(control: Socket, kept: Iterable[int], work: Callable[[], None], keeper: int) -> NoReturn:
+    """Does `work` in a process that the keeper has just forked and that keeps only these descriptors. Never returns."""
+    status = 1
+    try:
+        steps.start_recording()
+        process.set_parent_death_signal(signals.SIGKILL)
+        if os.getppid() == keeper:
+            fds.close_all_but([0, 1, 2, control.fileno(), *kept])
+            work()
+            status = 0
+    except wire.Closed:
+        pass  # a spare one whose launcher has gone
+    except BaseException as error:  # a fork must not unwind into the keeper's loop
+        report(f"worker {os.getpid()} of keeper {keeper}", error)
+    finally:
+        os._exit(status)
+
+
+def report(who: str, error: BaseException) -> None:
+    """Writes an unexpected error and where it happened to stderr, without the source lines that a traceback would open files for."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    os.write(2, f"{who}: {type(error).__name__}: {error} ({' > '.join(places)})\n".encode())
+
+
+class Worker:
+    """The pod as a process sees it that makes a part of it; the Pod of its children."""
+
+    def __init__(self, control: Socket, request: Request, held: dict[str, int], launcher: Socket | None) -> None:
+        self.control, self.request, self.held, self.launcher = control, request, held, launcher
+        self.loop = Loop()
+        self.spare: Child | None = None
+        self.pids: dict[str, int] = {}  # of the containers that run, by id
+        self.made: list[str] = []  # names of what was put into `held` here
+        self.unreaped: list[int] = []  # children of the keeper that have ended, or are about to
+        self._own_pidns = namespaces.open_namespace("pid_for_children")
+
+    @property
+    def user_namespace(self) -> int:
+        """The pod's user namespace, -1 when that is the node's."""
+        return self.held.get("ns/user", -1)
+
+    @property
+    def pause_pidns(self) -> int:
+        """The PID namespace that the pod's containers share, -1 when they share none."""
+        return self.held.get("ns/pid", -1)
+
+    def join(self) -> None:
+        """Joins the pod's namespaces: what is forked here is born in them."""
+        sandbox.join_namespaces({kind: self.held[f"ns/{kind}"] for kind in sandbox.KINDS if f"ns/{kind}" in self.held})
+
+    def hold(self, name: str, fd: int) -> None:
+        """Lets keeper and launcher hold copies of a descriptor until it is released: it must not be closed when we end."""
+        self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
+        self.held[name] = os.dup(fd)
+        self.made.append(name)
+
+    def _tell_launcher(self, message: Request, descriptors: Any = ()) -> None:
+        if self.launcher is not None:
+            try:
+                wire.send(self.launcher, message, descriptors)
+            except OSError:  # it has died; the keeper hands everything to the next one
+                self.launcher = None
+
+    def fork(self, flags: int, cgroup: str, pid_namespace: int) -> tuple[int, int]:
+        """Forks a child of the keeper into new namespaces and a cgroup; returns (pid, pidfd), or (0, -1) in it.
+
+        It is a member of `pid_namespace` unless that is -1.
+        """
+        if self.user_namespace >= 0:
+            pid, child, between = podusers.fork_inside(self.user_namespace, flags, cgroup, pid_namespace)
+            self.unreaped.append(between)
+            return pid, child
+        flags |= namespaces.CLONE_PARENT
+        if pid_namespace < 0:
+            return sandbox.fork_into(cgroup, flags)
+        namespaces.setns(pid_namespace, namespaces.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid, child = sandbox.fork_into(cgroup, flags)
+        finally:
+            if pid != 0:  # the child stays, and could not come back
+                namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
+        return pid, child
+
+    def take_child(self, cgroup: str, pid_target: str = "") -> Child:
+        """Returns a child that waits to become a container: the one forked while the network was made, or a new one.
+
+        With `pid_target`, a container of ours, it is a process of that one's PID namespace.
+        """
+        if pid_target:
+            return self._child_beside(cgroup, pid_target)
+        child = self.spare
+        if child is None or child.cgroup != cgroup:
+            return Child(self, cgroup)
+        self.spare = None
+        if not pidfd.has_ended(child.pidfd):
+            return child
+        self.unreaped.append(child.pid)  # somebody killed it while it waited
+        child.close()
+        return Child(self, cgroup)
+
+    def _child_beside(self, cgroup: str, target: str) -> Child:
+        if target not in self.pids:
+            raise ProcessLookupError(errno.ESRCH, f"target container {target} does not run")
+        namespace = os.open(f"/proc/{self.pids[target]}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Child(self, cgroup, namespace)
+        finally:
+            os.close(namespace)
+
+    # What the keeper is told.
+
+    def recorded(self) -> str:
+        """What was done here since this was asked last, for the pod's trace."""
+        return wire.recorded("keeper", os.getpid(), wire.text(steps.take()))
+
+    def tell(self, message: Request, descriptors: dict[str, int] | None = None) -> None:
+        """Sends a message to the keeper, with what is held that it does not know of yet and descriptors under other names."""
+        held = {f"held {name}": self.held[name] for name in self.made if name in self.held}
+        self.made, unreaped, self.unreaped = [], self.unreaped, []
+        handover.give(self.control, {**message, "unreaped": unreaped}, {**held, **(descriptors or {})})
+
+    def start(self, request: Request, volumes: list[int]) -> Request:
+        """Starts a container; returns what the keeper is to be told of it once its program runs or could not be run."""
+        start = Start(self, request)
+        try:
+            start.begin(volumes)
+            self.loop.run()
+        except OSError as error:
+            start.failed(wording(error), "StartError")
+        start.answer["steps"].insert(0, self.recorded())
+        return {"container": handover.summary(request, start.pid, start.started_at), "answer": start.answer}
+
+    def execute(self, message: Request, container: Target) -> None:
+        """Runs a process beside a container's first one, until it has ended."""
+
+        def started(result: Request, descriptors: Any = ()) -> None:
+            if "error" in result:
+                self.loop.stop()
+            result["steps"] = [self.recorded(), *result.get("steps", ())]
+            self.tell({"answer": result}, {str(number): fd for number, fd in enumerate(descriptors)})
+
+        def ended(code: int) -> None:
+            self.tell({"exited": code})
+            self.loop.stop()
+
+        def hear() -> None:
+            wire.receive(self.control)  # the one thing a keeper says; its end is ours
+            process_beside.kill()
+
+        try:
+            process_beside = Exec(self, container, message, started, ended)
+        except OSError as error:
+            started({"error": wording(error), "reason": "RuntimeError"})
+            return
+        self.loop.watch(self.control.fileno(), hear)
+        self.loop.run()
+
+
+class First(Worker):
+    """The worker that makes a sandbox, or takes over what an earlier keeper left of it."""
+
+    def __init__(self, control: Socket) -> None:
+        super().__init__(control, {}, {}, None)
+        self._namespaces: dict[str, int] = {}
+        self._not_enforced: list[str] = []
+        self._adopted: list[Request] = []
+
+    def prepare(self) -> None:
+        """Makes the namespaces that nearly every pod has, before it is known which."""
+        self._namespaces = sandbox.create_namespaces(sandbox.USUAL)
+
+    def serve(self, request: Request, connection: Socket, launcher: str) -> None:
+        """Makes (or takes over) the sandbox, answers on `connection`, starts the container asked for next, hands all over."""
+        title = f"keeper {request['namespace']}/{request['name']}"
+        self.tell({"title": title})
+        proctitle.set_title(title)
+        self.request = request
+        self._connect(launcher)
+        try:
+            if request.get("adopt"):
+                self._adopt()
+            else:
+                self._create(connection)
+        except OSError as error:
+            _answer(connection, {"id": 0, "error": wording(error), "steps": [self.recorded()]})
+            self._vanish()
+            raise
+        listener = wire.listen(request["socket"])
+        if not request.get("adopt"):
+            made = {"not_enforced": self._not_enforced, "steps": [self.recorded()]}
+            if not _answer(
+                connection, {"id": 0, "version": wire.VERSION, "pid": os.getppid(), "containers": {}, **made}
+            ):
+                # whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
+                self._vanish()
+                return
+        self._hand_over(connection, listener, *self._first_request(connection, listener))
+
+    def _connect(self, launcher: str) -> None:
+        """Connects; without a launcher the keeper hands over what is held when there is one."""
+        try:
+            self.launcher = wire.connect(launcher)
+        except OSError:
+            self.launcher = None
+
+    def _first_request(self, connection: Socket, listener: Socket) -> tuple[Request, dict[str, int]]:
+        """Waits for what comes after the sandbox; starts a container itself, leaves anything else to the keeper."""
+        if self.request.get("adopt"):
+            return {"adopted": [self.recorded()]}, {}
+        poll = select.poll()
+        for each in (connection, listener):
+            poll.register(each.fileno(), select.POLLIN)
+        if not any(fd == connection.fileno() for fd, _ in poll.poll(FIRST_SECONDS * 1000)):
+            return {}, {}
+        try:
+            message, received = wire.receive(connection)
+        except (wire.Closed, OSError):
+            return {"client": "gone"}, {}
+        if message["op"] == "start":
+            started = self.start(message["container"], received)
+            answer, started["answer"] = started["answer"], _outcome(started["answer"])
+            _answer(connection, {"id": message["id"], **answer})  # before the keeper can say that it has ended
+            return {"started": started}, {}
+        return {"message": message}, {f"received {number}": fd for number, fd in enumerate(received)}
+
+    def _hand_over(self, connection: Socket, listener: Socket, message: Request, received: dict[str, int]) -> None:
+        kept = {key: value for key, value in self.request.items() if key not in ("adopt", "containers")}
+        given = {"connection": connection.fileno(), "listener": listener.fileno(), **received}
+        state: Request = {"sandbox": kept, "containers": self._adopted, "spare": None}
+        if self.launcher is not None:
+            given["launcher"] = self.launcher.fileno()
+        if self.spare is not None:
+            state["spare"] = {"cgroup": self.spare.cgroup, "pid": self.spare.pid}
+            given |= {"spare status": self.spare.status.fileno(), "spare process": self.spare.pidfd}
+        self.tell({**state, **message}, given)
+
+    def _vanish(self) -> None:
+        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's.
+
+        One that took over gives nothing back: the containers live on, and the launcher holds their streams for the next.
+        """
+        if self.request.get("adopt"):
+            return
+        self._tell_launcher({"op": "release", "sandbox": self.request["id"]})
+        if self.spare is not None:
+            pidfd.send_signal(self.spare.pidfd, signals.SIGKILL)
+            pidfd.has_ended(self.spare.pidfd, -1)
+            manager(self.spare.cgroup).remove()
+
+    def _create(self, connection: Socket) -> None:
+        made = self._namespaces or self._create_namespaces()
+        if "net" in made:
+            _answer(connection, {"event": "network namespace"}, [made["net"]])
+        for kind, fd in made.items():
+            self.hold(f"ns/{kind}", fd)
+        wire.close(made.values())
+        sandbox.configure(self.request)
+        self._not_enforced = sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        if self.request["pid"] == sandbox.POD:
+            pid, child = sandbox.start_pause(self.request, self.fork)
+            pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            self.hold("pause", child)
+            self.hold("ns/pid", pause_pidns)
+            wire.close([child, pause_pidns])
+        if self.request["firstCgroup"]:
+            manager(self.request["firstCgroup"]).create()
+            self.spare = Child(self, self.request["firstCgroup"])
+
+    def _create_namespaces(self) -> dict[str, int]:
+        """Makes the namespaces of a pod that no spare keeper is made for; a user namespace before all others."""
+        first_id = self.request.get("firstUserId")
+        if not first_id:
+            return sandbox.create_namespaces(self.request)
+        made = podusers.create(first_id, sandbox.own_kinds(self.request))
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        return {**made, "mnt": namespaces.open_namespace("mnt")}
+
+    def _adopt(self) -> None:
+        """Finds or makes again what an earlier keeper had: namespaces, the streams of its containers, their processes."""
+        held = self._take_held()
+        entries = self.request["containers"]
+        found = {kind: held.pop(f"ns/{kind}") for kind in sandbox.KINDS if f"ns/{kind}" in held}
+        for entry in entries:
+            if not found:
+                found = _namespaces_of(entry["identity"]["pid"], sandbox.own_kinds(self.request))
+        sandbox.join_namespaces(found)
+        if "mnt" not in found:
+            sandbox.make_shared_memory(self.request)
+            found["mnt"] = namespaces.open_namespace("mnt")
+        if self.request.get("firstUserId") and "ns/user" not in held and entries:
+            found["user"] = namespaces.open_namespace("user", entries[0]["identity"]["pid"])
+        for kind, fd in found.items():
+            self.hold(f"ns/{kind}", fd)
+        for name, fd in held.items():
+            self.hold(name, fd)
+        wire.close([*found.values(), *held.values()])
+        for entry in entries:
+            self._adopted.append(Start(self, entry["request"]).adopt(entry["identity"]))
+
+    def _take_held(self) -> dict[str, int]:
+        """Asks the launcher for the descriptors it holds for this sandbox."""
+        if self.launcher is None:
+            return {}
+        held: dict[str, int] = {}
+        wire.send(self.launcher, {"op": "take", "sandbox": self.request["id"]})
+        while True:
+            message, received = wire.receive(self.launcher)
+            held.update(zip(message["names"], received, strict=True))
+            if not message["more"]:
+                return held
+
+
+def _answer(connection: Socket, message: Request, descriptors: Any = ()) -> bool:
+    """Sends without ever waiting; False when whoever asked has gone or does not read."""
+    try:
+        wire.send(connection, message, descriptors, wait=False)
+    except OSError:
+        return False
+    return True
+
+
+def _outcome(answer: Request) -> Request:
+    """What the keeper has to know of an answer to a start that was given already."""
+    return {key: answer[key] for key in ("error", "reason") if key in answer}
+
+
+def _namespaces_of(pid: int, kinds: dict[str, int]) -> dict[str, int]:
+    """Opens the namespaces of a running container; its mount namespace is its own and not the pod's."""
+    return {kind: namespaces.open_namespace(kind, pid) for kind in kinds if kind != "mnt"}
+
+
+def wording(error: OSError) -> str:
+    """What is said of an error to the kubelet."""
+    text = error.strerror or str(error)
+    return f"{text}: {error.filename}" if error.filename else text

@@ -1,0 +1,115 @@
+"""What a keeper's workers are to it: they make things and go, and one that is killed takes along no more than its work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from runtime_node import Node, container, ended, eventually
+
+from minikube_raw.linux.cgroups import manager
+from minikube_raw.runtime.cri import ContainerState, SandboxState
+from minikube_raw.runtime.service import Runtime
+
+pytestmark = pytest.mark.root
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def keeper_of(runtime: Runtime, container_id: str) -> int:
+    return parent(runtime._state.containers[container_id].status().pid)
+
+
+def workers(keeper: int) -> list[int]:
+    """Children of a keeper that have its title; its containers' first processes have theirs."""
+    title = Path(f"/proc/{keeper}/cmdline").read_bytes()
+    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == title]
+
+
+async def sleeping(node: Node, runtime: Runtime) -> tuple[str, str, int]:
+    """A pod with a container that sleeps: (sandbox, container, keeper), which has no worker (any more)."""
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    created = await runtime.create_container(sandbox, container("sleep", "1000"))
+    await runtime.start_container(created)
+    keeper = keeper_of(runtime, created)
+    await eventually(lambda: workers(keeper) == [])
+    return sandbox, created, keeper
+
+
+async def test_a_keeper_at_rest_shares_most_of_its_memory(node: Node, runtime: Runtime) -> None:
+    _, _, keeper = await sleeping(node, runtime)
+    lines = Path(f"/proc/{keeper}/smaps_rollup").read_text().splitlines()
+    its_own = next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+    assert its_own < 1800  # kB; 2300 for one that makes its pod itself
+
+
+async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nobody_else_notices(
+    node: Node, runtime: Runtime
+) -> None:
+    _, created, keeper = await sleeping(node, runtime)
+    session = await runtime.exec(created, ["sleep", "1000"])
+    (worker,) = workers(keeper)
+    os.kill(worker, signal.SIGKILL)
+    assert await asyncio.wait_for(session.wait(), 10) == 137
+    session.close()
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+    assert keeper_of(runtime, created) == keeper
+
+
+async def test_a_keeper_whose_worker_is_killed_over_a_start_is_replaced(node: Node, runtime: Runtime) -> None:
+    sandbox, created, keeper = await sleeping(node, runtime)
+    second = await runtime.create_container(sandbox, container("sh", "-c", "exit 3", name="second"))
+    log = Path(runtime._state.containers[second].record.request["logPath"])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(log)  # nobody reads: opening it holds the worker up
+    starting = asyncio.ensure_future(runtime.start_container(second))
+    await eventually(lambda: workers(keeper) != [])
+    os.kill(workers(keeper)[0], signal.SIGKILL)
+    with pytest.raises(Exception, match="keeper"):
+        await asyncio.wait_for(starting, 10)
+    log.unlink()
+    await eventually(lambda: runtime._state.sandboxes[sandbox].peer is not None)
+    assert [found.state for found in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
+    status = await runtime.container_status(created)
+    assert status is not None
+    assert status.state is ContainerState.RUNNING
+    third = await runtime.create_container(sandbox, container("sh", "-c", "exit 4", name="third"))
+    await runtime.start_container(third)
+    assert (await ended(runtime, third)).exit_code == 4
+
+
+async def test_a_kubelet_that_comes_before_the_first_container_finds_the_keeper_and_starts_it(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    await runtime.close()
+    fresh = node.make_runtime()
+    await fresh.start()
+    assert [found.state for found in await fresh.list_pod_sandboxes()] == [SandboxState.READY]
+    created = await fresh.create_container(sandbox, container("sh", "-c", "exit 5"))
+    await fresh.start_container(created)
+    assert (await ended(fresh, created)).exit_code == 5
+    await fresh.close()
+
+
+async def test_a_sandbox_whose_worker_is_killed_before_the_first_container_goes_on_with_another_keeper(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    known = runtime._state.sandboxes[sandbox]
+    first = known.peer
+    waiting = manager(f"{known.record.cgroup}/{known.record.first_container}")
+    await eventually(lambda: waiting.procs() != [])
+    (child,) = waiting.procs()
+    (worker,) = set(workers(parent(child))) - {child}
+    os.kill(worker, signal.SIGKILL)
+    await eventually(lambda: known.peer not in (None, first) and not known.replacing)
+    created = await runtime.create_container(sandbox, container("sh", "-c", "exit 6"))
+    await runtime.start_container(created)
+    assert (await ended(runtime, created)).exit_code == 6
