@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,7 +52,11 @@ def fill(directory: Path, files: int) -> None:
 
 def deletions() -> list[psutil.Process]:
     """The processes that delete for us."""
-    return [each for each in psutil.Process().children() if "minikube_raw.linux.removal" in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has ended, and is a zombie until somebody asks
+            found += [each] if "minikube_raw.linux.removal" in " ".join(each.cmdline()) else []
+    return found
 
 
 async def test_other_pods_come_and_go_while_many_files_are_removed(parts: tuple[CrashNode, Runtime]) -> None:
