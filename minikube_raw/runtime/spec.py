@@ -18,6 +18,7 @@ from .cri import (
     UNIFIED_KEYS,
     ContainerConfig,
     LinuxContainerResources,
+    LinuxContainerUser,
     Mount,
     MountPropagation,
     PodSandboxConfig,
@@ -109,12 +110,21 @@ def process_spec(
     }
 
 
-def exec_process(process: Spec, command: Sequence[str], *, tty: bool) -> Spec:
-    """Returns the OCI `process` of a program run beside the first: the same user, environment and rights."""
+def exec_process(process: Spec, command: Sequence[str], *, tty: bool, user: LinuxContainerUser | None = None) -> Spec:
+    """Returns the OCI `process` of a program run beside the first: the same environment and rights, and the same `user`.
+
+    By number: names would be looked up in what the container has by now as its /etc/passwd.
+    """
     env = process["env"]
     if tty and not any(pair.startswith("TERM=") for pair in env):
         env = [*env, "TERM=xterm"]
-    return {**process, "args": list(command), "terminal": tty, "env": env}
+    same = process["user"] if user is None else _same_user(user)
+    return {**process, "args": list(command), "terminal": tty, "env": env, "user": same}
+
+
+def _same_user(user: LinuxContainerUser) -> Spec:
+    groups = list(user.supplemental_groups)
+    return {"username": str(user.uid), "gid": user.gid, "additionalGids": groups, "strict": True}
 
 
 def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:

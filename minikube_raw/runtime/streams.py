@@ -32,7 +32,8 @@ class Streams:
         sandbox, container = self._state.container(container_id)
         if not container.running:
             raise RuntimeServiceError("NotRunning", f"container {container_id} is not running")
-        process = spec.exec_process(container.record.request["spec"]["process"], command, tty=tty)
+        user = container.identity.user if container.identity is not None else None
+        process = spec.exec_process(container.record.request["spec"]["process"], command, tty=tty, user=user)
         message = {"op": "exec", "container": container_id, "process": process, "stdin": stdin}
         answer, descriptors = await self._keepers.ask(sandbox, message, timeout=EXEC_START_TIMEOUT)
         if "error" in answer:

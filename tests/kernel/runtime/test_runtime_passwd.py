@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, run_to_end
+from runtime_node import Node, container, eventually, run_to_end
 
 from minikube_raw.oci.manifests import ImageConfig
-from minikube_raw.runtime.cri import NamespaceMode, NamespaceOption, RuntimeServiceError, SecurityContext
+from minikube_raw.runtime.cri import Mount, NamespaceMode, NamespaceOption, RuntimeServiceError, SecurityContext
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -93,3 +93,23 @@ async def test_an_image_cannot_say_that_a_number_is_the_name_of_root(node: Node,
     except RuntimeServiceError as error:
         found = str(error)
     assert {"1000": "1000 1000\n", "00": "0 0\n", "4294967295": "unable to find user 4294967295"}[user] in found
+
+
+async def test_a_container_cannot_change_who_is_executed_in_it(node: Node, runtime: Runtime, tmp_path: Path) -> None:
+    """A volume over /etc that the container's user may write to: what is executed later is who the first process is."""
+    root = node.images.images["busybox"][0]
+    (root / "etc/passwd").write_text(WEB)
+    node.images.images["hostile"] = (root, ImageConfig(user="web"))
+    volume = tmp_path / "volume"
+    volume.mkdir(mode=0o777)
+    volume.chmod(0o777)
+    script = "echo web:x:0:0::/: > /etc/passwd; echo disk:x:6:web > /etc/group; echo made > /etc/made; exec sleep 100"
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    config = container("sh", "-c", script, image="hostile", mounts=(Mount("/etc", str(volume)),))
+    created = await runtime.create_container(sandbox, config)
+    await runtime.start_container(created)
+    await eventually((volume / "made").exists)
+
+    executed = await runtime.exec_sync(created, ["sh", "-c", "echo $(id -u) $(id -g) $(id -G)"])
+
+    assert executed.stdout == b"1000 1001 1001 2000\n"  # logs, of the image's own group file
