@@ -178,6 +178,7 @@ VOLUMES = [
         "sub-path-expression", {"emptyDir": {}}, {"subPathExpr": "at-$(NODE)"}, env=[{"name": "NODE", "value": "n1"}]
     ),
     volume("over-etc", {"emptyDir": {}}, {"mountPath": "/etc"}),
+    volume("image", {"image": {"reference": "probe:1", "pullPolicy": "IfNotPresent"}}),
     Variation(
         "nested",
         {"volumeMounts": [{"name": "b", "mountPath": "/v/below"}, {"name": "a", "mountPath": "/v"}]},

@@ -25,12 +25,21 @@ def config(
     namespaces: dict[str, str] | None = None,
     devices: tuple[bundle.Device, ...] = (),
     propagation: MountPropagation = MountPropagation.PRIVATE,
+    volumes: tuple[Mount, ...] = (),
+    layers: dict[str, tuple[str, ...]] | None = None,
     **security: Any,
 ) -> Any:
     wanted = ContainerConfig(name="c", attempt=0, image="i", command=("sh",), security=SecurityContext(**security))
-    mounts = [Mount("/dev/shm", SHM), Mount("/v", "/host/v", readonly=True, propagation=propagation)]
+    mounts = [Mount("/dev/shm", SHM), Mount("/v", "/host/v", readonly=True, propagation=propagation), *volumes]
     document = spec.container_spec(
-        POD, wanted, ImageConfig(), mounts=mounts, hierarchies=Hierarchies({}), cgroup="kubepods/c", open_files=(1, 2)
+        POD,
+        wanted,
+        ImageConfig(),
+        mounts=mounts,
+        layers=layers,
+        hierarchies=Hierarchies({}),
+        cgroup="kubepods/c",
+        open_files=(1, 2),
     )
     facts = bundle.Facts(
         user=User(1000, 3000, [3000, 5], "/home/web"),
@@ -78,6 +87,34 @@ def test_the_pods_shared_memory_becomes_a_tmpfs_and_volumes_stay_bind_mounts() -
         "source": "/host/v",
         "options": ["rbind", "rprivate", "ro"],
     }
+
+
+def image_mount(*layers: str, sub_path: str = "") -> Any:
+    """The bundle's mount for an image volume of these layers."""
+    volume = Mount("/image", image="data", sub_path=sub_path, readonly=True)
+    made = config(volumes=(volume,), layers={"data": layers})
+    return next(each for each in made["mounts"] if each["destination"] == "/image")
+
+
+def test_an_image_volume_becomes_an_overlay_of_its_layers_or_a_bind_of_the_only_one() -> None:
+    options = ["rprivate", "ro", "noexec"]
+    assert image_mount("/l/top", "/l/base") == {
+        "destination": "/image",
+        "type": "overlay",
+        "source": "overlay",
+        "options": [*options, "lowerdir=/l/top:/l/base"],
+    }
+    assert image_mount("/l/base") == {
+        "destination": "/image",
+        "type": "bind",
+        "source": "/l/base",
+        "options": ["bind", *options],
+    }
+
+
+def test_a_part_of_an_image_volume_has_no_place_in_a_bundle() -> None:
+    with pytest.raises(LookupError, match="/image: a subPath of an image volume"):
+        image_mount("/l/base", sub_path="etc")
 
 
 @pytest.mark.parametrize(
