@@ -1,5 +1,7 @@
-"""What the kubelet remembers of sandboxes and containers on disk: one JSON file each, written whole or not at all.
+"""What the kubelet remembers of sandboxes and containers on disk: one file each, of JSON lines; the last whole one counts.
 
+A change is a line more: a new file in the old one's place costs ten times as much, on a loop that serves a hundred pods (ext4
+passes over inodes that were freed of late, one by one, and writes a replaced file back).
 Records are written before the thing they name is made, so that a crash of ours leaves nothing unknown. Only exit records are
 synced: nothing of the others outlives a power cut, and one that never reached the disk, or came back empty or cut off, only
 means that its sandbox or container is made anew. A file that cannot be read is reported, and kept under another name until
@@ -8,6 +10,7 @@ the next start unless it is empty; the rest goes on.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -18,6 +21,7 @@ from . import atomic
 from .cri import ContainerConfig, LinuxContainerUser, PodSandboxConfig
 
 BAD_SUFFIX = ".unreadable"
+_LONGEST = 256 * 1024  # of a file; then it is begun anew
 
 
 class SandboxRecord(msgspec.Struct):
@@ -80,8 +84,9 @@ Record = TypeVar("Record", SandboxRecord, ContainerRecord, ExitRecord)
 class Shelf(Generic[Record]):
     """All records of one kind: a directory with a file per id."""
 
-    def __init__(self, directory: str, kind: type[Record]) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, kind: type[Record], *, shared: bool = False) -> None:
+        """`shared`: others replace these files too, so that a line more could get lost in an old one."""
+        self._directory, self._shared = directory, shared
         self._decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(kind)
         os.makedirs(directory, 0o700, exist_ok=True)
 
@@ -90,16 +95,28 @@ class Shelf(Generic[Record]):
         return f"{self._directory}/{record_id}.json"
 
     def write(self, record_id: str, record: Record, *, sync: bool = False) -> None:
-        """Writes or replaces a record."""
-        atomic.write(self.path(record_id), msgspec.json.encode(record), sync=sync)
+        """Writes or changes a record."""
+        path, content = self.path(record_id), msgspec.json.encode(record)
+        if self._shared or sync or not _append(path, content):
+            atomic.write(path, content, sync=sync)
 
     def read(self, record_id: str) -> Record | None:
         """Returns one record; None if there is none or it cannot be read."""
         try:
             with open(self.path(record_id), "rb") as file:
-                return self._decoder.decode(file.read())
+                return self._decode(file.read())
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
+
+    def _decode(self, content: bytes) -> Record:
+        """Returns the last line, or the one before if a power cut took part of it; msgspec.MsgspecError if neither is a record."""
+        before, newline, last = content.rpartition(b"\n")
+        try:
+            return self._decoder.decode(last)
+        except msgspec.MsgspecError:
+            if not newline:
+                raise
+            return self._decoder.decode(before.rpartition(b"\n")[2])
 
     def remove(self, record_id: str) -> None:
         """Forgets an id; twice is fine."""
@@ -117,7 +134,7 @@ class Shelf(Generic[Record]):
             elif name.endswith(".json"):
                 try:
                     with open(path, "rb") as file:
-                        found[name.removesuffix(".json")] = self._decoder.decode(file.read())
+                        found[name.removesuffix(".json")] = self._decode(file.read())
                 except msgspec.MsgspecError as error:
                     problems.append(f"record {path} cannot be read ({error}); {_put_away(path)}")
         return found, problems
@@ -130,3 +147,20 @@ def _put_away(path: str) -> str:
         return "it is empty and is removed"
     os.rename(path, path + BAD_SUFFIX)
     return f"kept as {os.path.basename(path)}{BAD_SUFFIX}"
+
+
+def _append(path: str, content: bytes) -> bool:
+    """Adds a line to a file, made if it is missing; False, and nothing done, if it has grown too long for that."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(file).st_size
+        if size + len(content) > _LONGEST:
+            return False
+        line = b"\n%b" % content if size else content
+        written = os.write(file, line)
+        if written < len(line):  # the disk is full
+            os.ftruncate(file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return True
+    finally:
+        os.close(file)

@@ -28,7 +28,7 @@ class NodeState:
         self.cgroup_root = cgroup_root.strip("/")
         self.sandbox_records = Shelf(layout.sandbox_records, SandboxRecord)
         self.container_records = Shelf(layout.container_records, ContainerRecord)
-        self.exit_records = Shelf(layout.exit_records, ExitRecord)
+        self.exit_records = Shelf(layout.exit_records, ExitRecord, shared=True)  # keepers write them
         self.sandboxes: dict[str, Sandbox] = {}
         self.containers: dict[str, Container] = {}
         self.warnings: list[str] = []

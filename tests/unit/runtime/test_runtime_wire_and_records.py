@@ -64,6 +64,30 @@ def test_a_write_that_was_interrupted_leaves_the_old_record(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_the_last_whole_line_of_a_record_counts(tmp_path: Path) -> None:
+    shelf, path = Shelf(str(tmp_path), ExitRecord), tmp_path / "a.json"
+    shelf.write("a", ExitRecord(exit_code=1, finished_at=1))
+    for code in (2, 3):
+        shelf.write("a", ExitRecord(exit_code=code, finished_at=1))
+    inode = path.stat().st_ino
+    assert shelf.read("a") == ExitRecord(exit_code=3, finished_at=1)
+
+    with path.open("a") as file:
+        file.write('\n{"exit_co')  # a power cut
+    assert shelf.load() == ({"a": ExitRecord(exit_code=3, finished_at=1)}, [])
+    shelf.write("a", ExitRecord(exit_code=4, finished_at=1))
+    assert Shelf(str(tmp_path), ExitRecord).read("a") == ExitRecord(exit_code=4, finished_at=1)
+    assert path.stat().st_ino == inode
+
+
+def test_a_record_that_changes_for_ever_stays_small(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), ExitRecord)
+    for code in range(50):
+        shelf.write("a", ExitRecord(exit_code=code, finished_at=1, message="x" * 10_000))
+        assert (tmp_path / "a.json").stat().st_size <= 256 * 1024
+    assert shelf.load()[0]["a"].exit_code == 49
+
+
 @pytest.mark.parametrize(
     "content",
     [
