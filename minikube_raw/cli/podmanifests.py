@@ -42,7 +42,7 @@ def read(filename: Path, namespace: str = "default") -> list[Wish]:
     if not pods:
         raise Failure(f"{filename} holds no pod", "give a manifest with `kind: Pod`")
     beside = [each for each in judged if each["kind"] != "Pod"]
-    return [Wish(pod, tuple(each for each in beside if _namespace(each) == _namespace(pod))) for pod in pods]
+    return [Wish(pod, tuple(each for each in beside if _namespace(each) in ("", _namespace(pod)))) for pod in pods]
 
 
 def _documents(filename: Path) -> Iterator[Any]:
@@ -74,7 +74,8 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
     try:
         obj = _decoded(strategy, document)
         obj.pop("status", None)
-        obj["metadata"].setdefault("namespace", namespace)
+        if strategy.kind.namespaced:
+            obj["metadata"].setdefault("namespace", namespace)
         strategy.default(obj)
         rules = (objects.validate_metadata(strategy, obj), strategy.validate(obj), strategy.validate_create(obj))
         if causes := [cause for rule in rules for cause in rule]:
@@ -85,7 +86,17 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
         raise Failure(f"{filename}: {error.message}", cure) from error
     if strategy.kind.kind == "Pod":
         _make_absolute(obj["spec"])
+        _refuse_tokens(filename, obj)
     return obj
+
+
+def _refuse_tokens(filename: Path, pod: Json) -> None:
+    """Nobody issues tokens here, and a pod that waits for one would wait for ever. Raises Failure."""
+    for volume in pod["spec"].get("volumes") or ():
+        for source in (volume.get("projected") or {}).get("sources") or ():
+            if "serviceAccountToken" in source:
+                text = f"{filename}: volume {volume['name']} asks for a service-account token, which a master issues"
+                raise Failure(text, "start one with `minikube-raw up`, or leave the token out")
 
 
 def _make_absolute(spec: Json) -> None:
@@ -106,4 +117,5 @@ def _decoded(strategy: Strategy, document: Json) -> Json:
 
 
 def _namespace(obj: Json) -> str:
-    return str(obj["metadata"]["namespace"])
+    """Of a PersistentVolume: ""."""
+    return str(obj["metadata"].get("namespace", ""))

@@ -14,7 +14,7 @@ from minikube_raw.cli.main import Options
 from minikube_raw.cli.output import print_as
 from minikube_raw.cli.podagent import Json, namespace_option, timeout_option
 from minikube_raw.cli.podshow import pod_table
-from minikube_raw.kubelet import localagent, manifests
+from minikube_raw.kubelet import givenvolumes, localagent, manifests
 from minikube_raw.kubelet.options import KubeletOptions
 
 _wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Return when it is done.")
@@ -26,7 +26,7 @@ _wait_option = click.option("--wait/--no-wait", default=True, show_default=True,
     "--filename",
     required=True,
     type=click.Path(path_type=Path, allow_dash=True),
-    help="A manifest of pods, with ConfigMaps and Secrets beside them; - is standard input.",
+    help="A manifest of pods, with ConfigMaps, Secrets, claims and volumes beside them; - is standard input.",
 )
 @namespace_option
 @click.option(
@@ -101,10 +101,13 @@ def stop(options: Options, name: str, namespace: str, wait: bool) -> None:
 @click.argument("names", nargs=-1)
 @namespace_option
 @click.option("--all", "every", is_flag=True, help="Every pod of this host, of all namespaces.")
+@click.option("--volumes", is_flag=True, help="The data of the claims that stood beside them, too.")
 @_wait_option
 @click.pass_obj
-def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, wait: bool) -> None:
-    """Remove pods and everything of them; the last one takes the agent with it."""
+def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, volumes: bool, wait: bool) -> None:
+    """Remove pods and everything of them but their claims' data; the last one takes the agent with it."""
+    if volumes and not wait:
+        raise Failure("--volumes removes data once nobody uses it any more", "leave --no-wait out")
     need_root("removing a pod")
     agent = podagent.agent_of(options)
     if not names and not every:
@@ -118,7 +121,26 @@ def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, wa
         return
     with localagent.take_lock(agent):
         podagent.ensure(agent)  # what is left of a pod whose agent died is removed by a new one
+        claims = [claim for path in paths for claim in _claims(path)] if volumes else []
         for path in paths:
             path.unlink(missing_ok=True)
     for where in wanted if wait else ():
         podagent.until_gone(agent, *where)
+    for claim in claims:
+        _remove_data(agent, claim)
+
+
+def _claims(path: Path) -> list[tuple[str, str]]:
+    """Namespace and name of the claims beside a pod."""
+    _, objects = manifests.documents(path)
+    found = [each["metadata"] for each in objects if each["kind"] == "PersistentVolumeClaim"]
+    return [(meta["namespace"], meta["name"]) for meta in found]
+
+
+def _remove_data(agent: KubeletOptions, claim: tuple[str, str]) -> None:
+    """Delete a claim's data unless another pod has the claim beside it."""
+    with localagent.take_lock(agent):
+        if any(claim in _claims(path) for path in agent.manifests_dir.glob("*.yaml")):
+            click.echo(f"the data of claim {'/'.join(claim)} stays: another pod has the claim beside it", err=True)
+        else:
+            givenvolumes.remove(agent.volumes_dir, *claim)

@@ -14,10 +14,10 @@ import msgspec
 import yaml
 
 from minikube_raw.api.core import ConfigMap, Pod, Secret
-from minikube_raw.kubelet import env, pods
+from minikube_raw.kubelet import env, givenvolumes, pods
 from minikube_raw.linux.durability import write_file
 
-OBJECT_KINDS = ("ConfigMap", "Secret")
+OBJECT_KINDS = ("ConfigMap", "Secret", "PersistentVolumeClaim", "PersistentVolume")
 STOPPED = "minikube-raw.io/stopped"
 Json = dict[str, Any]
 
@@ -27,6 +27,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     pod: Pod
     objects: env.Referred = env.Referred()
+    volumes: givenvolumes.Given = givenvolumes.Given()
 
 
 class GivenObjects:
@@ -69,7 +70,7 @@ def read(path: Path) -> Manifest:
     if STOPPED in pod.metadata.annotations:
         meta = msgspec.structs.replace(pod.metadata, deletion_timestamp=pod.metadata.annotations[STOPPED])
         pod = msgspec.structs.replace(pod, metadata=meta)
-    return Manifest(pod, referred(objects))
+    return Manifest(pod, referred(objects), givenvolumes.given(objects))
 
 
 def referred(objects: Iterable[Json]) -> env.Referred:

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from minikube_raw.api.core import Container, FileKeySelector, Pod
+from minikube_raw.api.storage import PersistentVolume
 from minikube_raw.api.volumes import ServiceAccountTokenProjection
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import convert, downward, env, envfiles, projection
 from minikube_raw.kubelet.images import ImageManager, NodeImage
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.objects import ReferredObjects
-from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.terminationmessages import TerminationMessages
 from minikube_raw.kubelet.tokens import TokenError, Tokens
 from minikube_raw.kubelet.volumes import VolumeManager, needs_a_look
 from minikube_raw.runtime import cri
 from minikube_raw.runtime.emptying import Emptying
+
+
+class ClaimSource(Protocol):
+    """Who knows the volumes behind a pod's claims: `persistent.Claims`, or `givenvolumes.GivenClaims`."""
+
+    async def of(self, pod: Pod) -> dict[str, PersistentVolume]:
+        """By the name of the pod's volume. Raises MountError."""
+        ...
 
 
 class Preparation:
@@ -35,7 +44,7 @@ class Preparation:
         node: Callable[[], convert.NodeFacts],
         clock: Clock,
         tokens: Tokens | None = None,
-        claims: Claims | None = None,
+        claims: ClaimSource | None = None,
     ) -> None:
         self._images = images
         self._volumes = volumes

@@ -30,6 +30,7 @@ from minikube_raw.client.clock import Clock, SystemClock
 from minikube_raw.kubelet import admission, convert, dns, localagent, manifests, node, nodeview, pods, server, watching
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
+from minikube_raw.kubelet.givenclaims import GivenClaims
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
 from minikube_raw.kubelet.localevents import LocalEvents
@@ -93,6 +94,7 @@ class StandaloneAgent:
         self._watcher = watching.FileWatcher()
         self._events = LocalEvents(self._clock)
         self._objects = manifests.GivenObjects()
+        self._claims = GivenClaims(options.volumes_dir, options.node_name)
         self._images = ImageManager(images, self._events.record, plainroots.name_of)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
@@ -206,6 +208,7 @@ class StandaloneAgent:
         pod = manifest.pod
         if self._workers.has_another(pod):
             return
+        self._claims.give(pod.metadata.uid, manifest.volumes)
         if self._objects.give(pod.metadata.uid, manifest.objects):
             self._workers.objects_changed(pod.metadata.uid)
         self._workers.update(pod)
@@ -235,7 +238,9 @@ class StandaloneAgent:
         return web.Response(body=msgspec.json.encode(self._events.as_list()), content_type="application/json")
 
     def _tools(self) -> Tools:
-        preparation = Preparation(self._images, self._volumes, self._objects, lambda: self._facts, self._clock)
+        preparation = Preparation(
+            self._images, self._volumes, self._objects, lambda: self._facts, self._clock, claims=self._claims
+        )
         return Tools(
             runtime=self._runtime,
             preparation=preparation,

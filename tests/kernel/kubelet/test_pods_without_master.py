@@ -50,6 +50,47 @@ spec:
 """
 
 
+CLAIMING = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: own}}
+spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: given}}
+spec: {{accessModes: [ReadWriteOnce], storageClassName: "", resources: {{requests: {{storage: 1Mi}}}}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: directory}}
+spec: {{accessModes: [ReadWriteOnce], capacity: {{storage: 1Gi}}, hostPath: {{path: "GIVEN"}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  volumes:
+  - {{name: a, persistentVolumeClaim: {{claimName: own}}}}
+  - {{name: b, persistentVolumeClaim: {{claimName: given}}}}
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, "for v in /a /b; do echo line >> $v/f; wc -l < $v/f; done"]
+    volumeMounts: [{{name: a, mountPath: /a}}, {{name: b, mountPath: /b}}]
+"""
+
+
+TOKEN = """
+kind: Pod
+metadata: {{name: p}}
+spec:
+  containers: [{{name: c, image: busybox}}]
+  volumes: [{{name: t, projected: {{sources: [{{serviceAccountToken: {{path: token}}}}]}}}}]
+"""
+
+
 ENDING = """
 kind: Pod
 metadata: {{name: {name}}}
@@ -118,6 +159,23 @@ def test_objects_beside_a_pod_are_its_own_and_its_streams_can_be_joined(host: Ho
     assert everything[-1] == "[pod/set/two] beside"
     events = json.loads(host("pod", "events", "set", "-o", "json"))["items"]
     assert [each["reason"] for each in events][-2:] == ["Created", "Started"]
+
+
+def test_a_claims_data_outlives_its_pods_until_it_is_removed_with_one(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    manifest = host.manifest("counter", CLAIMING.replace("GIVEN", str(tmp_path / "given")))
+
+    def run() -> str:
+        host("pod", "run", "-f", manifest, "--wait", "ended")
+        return host("pod", "logs", "counter")
+
+    assert run() == "1\n1\n"
+    host("pod", "rm", "counter")
+    assert run() == "2\n2\n"
+    host("pod", "rm", "counter", "--volumes")
+    assert run() == "1\n3\n"  # what lies in a volume that was given is not ours to remove
+    host("pod", "rm", "counter", "--volumes")
+    assert list((host.state / "standalone" / "volumes").iterdir()) == []
 
 
 def test_a_pod_is_replaced_once_the_old_one_has_ended(host: Host) -> None:
@@ -316,6 +374,7 @@ def test_a_directory_and_a_tar_are_images_and_stay_as_they_are(host: Host, tmp_p
             "unknown field",
         ),
         ("", "holds no pod"),
+        (TOKEN, "volume t asks for a service-account token, which a master issues"),
     ],
 )
 def test_what_is_no_pod_is_refused_in_one_line_and_starts_nothing(host: Host, text: str, message: str) -> None:

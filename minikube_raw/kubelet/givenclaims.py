@@ -1,0 +1,117 @@
+"""Claims of a host without a master: from a pod's claim and the volumes given beside it to a directory of this host.
+
+A claim gets a volume that was given and suits it, else, with no class or the class "standard", a directory of its own that is
+named for it and outlives the pod, as a named volume does elsewhere: whoever asks by the same name finds the same data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from minikube_raw.api import volumematching
+from minikube_raw.api.core import ObjectReference, Pod, Volume
+from minikube_raw.api.storage import (
+    LOCAL_PROVISIONER,
+    PROVISIONED_BY,
+    LocalVolumeSource,
+    PersistentVolume,
+    PersistentVolumeClaim,
+)
+from minikube_raw.kubelet import persistent
+from minikube_raw.kubelet.givenvolumes import Given, directory_name
+from minikube_raw.kubelet.mounterror import MountError
+
+STANDARD = "standard"
+
+
+class GivenClaims:
+    """What stands beside each pod of a node (persistent.Claims, without an API server). `root` holds the directories."""
+
+    def __init__(self, root: Path, node: str) -> None:
+        self._root = root
+        self._node = node
+        self._given: dict[str, Given] = {}
+
+    def give(self, uid: str, found: Given) -> None:
+        """Take what stands beside a pod."""
+        self._given[uid] = found
+
+    async def of(self, pod: Pod) -> dict[str, PersistentVolume]:
+        """By the name of the pod's volume. Raises MountError."""
+        beside = self._given.get(pod.metadata.uid, Given())
+        asked = [volume for volume in pod.spec.volumes if volume.claim_name(pod.metadata.name)]
+        met: dict[str, PersistentVolume] = {}  # by claim
+        return {volume.name: self._volume(pod, volume, beside, met) for volume in asked}
+
+    def _volume(self, pod: Pod, volume: Volume, beside: Given, met: dict[str, PersistentVolume]) -> PersistentVolume:
+        namespace, name = pod.metadata.namespace, volume.claim_name(pod.metadata.name)
+        where = f"error processing PVC {namespace}/{name}"
+        claim = _with_class(beside.claims.get(name))
+        if volume.ephemeral is not None:
+            raise MountError(volume.name, f"{where}: without a master no claim is made from a template")
+        if claim is None:
+            raise MountError(volume.name, f'{where}: persistentvolumeclaim "{name}" does not stand beside the pod')
+        try:
+            found = met.get(name) or self._matched(claim, beside, met) or self._own(claim)
+            persistent.check(found, claim, self._node, {"kubernetes.io/hostname": self._node})
+        except persistent.ClaimError as error:
+            raise MountError(volume.name, f"{where}: {error}") from error
+        met[name] = found
+        return found
+
+    def _matched(
+        self, claim: PersistentVolumeClaim, beside: Given, met: dict[str, PersistentVolume]
+    ) -> PersistentVolume | None:
+        """A volume that was given, bound to the claim. Raises ClaimError."""
+        named, taken = claim.spec.volume_name, {each.metadata.name for each in met.values()}
+        others = [each for each in beside.volumes if each.metadata.name not in taken]
+        free = [msgspec.structs.replace(each, status=_AVAILABLE) for each in others]
+        if named:
+            found = next((each for each in free if each.metadata.name == named), None)
+            if found is None:
+                raise persistent.ClaimError(f'persistentvolume "{named}" does not stand beside the pod')
+            if why := volumematching.mismatch(found, claim):
+                raise persistent.ClaimError(f'Cannot bind to requested volume "{named}": {why}')
+        else:
+            found = volumematching.find(claim, free)
+        return None if found is None else _bound(found, claim)
+
+    def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume:
+        """A directory named for the claim. Raises ClaimError."""
+        if claim.storage_class != STANDARD:
+            text = "no persistent volumes available for this claim and no storage class is set"
+            raise persistent.ClaimError(
+                f'storageclass.storage.k8s.io "{claim.storage_class}" not found' if claim.storage_class else text
+            )
+        name = directory_name(claim.metadata.namespace, claim.metadata.name)
+        meta = msgspec.structs.replace(
+            claim.metadata, name=name, uid=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER}
+        )
+        spec = msgspec.structs.replace(
+            _LOCAL, access_modes=claim.spec.access_modes, local=LocalVolumeSource(path=str(self._root / name))
+        )
+        return _bound(PersistentVolume(metadata=meta, spec=spec), claim)
+
+
+def _with_class(claim: PersistentVolumeClaim | None) -> PersistentVolumeClaim | None:
+    """A claim that says no class has the default one."""
+    if claim is None or claim.storage_class is not None:
+        return claim
+    return msgspec.structs.replace(claim, spec=msgspec.structs.replace(claim.spec, storage_class_name=STANDARD))
+
+
+_AVAILABLE = msgspec.structs.replace(PersistentVolume().status, phase="Available")
+_LOCAL = PersistentVolume().spec
+
+
+def _bound(volume: PersistentVolume, claim: PersistentVolumeClaim) -> PersistentVolume:
+    meta = claim.metadata
+    reference = ObjectReference(kind="PersistentVolumeClaim", namespace=meta.namespace, name=meta.name, uid=meta.uid)
+    uid = volume.metadata.uid or volume.metadata.name
+    return msgspec.structs.replace(
+        volume,
+        metadata=msgspec.structs.replace(volume.metadata, uid=uid),
+        spec=msgspec.structs.replace(volume.spec, claim_ref=reference),
+    )
