@@ -56,10 +56,9 @@ def _apparmor_refusal(pod: Pod, host: HostSecurity) -> Refusal | None:
     contexts = [each.security_context for each in (*pod.spec.init_containers, *pod.spec.containers)]
     profiles = [pod.spec.security_context.app_armor_profile, *(each.app_armor_profile for each in contexts if each)]
     asked = {profile.type for profile in profiles if profile is not None} - {"Unconfined", ""}
-    if not asked or (host.apparmor and asked == {"Localhost"}):
+    if not asked or host.apparmor:
         return None
-    why = "this node has no default profile" if host.apparmor else "AppArmor is not enabled on the host"
-    return Refusal("AppArmor", f"Cannot enforce AppArmor: {why}")
+    return Refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
 
 
 def _sysctl_refusal(pod: Pod, allowed: Collection[str]) -> Refusal | None:

@@ -10,6 +10,7 @@ import os
 from . import procfs
 
 _ENABLED = "/sys/module/apparmor/parameters/enabled"
+_PROFILES = "/sys/kernel/security/apparmor/profiles"
 
 
 def is_enabled() -> bool:
@@ -17,6 +18,15 @@ def is_enabled() -> bool:
     try:
         with open(_ENABLED, "rb") as file:
             return file.read(1) == b"Y"
+    except OSError:
+        return False
+
+
+def is_loaded(profile: str) -> bool:
+    """Says whether the kernel has a profile of that name; False too where securityfs is not mounted."""
+    try:
+        with open(_PROFILES, encoding="utf-8", errors="replace") as file:
+            return any(line.rpartition(" (")[0] == profile for line in file)
     except OSError:
         return False
 

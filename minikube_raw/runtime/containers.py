@@ -19,7 +19,7 @@ from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image, ImageError
 from minikube_raw.oci.snapshots import Snapshot
 
-from . import adoption, filters, opening, podfiles, seccomp, spec, wire
+from . import adoption, apparmor, filters, opening, podfiles, seccomp, spec, wire
 from .cri import CREATE_ERROR, ContainerConfig, RuntimeServiceError
 from .emptying import Emptying
 from .keepers import Keepers
@@ -93,17 +93,19 @@ class Containers:
     async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
         container_id = sandbox.next_container_id()
 
-        def prepare() -> tuple[Image, Snapshot, dict[str, list[str]]]:
+        def prepare() -> tuple[Image, Snapshot, dict[str, list[str]], str]:
+            confined_by = apparmor.profile(config.security)
             image = self._resolve(config.image, config.image_name)
             snapshot = self._snapshots.prepare(container_id, image)
             seen = [
                 self._resolve(name) for name in dict.fromkeys(mount.image for mount in config.mounts if mount.image)
             ]
             held = self._snapshots.hold(container_id, seen) if seen else []
-            return image, snapshot, {each.id: list(map(str, lowers)) for each, lowers in zip(seen, held, strict=True)}
+            layers = {each.id: list(map(str, lowers)) for each, lowers in zip(seen, held, strict=True)}
+            return image, snapshot, layers, confined_by
 
         try:
-            image, snapshot, layers = await self._state.in_thread(lambda: sandbox.recorded(prepare))
+            image, snapshot, layers, confined_by = await self._state.in_thread(lambda: sandbox.recorded(prepare))
         except (ImageError, OSError) as error:
             raise RuntimeServiceError(
                 "CreateContainerError", f"cannot prepare the root file system: {error}"
@@ -113,7 +115,7 @@ class Containers:
                 id=container_id,
                 sandbox_id=sandbox.id,
                 config=config,
-                request=self._request(sandbox, config, image, container_id, snapshot, layers),
+                request=self._request(sandbox, config, image, container_id, snapshot, layers, confined_by),
                 boot_id=pidfd.boot_id(),
                 created_at=time.time_ns(),
             )
@@ -137,6 +139,7 @@ class Containers:
         container_id: str,
         snapshot: Snapshot,
         layers: dict[str, list[str]],
+        confined_by: str,
     ) -> dict[str, Any]:
         """Returns what a keeper is asked to start: the OCI document and where everything of the container lies."""
         layout, pod = self._state.layout, sandbox.record.config
@@ -154,6 +157,7 @@ class Containers:
             cgroup=cgroup,
             open_files=(min(_SOFT_OPEN_FILES, hard) if hard > 0 else _SOFT_OPEN_FILES, hard),
             seccomp_filter=b"" if profile is None else filters.compile(profile),
+            apparmor_profile=confined_by,
         )
         return {
             "id": container_id,
@@ -250,9 +254,9 @@ class Containers:
         if container is None or container.identity is None:
             return
         if container.exit is None and grace > 0:
-            self._signal(container, container.record.request["stopSignal"])
+            asked = self._signal(container, container.record.request["stopSignal"])
             with suppress(TimeoutError):
-                await asyncio.wait_for(container.ended.wait(), grace)
+                await asyncio.wait_for(container.ended.wait(), grace if asked else 0)
         if not await self._kill(container):
             text = f"container {container_id} does not end: a process of it is in uninterruptible sleep"
             raise RuntimeServiceError("KillContainerError", text)
@@ -280,7 +284,8 @@ class Containers:
             turn = min(2 * turn, LONGEST_TURN)
         return True
 
-    def _signal(self, container: Container, name: str) -> None:
+    def _signal(self, container: Container, name: str) -> bool:
+        """Sends a signal to the first process; False if it does not reach it."""
         try:
             number = signals.number(name)
         except ValueError as error:
@@ -289,11 +294,17 @@ class Containers:
         try:
             process = container.open_pidfd()
         except ProcessLookupError:
-            return
+            return False
         try:
             pidfd.send_signal(process, number)
+        except (
+            PermissionError
+        ) as error:  # an AppArmor profile that lets in no signal; what kills a whole cgroup is none
+            self._state.warn(f"container {container.record.config.name} is killed without grace: {error}")
+            return False
         finally:
             os.close(process)
+        return True
 
     async def remove(self, container_id: str) -> None:
         """RemoveContainer. Its writable layer is put aside at once and deleted in the background."""

@@ -62,6 +62,7 @@ def container_spec(
     cgroup: str,
     open_files: tuple[int, int],
     seccomp_filter: bytes = b"",
+    apparmor_profile: str = "",
 ) -> Spec:
     """Returns the document for one container.
 
@@ -73,7 +74,10 @@ def container_spec(
     readonly = [] if privileged else ["ro"]
     return {
         "ociVersion": OCI_VERSION,
-        "process": process_spec(sandbox, config, image, open_files),
+        "process": {
+            **process_spec(sandbox, config, image, open_files),
+            **({"apparmorProfile": apparmor_profile} if apparmor_profile else {}),
+        },
         "root": {"path": "rootfs", "readonly": config.security.readonly_rootfs},
         "hostname": sandbox.hostname,
         "mounts": [*_system_mounts(readonly, hierarchies), *_volume_mounts(mounts, layers or {})],
@@ -106,7 +110,6 @@ def process_spec(
         "noNewPrivileges": security.no_new_privs,
         "oomScoreAdj": config.resources.oom_score_adj,
         "umask": 0o022,
-        **({"apparmorProfile": security.apparmor.localhost_ref} if security.apparmor else {}),
     }
 
 
