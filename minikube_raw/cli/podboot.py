@@ -23,6 +23,7 @@ from minikube_raw.cli.main import Options
 from minikube_raw.cli.podagent import Json, namespace_option, timeout_option
 from minikube_raw.kubelet import localagent, manifests
 from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.linux import durability
 
 UNIT = "minikube-raw-pods.service"
 UNIT_DIRECTORY = Path("/etc/systemd/system")
@@ -135,9 +136,10 @@ def enable(options: Options, only_print: bool, unit_dir: Path) -> None:
         raise Failure(
             f"{unit_dir} is not there: this host has no systemd", "run `minikube-raw pod start` at boot another way"
         )
-    (unit_dir / UNIT).write_text(text)
+    durability.write_file(unit_dir / UNIT, text.encode(), sync=True, mode=0o644)
     _systemctl("daemon-reload")
     _systemctl("enable", "--now", UNIT)
+    durability.sync_file_system(str(unit_dir))  # systemctl's link too outlives a power cut
     click.echo(f"wrote {unit_dir / UNIT}")
 
 

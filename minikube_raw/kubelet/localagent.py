@@ -27,7 +27,7 @@ from minikube_raw.kubelet import manifests
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.linux.socket_paths import short_name
 
-START_SECONDS = 20.0
+START_SECONDS = 180.0  # an agent that dies is told at once; one that lives may start while a slow machine boots
 Json = dict[str, Any]
 
 

@@ -7,6 +7,7 @@ last. It runs in a mount namespace of its own, so nothing of a pod shows up in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -108,6 +109,7 @@ class StandaloneAgent:
             memory_capacity=capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
             allocatable=capacity.amounts(),
+            kernel=node.kernel(memory_qos=options.memory_qos),
             seccomp_root=f"{options.state_dir}/seccomp",
             security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )
@@ -127,7 +129,10 @@ class StandaloneAgent:
             runner = await self._serve()
             rotation = tasks.create_task(self._log_rotation().run())
             if ready >= 0:
-                os.write(ready, b"1")
+                with contextlib.suppress(
+                    BrokenPipeError
+                ):  # whoever started us may have given up; we serve all the same
+                    os.write(ready, b"1")
                 os.close(ready)
             try:
                 await self._until_empty()
@@ -290,7 +295,8 @@ def _ensure_launcher(options: KubeletOptions) -> int:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return int(_CREDENTIALS.unpack(credentials)[0])
     except OSError:
-        argv = launcher_argv(options.run_dir)
+        # Keepers are not of the service or session that happened to run the command: its end must not be theirs.
+        argv = launcher_argv(options.run_dir, cgroup=f"{options.cgroup_root}/system")
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True).pid
 
 
