@@ -50,7 +50,8 @@ def make_symlink(path: str, target: str, *, dir_fd: int | None = None) -> None:
 
 
 def make_empty_file(path: str, mode: int = 0o644, *, dir_fd: int | None = None) -> None:
-    """Makes a file to mount on; an existing one is left as it is."""
+    """Makes a file to mount on; an existing one is left as it is, and a FIFO that somebody made meanwhile is not waited for."""
     began = steps.begin()
-    os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd))
+    flags = os.O_CREAT | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(path, flags, mode, dir_fd=dir_fd))
     steps.end(began, "creat", path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minikube_raw.linux import paths
+from minikube_raw.linux import files, paths
 
 pytestmark = pytest.mark.root
 
@@ -154,3 +154,15 @@ def test_a_directory_swapped_for_a_link_while_it_is_opened_never_leads_outside(t
         stop.set()
         attacker.join()
     assert "outside" not in found
+
+
+def test_a_file_to_mount_on_is_made_without_waiting_for_what_is_there_by_now(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("elsewhere")
+
+    files.make_empty_file(str(tmp_path / "fifo"))
+    with pytest.raises(OSError) as it:
+        files.make_empty_file(str(tmp_path / "link"))
+
+    assert it.value.errno == errno.ELOOP
+    assert not (tmp_path / "elsewhere").exists()
