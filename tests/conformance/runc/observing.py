@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:Web:/home/web:/bin/sh\n"
 GROUP = "root:x:0:\nweb:x:1001:\nlogs:x:2000:web,other\nwheel:x:10:root\n"
 END = "END\t1\n"
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 def build_probe(directory: Path) -> None:

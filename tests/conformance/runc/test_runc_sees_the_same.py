@@ -55,7 +55,7 @@ def found(host: observing.Host) -> Differences:
     return {name: differences(comparable(ours[name]), comparable(theirs[name])) for name in names}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod.name)
 def test_a_process_sees_the_same_under_runc_but_for_what_is_listed(found: Differences, pod: Variation) -> None:
     unlisted = {
