@@ -98,7 +98,8 @@ class Starter:
             prepared = await tools.preparation.container(pod, wanted, sandbox)
             config = convert.container_config(pod, wanted, action.attempt, prepared, tools.node())
             config = msgspec.structs.replace(config, pid_target=ephemeral.target_id(wanted, found))
-            messages = tools.preparation.messages.prepare(self._uid, wanted, action.attempt)
+            prepare = tools.preparation.messages.prepare
+            messages = await asyncio.to_thread(prepare, self._uid, wanted, action.attempt)
             config = msgspec.structs.replace(config, mounts=config.mounts + messages)
             container_id = await self._create(sandbox.id, config, pod)
             tools.record(pod, "Normal", "Created", "Container created", wanted.name)

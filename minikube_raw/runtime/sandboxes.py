@@ -20,6 +20,8 @@ from .records import SandboxRecord
 from .state import NodeState
 
 SANDBOX_TIMEOUT = 30.0
+# Sandboxes made at once; more would start no pod sooner, and let everything else on the node wait behind them.
+AT_ONCE = 2 * (os.cpu_count() or 1)
 
 
 class Sandboxes:
@@ -28,6 +30,7 @@ class Sandboxes:
     def __init__(self, state: NodeState, keepers: Keepers, network: networking.Attacher | None) -> None:
         self._state, self._keepers = state, keepers
         self.network = network
+        self._making = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, config: PodSandboxConfig) -> str:
         """RunPodSandbox."""
@@ -42,7 +45,8 @@ class Sandboxes:
             if sandbox.record.ready:
                 return sandbox.id
             try:
-                await self._make(sandbox)
+                async with self._making:
+                    await self._make(sandbox)
             except BaseException:
                 await self._undo(sandbox)
                 raise
