@@ -55,9 +55,14 @@ def get(agent: KubeletOptions, path: str) -> Json:
 
 def pods(agent: KubeletOptions) -> Json:
     """A PodList; empty when no agent runs."""
-    if not localagent.answers(agent):
-        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
-    return get(agent, "/pods")
+    if localagent.answers(agent):
+        try:
+            return get(agent, "/pods")
+        except Failure:
+            if localagent.answers(agent):
+                raise
+            # It has left while we asked, with its last pod.
+    return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
 
 
 def pod(agent: KubeletOptions, namespace: str, name: str) -> Json:
