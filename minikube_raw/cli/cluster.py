@@ -149,7 +149,7 @@ def down(options: Options, name: str) -> None:
         click.echo(f"there is no cluster {name} in {options.state_dir}")
         return
     with one_at_a_time(layout):
-        cluster_of(layout).remove()
+        cluster_of(layout, to_remove=True).remove()
     click.echo(f"cluster {name} is gone")
 
 
@@ -207,19 +207,19 @@ def check_name(name: str) -> None:
         )
 
 
-def load(layout: Layout) -> ClusterRecord | None:
-    """The record, or None. Raises Failure when it is damaged."""
+def load(layout: Layout, *, to_remove: bool = False) -> ClusterRecord | None:
+    """The record, or None. Raises Failure when it is damaged, beyond what removal needs if that is all it is for."""
     try:
-        return layout.load()
+        return layout.remains() if to_remove else layout.load()
     except ValueError as error:
         raise Failure(
             str(error), f"`minikube-raw down --name {layout.name}` removes what can be found of it"
         ) from error
 
 
-def cluster_of(layout: Layout) -> Cluster:
+def cluster_of(layout: Layout, *, to_remove: bool = False) -> Cluster:
     """The cluster that the record describes. Raises Failure if there is none."""
-    record = load(layout)
+    record = load(layout, to_remove=to_remove)
     if record is None:
         known = ", ".join(clusters(layout.state_root)) or "none"
         raise Failure(

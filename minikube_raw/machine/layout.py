@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -108,9 +109,24 @@ class Layout:
                 return copy
             raise
 
+    def remains(self) -> ClusterRecord | None:
+        """The record as far as removal needs it: without the kubelets' options, which another release may have written.
+
+        None if there is no such cluster. Raises ValueError when not even that can be read.
+        """
+        try:
+            return self.load()
+        except ValueError:
+            for path in (self.record, self.run / self.record.name):
+                with contextlib.suppress(OSError, msgspec.MsgspecError):
+                    found = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+                    return msgspec.convert({**found, "kubelet": {}}, ClusterRecord)
+            raise
+
     def save(self, record: ClusterRecord) -> None:
-        """Write the record and its copy; a crash leaves the old one or the new one."""
+        """Write the record and its copy; a crash leaves the old one or the new one. Raises ValueError for one that cannot be read back."""
         data = msgspec.json.format(msgspec.json.encode(record), indent=2)
+        decode_record(data, self.record)
         for folder in (self.state, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_file(folder / self.record.name, data, sync=True)
@@ -138,9 +154,15 @@ class Layout:
 def read_record(path: Path) -> ClusterRecord | None:
     """Read a cluster's record, None if there is no file. Raises ValueError when it cannot be read as one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ClusterRecord)
+        return decode_record(path.read_bytes(), path)
     except FileNotFoundError:
         return None
+
+
+def decode_record(data: bytes, path: Path) -> ClusterRecord:
+    """Decode a cluster's record. Raises ValueError naming its file."""
+    try:
+        return msgspec.json.decode(data, type=ClusterRecord)
     except msgspec.MsgspecError as error:
         raise ValueError(f"{path} is not a cluster record: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from minikube_raw.machine import layout, underlay
@@ -41,6 +42,21 @@ def test_without_a_copy_damage_is_named(place: Layout) -> None:
     (place.run / "cluster.json").unlink()
     with pytest.raises(ValueError, match=r"cluster\.json is not a cluster record"):
         place.load()
+
+
+def test_a_record_that_could_not_be_read_back_is_not_written(place: Layout) -> None:
+    with pytest.raises(ValueError, match=r"cluster\.json is not a cluster record"):
+        place.save(msgspec.structs.replace(record(), kubelet={"option": None}))
+    assert not place.state.exists()
+
+
+def test_removal_needs_no_word_of_another_releases_kubelet_options(place: Layout) -> None:
+    place.save(record())
+    for copy in (place.record, place.run / "cluster.json"):
+        copy.write_text(copy.read_text().replace('"kubelet": {}', '"kubelet": {"option": null}'))
+    with pytest.raises(ValueError, match="not a cluster record"):
+        place.load()
+    assert place.remains() == record()
 
 
 def test_removing_leaves_nothing_of_a_lone_cluster(place: Layout, tmp_path: Path) -> None:
