@@ -42,10 +42,10 @@ def said(lab: Machine, name: str) -> list[str]:
 
 
 def processes(lab: Machine) -> dict[str, str]:
-    """Our processes and those of pods: pid → cgroup."""
+    """Our processes and those of pods: pid → cgroup. One in a cgroup that could be removed has ended, and waits to be reaped."""
     lines = lab.run("grep -s '' /proc/[0-9]*/cgroup || true").splitlines()
     found = dict(line.removeprefix("/proc/").split("/cgroup:0::") for line in lines)
-    return {pid: group for pid, group in found.items() if "minikube-raw" in group}
+    return {pid: group for pid, group in found.items() if "minikube-raw" in group and not group.endswith(" (deleted)")}
 
 
 def limits(lab: Machine) -> str:
