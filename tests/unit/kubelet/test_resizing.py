@@ -65,12 +65,15 @@ def small_node() -> Room:
 
 async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventually) -> None:
     node.use(msgspec.structs.replace(node.tools, room=small_node()))
-    node.workers.update(asking(uid="u2", requests={"cpu": "1500m"}))
-    await running(node, eventually, asking(**SMALL))
+    for wish in (asking(uid="u2", requests={"cpu": "1500m"}), asking(**SMALL)):
+        node.workers.update(wish)
+    await eventually(
+        lambda: len([each for each in node.runtime.containers.values() if each.state.name == "RUNNING"]) == 2
+    )
 
     node.workers.update(asking(2, requests={"cpu": "1"}, limits={"cpu": "1"}))
     waiting = "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
-    await eventually(lambda: conditions(node.statuses[-1]) == {"PodResizePending": ("Deferred", waiting)})
+    await eventually(lambda: {"PodResizePending": ("Deferred", waiting)} in map(conditions, node.statuses))
     told = (
         'Warning ResizeDeferred Pod resize OutOfcpu: {"containers":[{"name":"c","resources":'
         '{"limits":{"cpu":"1"},"requests":{"cpu":"1"}}}],"generation":2,"error":"' + waiting + '"}'
