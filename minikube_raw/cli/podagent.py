@@ -145,12 +145,18 @@ def _has_ended(status: Json) -> bool:
     return status.get("phase") in ("Succeeded", "Failed")
 
 
+def _is_lost(status: Json) -> bool:
+    """Whether a container of an earlier boot has not begun anew yet: its end is known since the agent looked, no more."""
+    states = (each.get("state", {}).get("terminated", {}) for each in status.get("containerStatuses", ()))
+    return any(state.get("reason") == "ContainerStatusUnknown" for state in states)
+
+
 def _is_ready(status: Json) -> bool:
     return any((each["type"], each["status"]) == ("Ready", "True") for each in status.get("conditions", ()))
 
 
 _REACHED: dict[str, Callable[[Json], bool]] = {
-    "started": lambda status: status.get("phase") in ("Running", "Succeeded", "Failed"),
+    "started": lambda status: _has_ended(status) or (status.get("phase") == "Running" and not _is_lost(status)),
     "ready": lambda status: _is_ready(status) or _has_ended(status),
     "ended": _has_ended,
 }
