@@ -21,6 +21,15 @@ def address(cluster: Cluster, namespace: str, name: str) -> str:
     return str(cluster.get("-n", namespace, "pod", name)["status"]["podIP"])
 
 
+def connects(ip: str) -> bool:
+    """Whether the pod's web server takes a connection from the host."""
+    try:
+        with socket.create_connection((ip, 80), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def pods(cluster: Cluster, namespace: str, apply: Apply) -> Iterator[str]:
     """Pods a1 and a2 on the first node, b on the second, each with a web server that prints its client's address."""
@@ -53,8 +62,8 @@ def test_large_packets_cross_the_overlay(cluster: Cluster, pods: Iterator[str]) 
 def test_the_host_reaches_every_pod(cluster: Cluster, pods: Iterator[str]) -> None:
     namespace = next(pods)
     for name in ("a1", "a2", "b"):
-        with socket.create_connection((address(cluster, namespace, name), 80), timeout=5):
-            pass
+        ip = address(cluster, namespace, name)
+        until(lambda ip=ip: connects(ip), bool, seconds=20)  # a pod without a probe is Ready before its server listens
 
 
 def test_what_somebody_deletes_on_a_node_is_made_again(cluster: Cluster, pods: Iterator[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from minikube_raw.cli.podbundle import running_id
 from minikube_raw.kubelet import localagent
+from minikube_raw.linux import signals
 from minikube_raw.runtime import bundling
 from minikube_raw.runtime.layout import Layout
 
@@ -170,7 +171,15 @@ def _run(command: list[str], name: str, directory: Path, *, stdin: bool) -> str:
     writer = os.open(directory / "stdin", os.O_RDWR | os.O_CLOEXEC)
     source = os.open(directory / "stdin" if stdin else "/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        done = subprocess.run([*command, name], stdin=source, stdout=output, stderr=output, check=False, timeout=60)
+        done = subprocess.run(
+            [*command, name],
+            stdin=source,
+            stdout=output,
+            stderr=output,
+            check=False,
+            timeout=60,
+            preexec_fn=signals.reset,  # runc hands on what whoever started these tests ignores, be it signal 32
+        )
         return _read_to_end(output) if done.returncode == 0 else _read_some(output)
     finally:
         for fd in (output, writer, source):
@@ -183,7 +192,14 @@ def _run_with_terminal(command: list[str], name: str, directory: Path) -> str:
         listener.bind(str(directory / "console"))
         listener.listen()
         command = [*command, "--console-socket", str(directory / "console"), name]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+            preexec_fn=signals.reset,
+        )
         if done.returncode:
             return done.stderr.decode()
         with listener.accept()[0] as connection:
