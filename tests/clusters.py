@@ -77,7 +77,7 @@ def cluster_of_one(folder: Path, *options: str, name: str = "short", port: int =
     need_root_and_loopback()
     made = Cluster(folder, name)
     try:
-        made.cli("up", "--name", name, "--api-port", str(port), *options)
+        made.cli("up", "--name", name, "--api-port", str(port), "--pod-cidr", "10.245.0.0/16", *options)
         yield made
     finally:
         made.cli("down", "--name", name)

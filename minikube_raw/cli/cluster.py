@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -112,11 +112,12 @@ def up(
             click.echo(f"cluster {name} exists; bringing back what is missing")
         else:
             check_port_free(api_port)
-            taken = [*underlay.networks_in_use(), *recorded_networks(options.state_dir), pod_cidr, service_cidr]
+            taken = [*underlay.networks_in_use(), *recorded_networks(options.state_dir)]
+            refuse_taken(pod_cidr, taken)
             record = ClusterRecord(
                 name=name,
                 link=free_link(options.state_dir),
-                underlay=underlay.free_network(UNDERLAY_POOL, taken),
+                underlay=underlay.free_network(UNDERLAY_POOL, [*taken, pod_cidr, service_cidr]),
                 pod_cidr=pod_cidr,
                 service_cidr=service_cidr,
                 api_port=api_port,
@@ -252,9 +253,19 @@ def parse_memory(text: str | None) -> int | None:
 
 
 def recorded_networks(state_dir: Path) -> list[str]:
-    """Underlays of the clusters of this installation, running or not."""
+    """Underlays and pods' networks of the clusters of this installation, running or not."""
     records = [Layout(state_dir, state_dir, name).load() for name in clusters(state_dir)]
-    return [record.underlay for record in records if record is not None]
+    return [network for record in records if record is not None for network in (record.underlay, record.pod_cidr)]
+
+
+def refuse_taken(pod_cidr: str, taken: Iterable[str]) -> None:
+    """Refuse pods' addresses that others have: the host's routes to them would become ours, and go with us. Raises Failure."""
+    clash = underlay.taken_inside(pod_cidr, taken)
+    if clash is not None:
+        raise Failure(
+            f"--pod-cidr {pod_cidr}: {clash} in it is in use on this host, by another cluster maybe",
+            "give this one a network of its own, as in --pod-cidr 10.245.0.0/16",
+        )
 
 
 def free_link(state_dir: Path) -> str:

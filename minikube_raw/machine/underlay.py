@@ -139,6 +139,13 @@ def free_network(pool: str, taken: Iterable[str]) -> str:
     raise ValueError(f"every /24 of {pool} is in use on this host")
 
 
+def taken_inside(network: str, taken: Iterable[str]) -> str | None:
+    """The first of `taken` that is all or part of `network`; one that is wider does no harm, for the narrower route wins."""
+    pool = ipaddress.ip_network(network, strict=False)
+    others = ((text, ipaddress.ip_network(text, strict=False)) for text in taken)
+    return next((text for text, other in others if other.version == pool.version and other.subnet_of(pool)), None)  # type: ignore[arg-type]
+
+
 def networks_in_use() -> list[str]:
     """Destinations of the host's routes, without the default one."""
     with NetlinkSocket() as host:

@@ -147,3 +147,14 @@ def test_without_root_up_says_so(cluster: Cluster) -> None:
     assert done.returncode == 1
     assert "needs root" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_cluster_does_not_take_the_first_ones_pods_from_the_host(cluster: Cluster) -> None:
+    routes = ["ip", "route", "show", "10.244.0.0/24"]
+    before = subprocess.run(routes, capture_output=True, text=True, check=True).stdout
+    assert before
+    done = cluster.cli("up", "--name", "second", "--api-port", "6459", check=False)
+    assert done.returncode == 1
+    assert "--pod-cidr 10.244.0.0/16: 10.244." in done.stderr
+    assert "give this one a network of its own" in done.stderr
+    assert subprocess.run(routes, capture_output=True, text=True, check=True).stdout == before

@@ -26,7 +26,7 @@ def connects(ip: str) -> bool:
     try:
         with socket.create_connection((ip, 80), timeout=5):
             return True
-    except OSError:
+    except ConnectionRefusedError:
         return False
 
 

@@ -81,6 +81,18 @@ def test_one_command_at_a_time(place: Layout) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("taken", "clash"),
+    [
+        (["192.168.0.0/16", "fd00::/8", "10.244.3.0/24"], "10.244.3.0/24"),
+        (["10.244.0.0/16"], "10.244.0.0/16"),
+        (["10.0.0.0/8", "10.245.0.0/16"], None),
+    ],
+)
+def test_pods_addresses_that_others_have_are_found(taken: list[str], clash: str | None) -> None:
+    assert underlay.taken_inside("10.244.0.0/16", taken) == clash
+
+
 def test_an_underlay_avoids_what_the_host_routes() -> None:
     taken = ["10.243.0.0/23", "192.168.0.0/16", "fd00::/8"]
     assert underlay.free_network("10.243.0.0/16", taken) == "10.243.2.0/24"
