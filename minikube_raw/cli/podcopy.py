@@ -219,7 +219,7 @@ class Copy:
             finally:
                 os.close(there)
             os.rename(temporary, new_name, src_dir_fd=target, dst_dir_fd=target)
-        except BaseException:
+        except BaseException:  # also by ^C: no half of a file stays
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=target)
             raise

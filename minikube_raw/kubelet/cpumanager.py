@@ -27,7 +27,7 @@ EXCLUSIVE = "minikube-raw.io/exclusive-cpus"  # annotation of a container that s
 
 
 class CPUManager:
-    """Places the containers of one node; with the policy none they are where the kernel puts them."""
+    """Places the containers of one node. With the policy none only `run` has something to do, once: undo an earlier one's work."""
 
     def __init__(
         self,
@@ -55,9 +55,6 @@ class CPUManager:
 
         Raises RuntimeServiceError while too few CPUs are free: pods that are gone already may still be ending.
         """
-        if not self._static:
-            yield config
-            return
         async with self._lock:
             containers = await self._runtime.list_containers()
             count = _whole_cpus(pod, config.name)
@@ -70,7 +67,7 @@ class CPUManager:
 
     def pod(self, config: cri.PodSandboxConfig, pod: Pod) -> cri.PodSandboxConfig:
         """The pod's config: whoever has CPUs alone is bounded by them, not by a quota that would stop it on them."""
-        if not self._static or not exclusive_cpus(pod):
+        if not exclusive_cpus(pod):
             return config
         resources = msgspec.structs.replace(config.resources, cpu_quota=UNLIMITED)
         return msgspec.structs.replace(config, resources=resources)

@@ -268,7 +268,7 @@ class Kubelet:
             check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
             room=self._room,
             links=LogLinks(self._options.logs_dir),
-            cpus=self._cpus,
+            cpus=self._cpus if self._cpus.static else None,
         )
 
     def _log_rotation(self) -> LogRotation:

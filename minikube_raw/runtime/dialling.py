@@ -39,7 +39,7 @@ async def dial(sandbox_id: str, netns: str, port: int) -> socket.socket:
         except OSError as error:
             made.close()
             failures.append(f"dial {shown}:{port}: connect: {_text(error)}")
-        except BaseException:
+        except BaseException:  # also when it is called off: the socket is nobody's yet
             made.close()
             raise
         else:

@@ -54,7 +54,7 @@ async def upgrade(url: str, headers: Mapping[str, str], context: ssl.SSLContext 
     except asyncio.IncompleteReadError as error:
         writer.close()
         raise ConnectionResetError("the connection ended before an answer") from error
-    except BaseException:
+    except BaseException:  # also when it is called off: the connection is nobody's yet
         writer.close()
         raise
     return Upgraded(answered, reader, writer)
