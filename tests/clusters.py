@@ -77,7 +77,8 @@ def cluster_of_one(folder: Path, *options: str, name: str = "short", port: int =
     need_root_and_loopback()
     made = Cluster(folder, name)
     try:
-        made.cli("up", "--name", name, "--api-port", str(port), "--pod-cidr", "10.245.0.0/16", *options)
+        own = f"10.{200 + port % 50}.0.0/16"  # beside the clusters of other ports
+        made.cli("up", "--name", name, "--api-port", str(port), "--pod-cidr", own, *options)
         yield made
     finally:
         made.cli("down", "--name", name)
