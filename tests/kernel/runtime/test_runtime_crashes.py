@@ -400,12 +400,12 @@ async def test_a_keeper_whose_kubelet_died_before_it_answered_ends(node: Node, r
     name = "unheard"
     sandbox = runtime._sandboxes._record(node.pod(name))
     os.makedirs(runtime._state.layout.sandbox(sandbox.id))
+    request = runtime._keepers._request(sandbox.record)
     ours, theirs = wire.pair()
     with wire.connect(launcher_socket(node.run)) as launcher, theirs:
-        request = {"op": "run", "sandbox": runtime._keepers._request(sandbox.record)}
-        wire.send(launcher, request, [theirs.fileno()])
-    with ours:
-        wire.receive(ours)  # the network namespace: the keeper is at work
+        ours.close()  # before the keeper could answer: an answer that is sent may be one that nobody reads
+        wire.send(launcher, {"op": "run", "sandbox": request}, [theirs.fileno()])
+    await eventually(lambda: manager(request["cgroup"]).exists())  # the keeper is at work
     await eventually(lambda: not keepers_of(node, name))
     assert await runtime.run_pod_sandbox(sandbox.record.config) != sandbox.id  # whose keeper might still be at work
     assert len(keepers_of(node, name)) == 1
