@@ -7,12 +7,19 @@ namespace that `make cluster` gives the test runner.
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests import host
 from tests.clusters import Cluster, need_root_and_loopback
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts into the background with SIGINT ignored; the commands that tests interrupt must heed it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
