@@ -173,7 +173,7 @@ async def test_a_hash_that_another_template_took_is_avoided(cluster, eventually)
     await eventually(cluster.rolled_out)
     [taken] = cluster.sets()
     await cluster.client.delete(DEPLOYMENTS, "web", "default", propagation="Orphan")
-    await eventually(lambda: cluster.sets()[0].metadata.controller is None)
+    await eventually(lambda: cluster.deployment() is None and cluster.sets()[0].metadata.controller is None)
     foreign = {"metadata": {"labels": {"app": None}}}
     await cluster.client.patch(REPLICA_SETS, taken.metadata.name, foreign, "default")
     await cluster.apply(deployment(replicas=1))
