@@ -32,15 +32,26 @@ _MAIN = "from minikube_raw.linux.removal import main; main(sys.argv[1])"
 
 
 def put_aside(path: str, trash: str) -> bool:
-    """Moves a tree into the directory `trash` of the same file system; False when there is none."""
+    """Moves a tree into the directory `trash` of the same file system; False when there is none.
+
+    What else lies in the place of the trash goes: nobody here puts it there, and no removal would get past it.
+    """
     while os.path.lexists(path):
         try:
             os.makedirs(trash, mode=0o700, exist_ok=True)
             os.rename(path, f"{trash}/{_PREFIX}{os.urandom(8).hex()}")
-        except (FileNotFoundError, FileExistsError):
+        except FileNotFoundError:
             continue  # somebody who emptied the trash has just removed it
+        except FileExistsError:  # likewise, or there is no directory there
+            _unlink_file(trash)
+            continue
         return True
     return False
+
+
+def _unlink_file(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)
 
 
 def empty_trash(trash: str, *, most: int | None = None) -> bool:
@@ -48,6 +59,9 @@ def empty_trash(trash: str, *, most: int | None = None) -> bool:
     try:
         top = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        _unlink_file(trash)
         return True
     try:
         gone = _Removal(top, most).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,18 @@ def test_what_was_put_aside_before_a_crash_is_found_by_the_next_call(tmp_path: P
 
     assert removal.start_emptying(str(tmp_path / "trash")) is None
     assert not (tmp_path / "trash").exists()
+
+
+@pytest.mark.parametrize("lay", [Path.touch, lambda place: place.symlink_to("nowhere")], ids=["file", "dangling link"])
+def test_what_lies_in_the_place_of_the_trash_is_in_nobodys_way(tmp_path: Path, lay: Callable[[Path], None]) -> None:
+    (tmp_path / "tree/d").mkdir(parents=True)
+    lay(tmp_path / "trash")
+    assert removal.put_aside(str(tmp_path / "tree"), str(tmp_path / "trash"))
+    assert removal.empty_trash(str(tmp_path / "trash"))
+
+    lay(tmp_path / "trash")
+    assert removal.empty_trash(str(tmp_path / "trash"))
+    assert not removal.put_aside(str(tmp_path / "tree"), str(tmp_path / "trash"))
 
 
 def test_what_is_put_aside_while_the_trash_is_emptied_is_put_aside(tmp_path: Path) -> None:
