@@ -7,6 +7,7 @@ no_new_privs that takes CAP_SYS_ADMIN, which is then kept until the filter stand
 from __future__ import annotations
 
 import binascii
+import os
 
 from minikube_raw.linux import apparmor, capabilities, process, seccomp
 
@@ -49,7 +50,10 @@ def drop(spec: dict[str, Any], user: User) -> Callable[[], None]:
 
     def install_and_give_up() -> None:
         install()
-        give_up()
+        try:
+            give_up()
+        except OSError as error:  # the filter's answer; runc, which asks in this order too, has these words
+            raise OSError(error.errno, f"unable to apply caps: {os.strerror(error.errno or 0)}") from None
 
     return install_and_give_up
 

@@ -85,6 +85,10 @@ def send(connection: Socket, message: Message, descriptors: Sequence[int] = (), 
             memory = _in_memory(body)
             body = _BODY_IN_MEMFD
         carried = [*descriptors, memory] if memory >= 0 else descriptors
+        if wait and not carried:
+            # write(2), because a child says what went wrong under the container's seccomp filter, and few refuse that.
+            os.write(connection.fileno(), body)
+            return
         packed = struct.pack(f"{len(carried)}i", *carried)
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if carried else []
         connection.sendmsg([body], ancillary, 0 if wait else _socket.MSG_DONTWAIT)

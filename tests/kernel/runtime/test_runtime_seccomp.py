@@ -189,3 +189,30 @@ async def test_a_profile_that_is_missing_is_an_error_of_creation(node: Node, run
     path.write_text('{"defaultAction": "SCMP_ACT_NONSENSE"}')
     with pytest.raises(RuntimeServiceError, match="SCMP_ACT_NONSENSE is not supported"):
         await runtime.create_container(sandbox, container("true", security=localhost(path)))
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        pytest.param(("capset",), "unable to apply caps: operation not permitted", id="capset"),
+        pytest.param(("capset", "sendmsg"), "unable to apply caps: operation not permitted", id="capset and sendmsg"),
+        pytest.param(("execve", "sendmsg"), "exec /bin/true: operation not permitted", id="execve and sendmsg"),
+    ],
+)
+async def test_a_profile_that_refuses_what_comes_between_it_and_the_program_is_an_error_of_the_start(
+    node: Node, runtime: Runtime, tmp_path: Path, refused: tuple[str, ...], said: str
+) -> None:
+    profile = tmp_path / "strict.json"
+    rules = [{"names": list(refused), "action": "SCMP_ACT_ERRNO"}]
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    created = await runtime.create_container(sandbox, container("true", security=localhost(profile)))
+
+    with pytest.raises(RuntimeServiceError) as it:
+        await runtime.start_container(created)
+
+    text = f"failed to start container: unable to start container process: {said}"
+    assert (it.value.reason, str(it.value)) == ("StartError", text)
+    status = await runtime.container_status(created)
+    assert status is not None
+    assert (status.exit_code, status.reason, status.message) == (128, "StartError", text)
