@@ -13,7 +13,7 @@ import click
 
 from minikube_raw.api import quantity
 from minikube_raw.cli.errors import Failure
-from minikube_raw.kubelet import cputopology, reserved
+from minikube_raw.kubelet import cputopology, reserved, shutdownperiods
 
 SHARED_HOST = {
     "memory.available": "100Mi",
@@ -33,6 +33,7 @@ _FLAGS = {
 _IMAGES_STAY, _LOW, _YOUNGEST = 100, 80, "2m"
 _TRANSITION = "5m"
 _SYSCTLS = "NAME,… of sysctls that pods may set although they are not safe; a * at the end stands for any ending."
+_SHUTDOWN = "shutdown-grace-period"
 Command = Callable[..., Any]
 
 
@@ -69,6 +70,25 @@ def options(command: Command) -> Command:
             help="CPUs, as in 0-1,4, that no container gets for itself; else the first, as many as are reserved.",
         ),
         click.option(
+            f"--{_SHUTDOWN}",
+            metavar="DURATION",
+            default="0s",
+            show_default=True,
+            help="By how much a shutdown of the host is delayed for pods to end (by systemd-logind).",
+        ),
+        click.option(
+            f"--{_SHUTDOWN}-critical-pods",
+            metavar="DURATION",
+            default="0s",
+            show_default=True,
+            help="… of which this much at its end is for critical pods.",
+        ),
+        click.option(
+            f"--{_SHUTDOWN}-by-pod-priority",
+            metavar="LIST",
+            help="PRIORITY=DURATION,… instead of both: who has at least a priority goes in its time, the lowest first.",
+        ),
+        click.option(
             "--minimum-image-ttl-duration",
             metavar="DURATION",
             default=_YOUNGEST,
@@ -96,7 +116,7 @@ def options(command: Command) -> Command:
 def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
     sysctls = given.pop("allowed_unsafe_sysctls", None)
-    others = _images(given) | _transition(given) | _plain(given)
+    others = _images(given) | _transition(given) | _plain(given) | _shutdown(given)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
@@ -145,6 +165,25 @@ def _images(given: dict[str, Any]) -> dict[str, Any]:
         "image_gc_high_threshold_percent": high,
         "image_gc_low_threshold_percent": low,
         "image_minimum_gc_age": youngest,
+    }
+
+
+def _shutdown(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what is about shutdowns out of what was given. Raises Failure."""
+    flags = (_SHUTDOWN, f"{_SHUTDOWN}-critical-pods")
+    whole, critical = (_duration(flag, given.pop(flag.replace("-", "_"), "0s")) for flag in flags)
+    flag = f"{_SHUTDOWN}-by-pod-priority"
+    listed = _pairs(flag, given.pop(flag.replace("-", "_"), None) or "")
+    try:
+        shutdownperiods.periods(whole, critical, listed)
+    except ValueError as error:
+        raise Failure(
+            f"--{flag if listed else _SHUTDOWN}: {error}", "`minikube-raw up --help` shows the form"
+        ) from error
+    return {
+        "shutdown_grace_period": whole,
+        "shutdown_grace_period_critical_pods": critical,
+        "shutdown_grace_period_by_pod_priority": listed,
     }
 
 

@@ -31,8 +31,17 @@ class Ending(msgspec.Struct, frozen=True):
     conditions: tuple[Json, ...] = ()
     keeps_volumes: bool = False  # the pod comes back with them after the node's next start
 
+    def hastened(self, other: Ending) -> Ending:
+        """This end, but within the grace of another that comes on top of it."""
+        graces = [each.grace for each in (self, other) if each.grace is not None]
+        return msgspec.structs.replace(self, grace=min(graces, default=None))
+
 
 DEADLINE = Ending(DEADLINE_EXCEEDED, _DEADLINE_MESSAGE)
+_SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
+_DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+# What a kubelet says of pods that it ends because the node goes down (pkg/kubelet/nodeshutdown).
+SHUTDOWN = Ending("Terminated", _SHUTDOWN_MESSAGE, conditions=(_DISRUPTED | {"message": _SHUTDOWN_MESSAGE},))
 
 
 def deadline(pod: Pod, status: Json) -> float | None:

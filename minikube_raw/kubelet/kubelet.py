@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +38,7 @@ from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
 from minikube_raw.kubelet.mirrors import Mirrors, is_mirror
+from minikube_raw.kubelet.nodeshutdown import NOT_READY, Logind, NodeShutdown
 from minikube_raw.kubelet.objects import WatchedObjects
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.overlaynet import OverlayNetwork
@@ -99,6 +101,7 @@ class Kubelet:
         self._images = ImageManager(images, self._record)
         self._room = Room(self._node_view)
         self._cpus = cpumanager.make(runtime, options)
+        self._shutdown = self._make_shutdown()
         self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._node.tell)
         self._mirrors = Mirrors(
             client, self._statuses, lambda: self._static.objects, lambda: self._node.object, self._clock
@@ -129,6 +132,7 @@ class Kubelet:
                 await self._register()
                 tasks.create_task(self._mirrors.run())
                 tasks.create_task(self._cpus.run())
+                tasks.create_task(self._shutdown.run())
                 tasks.create_task(self._log_rotation().run())
                 tasks.create_task(self._local.run())
                 tasks.create_task(self._registration.keep_lease())
@@ -276,7 +280,8 @@ class Kubelet:
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
     def _node_view(self) -> NodeView:
-        return self._node.view(self._eviction.conditions, static_cpus=self._cpus.static)
+        static_cpus, shutting_down = self._cpus.static, self._shutdown.shutting_down
+        return self._node.view(self._eviction.conditions, static_cpus=static_cpus, shutting_down=shutting_down)
 
     def _make_eviction(self) -> Eviction:
         return Eviction(
@@ -292,6 +297,26 @@ class Kubelet:
             soft_grace=self._options.eviction_max_pod_grace_period,
         )
 
+    def _make_shutdown(self) -> NodeShutdown:
+        def pods() -> PodWorkers:
+            assert self._workers is not None
+            return self._workers
+
+        return NodeShutdown(
+            self._options.shutdown_periods,
+            self._logind,
+            pods,
+            tell=self._node.tell,
+            changed=self._registration.status_changed,
+            told=self._statuses.sent,
+            clock=self._clock,
+        )
+
+    def _logind(self) -> AbstractAsyncContextManager[Logind]:
+        from minikube_raw.kubelet import logind
+
+        return logind.connect(self._clock)
+
     def _pressures_changed(self, before: Collection[str], now: Collection[str]) -> None:
         self._node.tell_pressures(before, now)
         self._registration.status_changed()
@@ -301,4 +326,5 @@ class Kubelet:
             self._workers.end(uid, ending)
 
     def _node_status(self, before: dict[str, Json]) -> Json:
-        return self._node.status(before, self._images.listed(), self._eviction.conditions)
+        not_ready = NOT_READY if self._shutdown.shutting_down else ""
+        return self._node.status(before, self._images.listed(), self._eviction.conditions, not_ready)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from minikube_raw.kubelet import cputopology, reserved
+from minikube_raw.kubelet import cputopology, reserved, shutdownperiods
 
 
 class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,12 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
     memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # KEP-2400; on cgroup v2
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
+    # Seconds by which a shutdown of the machine is delayed for its pods (KEP-2000, KEP-2712), by systemd-logind; 0: none.
+    shutdown_grace_period: float = 0.0
+    shutdown_grace_period_critical_pods: float = 0.0  # of those, the last ones, for critical pods
+    shutdown_grace_period_by_pod_priority: dict[
+        str, str
+    ] = {}  # instead of both: durations by the priority they begin at
 
     @property
     def reserved(self) -> list[dict[str, str]]:
@@ -70,6 +76,15 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
         named = {"cpu": str(len(cputopology.parse(self.reserved_cpus)))}
         others = {name: amount for name, amount in self.kube_reserved.items() if name != "cpu"}
         return [others, {**self.system_reserved, **named}]
+
+    @property
+    def shutdown_periods(self) -> tuple[shutdownperiods.Period, ...]:
+        """How long pods have to end when the machine shuts down. Raises ValueError."""
+        return shutdownperiods.periods(
+            self.shutdown_grace_period,
+            self.shutdown_grace_period_critical_pods,
+            self.shutdown_grace_period_by_pod_priority,
+        )
 
     @property
     def pods_dir(self) -> Path:

@@ -43,14 +43,22 @@ class OwnNode:
         wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
         nodecgroup.enforce(options.cgroup_root, wanted, self.tell)
 
-    def view(self, pressures: Collection[str], *, static_cpus: bool) -> NodeView:
+    def view(self, pressures: Collection[str], *, static_cpus: bool, shutting_down: bool) -> NodeView:
         """The node as admission sees it."""
-        labels = self.object.metadata.labels or self._options.labels
-        taints = self.object.spec.taints
-        return NodeView(self._options.node_name, self.allocatable, labels, taints, pressures, static_cpus)
+        return NodeView(
+            self._options.node_name,
+            self.allocatable,
+            self.object.metadata.labels or self._options.labels,
+            self.object.spec.taints,
+            pressures,
+            static_cpus,
+            shutting_down,
+        )
 
-    def status(self, before: dict[str, Json], images: Iterable[NodeImage], pressures: Collection[str]) -> Json:
-        """NodeStatus; `before` are the conditions shown last, by type."""
+    def status(
+        self, before: dict[str, Json], images: Iterable[NodeImage], pressures: Collection[str], not_ready: str = ""
+    ) -> Json:
+        """NodeStatus; `before` are the conditions shown last, by type; `not_ready` is what keeps it from that just now."""
         return node.node_status(
             self._options.node_name,
             self._options.node_ip,
@@ -59,7 +67,7 @@ class OwnNode:
             self.allocatable,
             self._system,
             [node.NodeImage(tuple(each.references), each.size) for each in images],
-            self.not_ready,
+            not_ready or self.not_ready,
             before,
             self._clock.now(),
             pressures,

@@ -42,6 +42,7 @@ class PodEnd:
         self._reporter, self._prober, self._holds = reporter, prober, holds
         self._stopper = Stopper(tools, changed)
         self._cleaned = False
+        self.done = False  # nothing of the pod runs any more, and its volumes are given back
         self._log_directories: set[str] = set()
 
     async def end(self, pod: Pod) -> None:
@@ -62,12 +63,12 @@ class PodEnd:
         self._reporter.terminated = True
         self._reporter.report(pod, await self._tools.find(self._uid))
         await self._release_volumes()
-        self._tools.room.release(self._uid)
+        self._over()
 
     async def keep(self, pod: Pod) -> None:
         """A pod that is Succeeded or Failed already: nothing of it runs; its containers stay for their logs."""
         self._reporter.terminated = True
-        self._tools.room.release(self._uid)
+        self._over()
         self._prober.stop()
         found = await self._tools.find(self._uid)
         self._tools.links.follow(self._uid, found.containers)
@@ -118,7 +119,7 @@ class PodEnd:
         for sandbox in found.sandboxes:
             await self._tools.runtime.stop_pod_sandbox(sandbox.id)
         self._reporter.terminated = True
-        self._tools.room.release(self._uid)
+        self._over()
         if pod is not None and self._wish.wanted:
             to_see = found.sandboxes or not _has_ended(self._reporter.known)
             self._reporter.tell_end(pod, await self._tools.find(self._uid) if to_see else None)
@@ -145,6 +146,10 @@ class PodEnd:
         ending = self._wish.ending
         if ending is None or not ending.keeps_volumes:
             await self._tools.preparation.release_volumes(self._uid)
+
+    def _over(self) -> None:
+        self.done = True
+        self._tools.room.release(self._uid)
 
     async def _clean_up(self, pod: Pod | None, found: syncpod.Found) -> None:
         """Remove what the pod has on the node, but its logs: they can be read as long as the object is there."""

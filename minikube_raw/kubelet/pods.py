@@ -11,7 +11,7 @@ from minikube_raw.api.core import Container, Pod
 
 CONFIG_SOURCE = "kubernetes.io/config.source"
 _CONFIG_MIRROR = "kubernetes.io/config.mirror"
-_SYSTEM_CRITICAL = 2_000_000_000  # the priority of system-cluster-critical
+SYSTEM_CRITICAL = 2_000_000_000  # the priority of system-cluster-critical
 
 
 def is_static(pod: Pod) -> bool:
@@ -22,7 +22,7 @@ def is_static(pod: Pod) -> bool:
 def is_critical(pod: Pod) -> bool:
     """Whether the node needs the pod (IsCriticalPod): a static one, its mirror, or one of a system priority class."""
     of_this_node = is_static(pod) or _CONFIG_MIRROR in pod.metadata.annotations
-    return of_this_node or pod.spec.priority >= _SYSTEM_CRITICAL
+    return of_this_node or pod.spec.priority >= SYSTEM_CRITICAL
 
 
 def key(pod: Pod) -> str:

@@ -59,6 +59,11 @@ class PodWorker:
         """The status shown last."""
         return self._reporter.status
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the pod runs, or will; its object may still be there."""
+        return self._end.done
+
     def update(self, pod: Pod | None) -> None:
         """Tell the newest wish; None when the object is gone. What is only an echo of our own status wakes nobody."""
         if self._wish.take(pod):
@@ -70,8 +75,11 @@ class PodWorker:
                 self._starter.interrupt()
 
     def end(self, ending: Ending) -> None:
-        """Stop the whole pod and show it as Failed with a reason. The first one holds; a pod that has ended stays as it is."""
-        self._wish.ending = self._wish.ending or ending
+        """Stop the whole pod and show it as Failed with a reason.
+
+        The first reason holds, and the shortest grace; a pod that has ended stays as it is.
+        """
+        self._wish.ending = ending if self._wish.ending is None else self._wish.ending.hastened(ending)
         self._changed.set()
         self._due.set()
         self._starter.interrupt()
@@ -128,6 +136,7 @@ class PodWorker:
             await self._end.keep(pod)
         elif (refused := self._refusal(pod)) is not None:
             self._reporter.refuse(pod, refused)
+            self._end.done = True
         elif self._is_over(pod):
             await self._end.end(pod)
         elif not self._tools.room.awaits(self.uid):

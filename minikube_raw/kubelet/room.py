@@ -23,6 +23,7 @@ _LISTED = ("cpu", "memory", "ephemeral-storage")
 _MEMORY_PRESSURE = "MemoryPressure"
 _MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")
 _PINNED = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
+_SHUTDOWN = Refusal("NodeShutdown", "Pod was rejected as the node is shutting down.")
 _ANY_ADDRESS = ("", "0.0.0.0")
 Port = tuple[str, str, int]  # protocol, host address, port
 
@@ -36,6 +37,7 @@ class NodeView(msgspec.Struct, frozen=True):
     taints: tuple[Taint, ...] = ()
     pressures: Collection[str] = ()
     static_cpus: bool = False  # containers may have CPUs for themselves: see cpumanager
+    shutting_down: bool = False
 
 
 def held(pod: Pod) -> Held:
@@ -141,6 +143,8 @@ class Room:
 def first_refusal(wish: Held, node: NodeView, others: Collection[Held]) -> Refusal | None:
     """The first thing that speaks against a pod beside others. Raises ValueError for an operator that is none."""
     pod = wish.pod
+    if node.shutting_down:
+        return _SHUTDOWN
     if node.pressures and not _stands_pressure(pod, node.pressures):
         return Refusal("Evicted", f"The node had condition: [{' '.join(sorted(node.pressures))}]. ")
     for short in shortages(wish, node.allocatable, others):

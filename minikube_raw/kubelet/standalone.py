@@ -28,9 +28,20 @@ from aiohttp import web
 from minikube_raw.api import plain_text
 from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import Clock, SystemClock
-from minikube_raw.kubelet import admission, convert, dns, localagent, manifests, node, nodeview, pods, server, watching
+from minikube_raw.kubelet import (
+    admission,
+    convert,
+    dns,
+    ending,
+    localagent,
+    manifests,
+    node,
+    nodeview,
+    pods,
+    server,
+    watching,
+)
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
-from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.givenclaims import GivenClaims
 from minikube_raw.kubelet.images import ImageManager, ImageSource
 from minikube_raw.kubelet.kubelet import NetworkedRuntime
@@ -60,8 +71,7 @@ BRIDGE = "minikube-raw0"
 POD_CIDR = "10.245.0.0/24"
 MASQUERADE_TABLE = "minikube_raw_pods"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
-# What a kubelet says of pods that it ends because the node goes down (pkg/kubelet/nodeshutdown).
-SHUTDOWN = Ending("Terminated", "Pod was terminated in response to imminent node shutdown.", keeps_volumes=True)
+HALTED = msgspec.structs.replace(ending.SHUTDOWN, keeps_volumes=True)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -146,7 +156,7 @@ class StandaloneAgent:
         """Stop every pod as before a shutdown: with its grace and its hooks, and without forgetting that it is wished for."""
         assert self._workers is not None
         for worker in self._workers.all():
-            worker.end(SHUTDOWN)
+            worker.end(HALTED)
         while not all(each.status.get("phase") in ("Succeeded", "Failed") for each in self._workers.all()):
             await self._changed.wait()
             self._changed.clear()

@@ -60,6 +60,11 @@ class _Outbox:
         self.delete = False
         self.changed = asyncio.Event()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to send."""
+        return self.delete or (self.wanted is not None and self.wanted != self.sent)
+
 
 class StatusManager:
     """One sender per pod. `set` and `delete` return at once."""
@@ -69,6 +74,7 @@ class StatusManager:
         self._clock = clock or SystemClock()
         self._outboxes: dict[str, _Outbox] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._some_sent = asyncio.Event()
 
     def set(self, pod: Pod, status: Json, server_has: Json) -> None:
         """Send a status; `server_has` is what the API server had when the pod was first seen."""
@@ -89,6 +95,12 @@ class StatusManager:
         if task is not None:
             task.cancel()
 
+    async def sent(self) -> None:
+        """Wait until the API server has been told everything that is to tell."""
+        while any(not self._tasks[uid].done() and each.is_waiting for uid, each in self._outboxes.items()):
+            self._some_sent.clear()
+            await self._some_sent.wait()
+
     async def close(self) -> None:
         """Stop sending."""
         tasks = list(self._tasks.values())
@@ -101,7 +113,9 @@ class StatusManager:
         outbox = self._outboxes.get(uid)
         if outbox is None:
             outbox = self._outboxes[uid] = _Outbox(pod, server_has)
-            self._tasks[uid] = asyncio.create_task(self._send_all(outbox), name=f"status of {pod.metadata.name}")
+            task = asyncio.create_task(self._send_all(outbox), name=f"status of {pod.metadata.name}")
+            task.add_done_callback(lambda task: self._some_sent.set())
+            self._tasks[uid] = task
         return outbox
 
     async def _send_all(self, outbox: _Outbox) -> None:
@@ -161,6 +175,7 @@ class StatusManager:
             # It would be refused again and again, and must not keep the pod from being deleted.
             log.error("the status of pod %s was refused: %s", meta.name, error)
         outbox.sent = wanted
+        self._some_sent.set()
 
 
 def _is_starting(outbox: _Outbox) -> bool:

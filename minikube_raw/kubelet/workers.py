@@ -34,6 +34,7 @@ class PodWorkers:
         tools.room.on_preempt(self._preempt)
         self._workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._some_ended = asyncio.Event()
 
     def update(self, pod: Pod) -> None:
         """A pod is wished for, or its wish has changed."""
@@ -64,6 +65,16 @@ class PodWorkers:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.end(ending)
+
+    def running(self) -> list[Pod]:
+        """The pods that have not ended."""
+        return [each.pod for each in self._workers.values() if each.pod is not None and not each.ended]
+
+    async def until_ended(self, uids: Collection[str]) -> None:
+        """Wait until nothing of these pods runs, and their volumes are given back."""
+        while any(not self._workers[uid].ended for uid in uids if uid in self._workers):
+            self._some_ended.clear()
+            await self._some_ended.wait()
 
     async def remove_dead(self) -> None:
         """Delete the containers of pods that have ended, and what is still being deleted of others."""
@@ -96,6 +107,7 @@ class PodWorkers:
         self.end(pod.metadata.uid, preemption.PREEMPTED)
 
     def _room_freed(self) -> None:
+        self._some_ended.set()
         for worker in self._workers.values():
             worker.room_freed()
 
@@ -129,5 +141,6 @@ class PodWorkers:
             self._running.pop(worker.uid, None)
             self._shares.remove(worker.uid)
             self._tools.room.release(worker.uid)
+            self._some_ended.set()
             if self._on_gone is not None:
                 self._on_gone()

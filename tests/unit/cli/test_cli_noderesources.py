@@ -22,6 +22,9 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         "cpu_manager_policy": "none",
         "reserved_cpus": "",
         "memory_swap_behavior": "NoSwap",
+        "shutdown_grace_period": 0.0,
+        "shutdown_grace_period_critical_pods": 0.0,
+        "shutdown_grace_period_by_pod_priority": {},
     }
     assert noderesources.parse({})["eviction_hard"] == noderesources.SHARED_HOST
 
@@ -43,3 +46,13 @@ def test_what_makes_no_sense_is_named_with_its_flag(flag: str, text: str | int, 
     with pytest.raises(Failure) as refused:
         noderesources.parse({flag: text})
     assert message in str(refused.value)
+
+
+def test_what_is_said_of_shutdowns_reaches_the_kubelet_and_contradictions_are_refused() -> None:
+    given = noderesources.parse({"shutdown_grace_period": "1m30s", "shutdown_grace_period_critical_pods": "10s"})
+    assert (given["shutdown_grace_period"], given["shutdown_grace_period_critical_pods"]) == (90.0, 10.0)
+    listed = noderesources.parse({"shutdown_grace_period_by_pod_priority": "0=20s,1000=1m"})
+    assert listed["shutdown_grace_period_by_pod_priority"] == {"0": "20s", "1000": "1m"}
+    for wrong in ({"shutdown_grace_period_critical_pods": "10s"}, {"shutdown_grace_period_by_pod_priority": "high=1s"}):
+        with pytest.raises(Failure):
+            noderesources.parse(dict(wrong))
