@@ -113,7 +113,10 @@ def halt(options: Options) -> None:
     need_root("stopping pods")
     agent = podagent.agent_of(options)
     if not localagent.answers(agent):
-        return
+        if not Path(agent.run_dir).exists():
+            return
+        with localagent.take_lock(agent):  # pods outlive an agent that was ended: another one gives them their grace
+            podagent.ensure(agent)
     try:
         localagent.halt(agent)
     except localagent.AgentError as error:

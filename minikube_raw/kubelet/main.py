@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -59,9 +60,14 @@ def make_runtime(options: KubeletOptions, store: ImageStore) -> Runtime:
     return Runtime(options.state_dir, options.run_dir, options.cgroup_root, store)
 
 
-def cancel_on_signals() -> None:
-    """End the running task on SIGTERM and SIGINT."""
+def cancel_on_signals(unless: Callable[[], bool] = lambda: False) -> None:
+    """End the running task on SIGTERM, SIGINT and SIGHUP (which systemd sends beside SIGTERM when a session ends)."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
+
+    def cancel() -> None:
+        if not unless():
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, cancel)

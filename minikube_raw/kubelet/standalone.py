@@ -109,7 +109,7 @@ class StandaloneAgent:
         self._images = ImageManager(images, self._events.record, plainroots.name_of)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
-        self._halting, self._halted = False, asyncio.Event()
+        self.halting, self._halted = False, asyncio.Event()
         self._known: dict[str, str] = {}  # manifest file → pod uid
         capacity = node.read_capacity("", options.state_dir, options.max_pods)
         self._facts = convert.NodeFacts(
@@ -165,11 +165,11 @@ class StandaloneAgent:
         self._halted.set()
 
     def _status_changed(self) -> None:
-        if self._halting:
+        if self.halting:
             self._changed.set()
 
     async def _asked_to_halt(self, request: web.Request) -> web.Response:
-        self._halting = True
+        self.halting = True
         self._changed.set()
         await self._halted.wait()
         return web.Response(text="halted")
@@ -181,7 +181,7 @@ class StandaloneAgent:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._halting:
+            if self.halting:
                 return await self._halt()
             self._read_manifests()
             if self._known or self._workers.all():
@@ -319,7 +319,10 @@ async def _run(options: KubeletOptions, ready: int) -> None:
     runtime.network = make_network(conflist(str(run_dir / "cni" / "networks")), run_dir)
     await runtime.start()
     try:
-        await StandaloneAgent(options, runtime, LocalImages(store)).run(ready)
+        agent = StandaloneAgent(options, runtime, LocalImages(store))
+        # A machine that goes down ends the session that the agent was started in while `pod halt` waits for the pods.
+        cancel_on_signals(unless=lambda: agent.halting)
+        await agent.run(ready)
         await runtime.settled()
         await asyncio.to_thread(removal.empty_trash, VolumeManager(options.pods_dir).trash)
     finally:

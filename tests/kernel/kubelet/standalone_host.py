@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,12 @@ class Host:
 
 def gone(host: Host) -> None:
     """Wait until the agent has left; its last act is to remove its run directory."""
+    until(lambda: not (host.run_dir / "standalone").exists(), "the agent has left")
+
+
+def until(reached: Callable[[], object], what: str) -> None:
+    """Wait for it, but not for ever."""
     deadline = time.monotonic() + 20
-    while (host.run_dir / "standalone").exists():
-        assert time.monotonic() < deadline, "the agent has not left"
+    while not reached():
+        assert time.monotonic() < deadline, f"not within 20 s: {what}"
         time.sleep(0.02)

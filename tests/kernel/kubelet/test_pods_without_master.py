@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from standalone_host import Host, gone
+from standalone_host import Host, gone, until
 
 from minikube_raw.kubelet.localagent import options_for
 from minikube_raw.linux.cgroups import manager
@@ -277,6 +277,37 @@ def test_a_halted_host_brings_its_pods_back_with_what_they_had(host: Host) -> No
     assert "bye" in host("pod", "logs", "kept", "--previous")
     host("pod", "start", "resting")
     assert host("pod", "exec", "resting", "--", "cat", "/v/boots") == "up\n"
+
+
+def test_a_halt_goes_on_when_the_agents_session_ends(host: Host) -> None:
+    slow = LASTING.replace("trap 'echo bye;", "trap 'touch /v/going; sleep 1; echo bye >> /v/boots; echo bye;")
+    host("pod", "run", "-f", host.manifest("kept", slow))
+    agent = host.agent()
+    assert agent is not None
+    with host.started("pod", "halt") as halting:
+        until(lambda: list(host.state.rglob("going")), "the container was told to end")
+        agent.send_signal(signal.SIGTERM)
+        agent.send_signal(signal.SIGHUP)
+        assert halting.wait(timeout=30) == 0
+    gone(host)
+
+    host("pod", "start")
+
+    assert host("pod", "exec", "kept", "--", "cat", "/v/boots") == "up\nbye\nup\n"
+
+
+def test_pods_whose_agent_has_been_ended_are_halted_with_their_grace(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept", LASTING.replace("echo bye;", "echo bye >> /v/boots;")))
+    agent = host.agent()
+    assert agent is not None
+    agent.terminate()
+    agent.wait(timeout=30)
+
+    host("pod", "halt")
+
+    assert not (host.run_dir / "standalone").exists()
+    host("pod", "start")
+    assert host("pod", "exec", "kept", "--", "cat", "/v/boots") == "up\nbye\nup\n"
 
 
 def test_after_a_power_cut_pods_come_back_from_the_state_directory(host: Host) -> None:
