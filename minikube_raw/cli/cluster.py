@@ -23,7 +23,7 @@ from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.lifecycle import Cluster, check_port_free
 from minikube_raw.cli.main import Options
 from minikube_raw.cli.output import print_as
-from minikube_raw.machine import underlay
+from minikube_raw.machine import remains, underlay
 from minikube_raw.machine.layout import FIRST_NODE, ClusterRecord, Layout, NodeRecord, clusters
 
 DEFAULT_NAME = "minikube-raw"
@@ -150,7 +150,7 @@ def down(options: Options, name: str) -> None:
         click.echo(f"there is no cluster {name} in {options.state_dir}")
         return
     with one_at_a_time(layout):
-        cluster_of(layout, to_remove=True).remove()
+        Cluster(layout, what_is_left(layout), click.echo).remove()
     click.echo(f"cluster {name} is gone")
 
 
@@ -208,19 +208,31 @@ def check_name(name: str) -> None:
         )
 
 
-def load(layout: Layout, *, to_remove: bool = False) -> ClusterRecord | None:
-    """The record, or None. Raises Failure when it is damaged, beyond what removal needs if that is all it is for."""
+def what_is_left(layout: Layout) -> ClusterRecord:
+    """The record as far as removal needs it; what this host shows of the cluster where it is damaged, which is said."""
     try:
-        return layout.remains() if to_remove else layout.load()
+        if (record := layout.remains()) is not None:
+            return record
+        what = f"cluster {layout.name} has no record"
+    except ValueError as error:
+        what = f"{error}, and there is no good copy of it"
+    click.echo(f"note: {what}; what this host shows of it is removed, and net.ipv4.ip_forward stays as it is")
+    return remains.find(layout, kubeconfigs.default_path())
+
+
+def load(layout: Layout) -> ClusterRecord | None:
+    """The record, or None. Raises Failure when it is damaged."""
+    try:
+        return layout.load()
     except ValueError as error:
         raise Failure(
             str(error), f"`minikube-raw down --name {layout.name}` removes what can be found of it"
         ) from error
 
 
-def cluster_of(layout: Layout, *, to_remove: bool = False) -> Cluster:
+def cluster_of(layout: Layout) -> Cluster:
     """The cluster that the record describes. Raises Failure if there is none."""
-    record = load(layout, to_remove=to_remove)
+    record = load(layout)
     if record is None:
         known = ", ".join(clusters(layout.state_root)) or "none"
         raise Failure(

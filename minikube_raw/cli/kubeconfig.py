@@ -6,6 +6,7 @@ it do not survive a rewrite.
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,16 @@ def _namespace(entry: dict[str, Any]) -> dict[str, str]:
     return {"namespace": context["namespace"]} if isinstance(context, dict) and context.get("namespace") else {}
 
 
-def remove(path: Path, name: str) -> None:
-    """Take the entries called `name` out again; a file that held nothing else is removed with its empty folder."""
+def remove(path: Path, name: str, authority: bytes = b"") -> None:
+    """Take the entries called `name` out again; a file that held nothing else is removed with its empty folder.
+
+    With the certificate of an `authority` (PEM) only if the cluster of that name is that authority's.
+    """
     if not path.exists():
         return
     config = load(path)
+    if authority and base64.b64encode(authority).decode() not in _authorities(config, name):
+        return
     for section in SECTIONS:
         config[section] = [entry for entry in config.get(section) or [] if entry.get("name") != name]
     if config.get("current-context") == name:
@@ -61,6 +67,11 @@ def remove(path: Path, name: str) -> None:
     else:
         path.unlink()
         remove_empty(path.parent, down_to=path.parent.parent)
+
+
+def _authorities(config: dict[str, Any], name: str) -> list[str]:
+    entries = [entry.get("cluster") for entry in config.get("clusters") or [] if entry.get("name") == name]
+    return [each.get("certificate-authority-data", "") for each in entries if isinstance(each, dict)]
 
 
 def load(path: Path) -> dict[str, Any]:

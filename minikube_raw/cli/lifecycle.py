@@ -71,16 +71,21 @@ class Cluster:
         processes.end(self.layout.process("master"), grace=MASTER_GRACE)
 
     def remove(self) -> None:
-        """Remove everything that `start` made, in reverse, whatever of it is there."""
+        """Remove everything that `start` made, in reverse, whatever of it is there and whoever's record is damaged."""
         self.stop()
+        processes.end_all_writing_to(self.layout.logs / "master.log", grace=MASTER_GRACE)
         self._underlay.remove()
-        for node in self.record.nodes:
-            manager(self.layout.cgroup(node.name)).remove()
-        manager(self.layout.cgroup()).remove()
+        everything = manager(self.layout.cgroup())
+        if everything.children():
+            everything.kill_all()
+        everything.remove()
         everyone = manager(self.layout.cgroup_root)
         if not everyone.children():
             everyone.remove()
-        kubeconfig.remove(Path(self.record.kubeconfig), self.record.name)
+        try:
+            kubeconfig.remove(Path(self.record.kubeconfig), self.record.name, self._authority())
+        except Failure as error:
+            self._say(f"note: {error}; what it says of {self.record.name} stays")
         self._hand_over_forwarding()
         self.layout.remove()
         userids.sweep()
@@ -88,6 +93,10 @@ class Cluster:
             shutil.rmtree(self.layout.images, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self.layout.state_root.rmdir()
+
+    def _authority(self) -> bytes:
+        certificate = self.layout.pki / "ca.crt"
+        return certificate.read_bytes() if certificate.exists() else b""
 
     def user_config(self) -> dict[str, object]:
         """Return the administrator's kubeconfig."""
@@ -199,7 +208,12 @@ class Cluster:
             return
         for name in clusters(self.layout.state_root):
             other = Layout(self.layout.state_root, self.layout.run_root, name)
-            if name != self.record.name and (found := other.load()):
+            try:
+                found = other.load() if name != self.record.name else None
+            except ValueError as error:
+                self._say(f"note: {error}; net.ipv4.ip_forward stays as that cluster needs it")
+                return
+            if found is not None:
                 other.save(msgspec.structs.replace(found, ip_forward=self.record.ip_forward))
                 return
         underlay.restore_forwarding(self.record.ip_forward)

@@ -112,12 +112,13 @@ class Layout:
     def remains(self) -> ClusterRecord | None:
         """The record as far as removal needs it: without the kubelets' options, which another release may have written.
 
-        None if there is no such cluster. Raises ValueError when not even that can be read.
+        None if there is no record. Raises ValueError when not even that can be read.
         """
+        copy = self.run / self.record.name
         try:
-            return self.load()
+            return self.load() or read_record(copy)
         except ValueError:
-            for path in (self.record, self.run / self.record.name):
+            for path in (self.record, copy):
                 with contextlib.suppress(OSError, msgspec.MsgspecError):
                     found = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
                     return msgspec.convert({**found, "kubelet": {}}, ClusterRecord)

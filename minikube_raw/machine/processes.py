@@ -70,6 +70,28 @@ def end(record: Path, *, grace: float) -> None:
     record.unlink(missing_ok=True)
 
 
+def writing_to(log: Path) -> list[int]:
+    """Pids of the processes whose output is `log`, as spawn() makes it: who runs though no record says so."""
+    found: list[int] = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if os.path.samefile(directory / "fd/1", log):
+                found.append(int(directory.name))
+    return found
+
+
+def end_all_writing_to(log: Path, *, grace: float) -> None:
+    """End the processes whose output is `log`: SIGTERM, SIGKILL after `grace` seconds."""
+    for pid in writing_to(log):
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(pid)
+            try:
+                if pid in writing_to(log):  # and not somebody else of its number by now
+                    _terminate(fd, grace)
+            finally:
+                os.close(fd)
+
+
 def _terminate(fd: int, grace: float) -> None:
     ended = poll()
     ended.register(fd)

@@ -81,9 +81,10 @@ class Underlay:
 
     def remove(self) -> None:
         """Take everything away again: the cable (its routes go with it), the table, the namespace. Missing parts are fine."""
-        with NetlinkSocket() as host:
-            host.request(links.delete(self._record.link))
-        masquerade.remove_subnet(table=self._table)
+        if self._record.link:
+            with NetlinkSocket() as host:
+                host.request(links.delete(self._record.link))
+            masquerade.remove_subnet(table=self._table)
         with contextlib.suppress(FileNotFoundError, OSError):
             umount(str(self._layout.underlay_netns), MNT_DETACH)
         self._layout.underlay_netns.unlink(missing_ok=True)

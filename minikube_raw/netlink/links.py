@@ -29,7 +29,8 @@ IFNAMSIZ = 16
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 # struct ifinfomsg (rtnetlink(7)) and linux/if_link.h
 IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_EXT_MASK = 1, 3, 4, 10, 16, 18, 29
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 10, 16, 18
+IFLA_EXT_MASK = 29
 IFLA_IFALIAS, IFALIAS_BYTES = 20, 255
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = (
@@ -46,7 +47,7 @@ OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DOR
 @dataclass(frozen=True)
 class Link:
     """What the kernel says about a device; `operstate` as in `ip link` ("UP", "LOWERLAYERDOWN", …), `data` its kind's
-    attributes, by number and undecoded.
+    attributes, by number and undecoded. `peer` is a veth's other end, by index in the namespace that has it (0: none).
     """
 
     index: int
@@ -58,6 +59,7 @@ class Link:
     flags: int
     operstate: str
     data: Mapping[int, bytes]
+    peer: int
 
     @property
     def up(self) -> bool:
@@ -120,6 +122,7 @@ def parse(body: bytes) -> Link:
         flags=flags,
         operstate=OPERSTATES[found.get(IFLA_OPERSTATE, b"\0")[0]],
         data=dict(attributes(info.get(IFLA_INFO_DATA, b""))),
+        peer=_number(found.get(IFLA_LINK)),
     )
 
 

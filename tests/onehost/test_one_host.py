@@ -103,6 +103,25 @@ def test_a_damaged_cluster_record_does_not_keep_down_from_its_work(lone: Cluster
     assert not record.exists()
 
 
+def test_down_removes_a_cluster_that_no_record_describes_any_more(lone: Cluster) -> None:
+    before = host.snapshot()["sysctls"]
+    lone.cli(*UP, "--nodes", "2")
+    lone.kubectl("create", "-f", "-", stdin=pod("p"))
+    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
+    records = [lone.folder / "state/clusters/lone/cluster.json", *(lone.folder / "run").rglob("*.json")]
+    assert {each.name for each in records} >= {"cluster.json", "master.process.json", "machine-lone-1.process.json"}
+    for record in records:
+        record.write_bytes(record.read_bytes()[:30])
+
+    done = lone.cli("down", "--name", "lone")
+
+    assert f"{records[0].name} is not a cluster record" in done.stdout
+    assert not records[0].exists()
+    assert not (lone.folder / "kubeconfig").exists()
+    (forwarding,) = before
+    Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding)  # nobody but the record knew
+
+
 def test_without_overlayfs_up_refuses_before_it_makes_anything(lone: Cluster) -> None:
     lone.environment["MINIKUBE_RAW_NO_OVERLAY"] = "1"
     done = lone.cli(*UP, check=False)

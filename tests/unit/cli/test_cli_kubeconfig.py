@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,14 @@ def test_the_file_is_the_one_kubectl_writes(monkeypatch: pytest.MonkeyPatch, env
     monkeypatch.setenv("KUBECONFIG", environment)
     monkeypatch.setenv("HOME", "/home/u")
     assert kubeconfig.default_path() == Path(expected)
+
+
+def test_an_entry_of_our_name_that_is_another_authoritys_stays(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    mine = ours()
+    mine["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(b"ours").decode()
+    kubeconfig.merge(path, mine)
+    kubeconfig.remove(path, "minikube-raw", b"another")
+    assert read(path)["current-context"] == "minikube-raw"
+    kubeconfig.remove(path, "minikube-raw", b"ours")
+    assert not path.exists()

@@ -98,3 +98,10 @@ def test_an_underlay_avoids_what_the_host_routes() -> None:
     assert underlay.free_network("10.243.0.0/16", taken) == "10.243.2.0/24"
     with pytest.raises(ValueError, match="in use"):
         underlay.free_network("10.243.0.0/24", ["10.0.0.0/8"])
+
+
+def test_a_lost_record_is_read_from_its_copy_for_removal(place: Layout) -> None:
+    assert place.remains() is None
+    place.save(record())
+    place.record.unlink()
+    assert place.remains() == record()
