@@ -54,12 +54,9 @@ class Sandboxes:
 
     async def _torn_down(self, uid: str) -> None:
         """Waits for the end of earlier sandboxes of a pod: the pod's cgroup, which they take down, is the new one's too."""
-        earlier = [each.teardown for each in self._of_pod(uid) if each.teardown is not None]
+        earlier = [each.teardown for each in self._state.sandboxes_of(uid) if each.teardown is not None]
         if earlier:
             await asyncio.wait(earlier)
-
-    def _of_pod(self, uid: str) -> list[Sandbox]:
-        return [each for each in self._state.sandboxes.values() if each.record.config.uid == uid]
 
     async def _give_up(self, sandbox: Sandbox) -> None:
         """Undoes and forgets a sandbox that was never ready; one whose network resists stays, stopped, until its removal."""
@@ -71,9 +68,8 @@ class Sandboxes:
             self._forget(sandbox)
 
     def _find(self, config: PodSandboxConfig) -> Sandbox | None:
-        for sandbox in self._state.sandboxes.values():
-            record = sandbox.record
-            if (record.config.uid, record.config.attempt) == (config.uid, config.attempt) and not record.stopped:
+        for sandbox in self._state.sandboxes_of(config.uid):
+            if sandbox.record.config.attempt == config.attempt and not sandbox.record.stopped:
                 return sandbox
         return None
 
@@ -95,8 +91,7 @@ class Sandboxes:
             self._claim_user_ids(record)
         else:
             self._state.sandbox_records.write(record.id, record)
-        sandbox = self._state.sandboxes[record.id] = Sandbox(record)
-        return sandbox
+        return self._state.know_sandbox(record)
 
     def _claim_user_ids(self, record: SandboxRecord) -> None:
         """Writes the record with a range of user ids of its own, or raises why this node cannot have such pods."""
@@ -192,7 +187,7 @@ class Sandboxes:
     def _own_cgroups(self, sandbox: Sandbox) -> list[str]:
         """The pod's cgroup; only what is in it of this sandbox when another of the same pod lives there."""
         pod = sandbox.record.cgroup
-        others = (each for each in self._of_pod(sandbox.record.config.uid) if each is not sandbox)
+        others = (each for each in self._state.sandboxes_of(sandbox.record.config.uid) if each is not sandbox)
         if not any(each.record.cgroup == pod and not each.record.stopped for each in others):
             return [pod]
         return [f"{pod}/{name}" for name in {*sandbox.containers, sandbox.record.first_container}]
@@ -208,11 +203,11 @@ class Sandboxes:
             raise RuntimeServiceError("RemovePodSandboxError", "the pod's network is not taken down yet")
         config = sandbox.record.config
         self._forget(sandbox)
-        if not self._of_pod(config.uid):
+        if not self._state.sandboxes_of(config.uid):
             trace.forget(self._state.layout.traces, config.namespace, config.name)
 
     def _forget(self, sandbox: Sandbox) -> None:
         self._state.sandbox_records.remove(sandbox.id)
         if sandbox.record.first_user_id:
             userids.release(sandbox.record.first_user_id)
-        self._state.sandboxes.pop(sandbox.id, None)
+        self._state.forget_sandbox(sandbox)

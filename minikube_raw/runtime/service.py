@@ -200,8 +200,8 @@ class Runtime:
 
     async def list_pod_sandboxes(self, uid: str | None = None) -> list[PodSandboxStatus]:
         """See cri."""
-        known = self._state.sandboxes.values()
-        return [sandbox.status() for sandbox in known if uid in (None, sandbox.record.config.uid)]
+        known = self._state.sandboxes.values() if uid is None else self._state.sandboxes_of(uid)
+        return [sandbox.status() for sandbox in known]
 
     async def list_containers(self, sandbox_id: str | None = None) -> list[ContainerStatus]:
         """See cri."""

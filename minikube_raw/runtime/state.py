@@ -30,6 +30,7 @@ class NodeState:
         self.container_records = Shelf(layout.container_records, ContainerRecord)
         self.exit_records = Shelf(layout.exit_records, ExitRecord, shared=True)  # keepers write them
         self.sandboxes: dict[str, Sandbox] = {}
+        self._sandboxes_of_pods: dict[str, dict[str, Sandbox]] = {}  # by the pod's uid, then by their own ids
         self.containers: dict[str, Container] = {}
         self.warnings: list[str] = []
         self.tell: Callable[[str, str], None] = lambda reason, message: None
@@ -46,9 +47,28 @@ class NodeState:
         for problem in (*problems, *more, *yet_more):
             self.warn(problem)
         for record in sandboxes.values():
-            self.sandboxes[record.id] = Sandbox(record)
+            self.know_sandbox(record)
         for container_record in containers.values():
             self.know_container(container_record, exits.get(container_record.id))
+
+    def know_sandbox(self, record: SandboxRecord) -> Sandbox:
+        """Takes a sandbox of a record into memory."""
+        sandbox = self.sandboxes[record.id] = Sandbox(record)
+        self._sandboxes_of_pods.setdefault(record.config.uid, {})[record.id] = sandbox
+        return sandbox
+
+    def forget_sandbox(self, sandbox: Sandbox) -> None:
+        """Undoes know_sandbox(); twice is fine."""
+        uid = sandbox.record.config.uid
+        of_pod = self._sandboxes_of_pods.get(uid, {})
+        of_pod.pop(sandbox.id, None)
+        if not of_pod:
+            self._sandboxes_of_pods.pop(uid, None)
+        self.sandboxes.pop(sandbox.id, None)
+
+    def sandboxes_of(self, uid: str) -> list[Sandbox]:
+        """Returns a pod's sandboxes. A start asks three times, so nothing is looked at that is another pod's."""
+        return list(self._sandboxes_of_pods.get(uid, {}).values())
 
     def know_container(self, record: ContainerRecord, ended: ExitRecord | None = None) -> None:
         """Takes a container of a record into memory; one without a sandbox, or that could not be made, is left to the sweep."""
