@@ -130,9 +130,9 @@ def cmd_gc(args: CmdArgs) -> None:
     if valid is None:
         return
     with _locked(args) as store:
-        owners = {address: store.owner(address) for address in store.addresses()}
+        owners = store.owners()
         store.release(
-            address for address, owner in owners.items() if owner is None or not attachments.holds(valid, owner)
+            address for address in store.addresses() if not attachments.holds(valid, owners.get(address, ("", "")))
         )
 
 

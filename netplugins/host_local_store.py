@@ -2,7 +2,8 @@
 
 <dataDir>/<network>/<address> holds "<container id>\\r\\n<ifname>"; last_reserved_ip.<set> the last address given;
 `lock` is flocked around every change, so a killed process leaves it open. Nothing is cached: these files are the
-truth; host_local_index finds those of an owner.
+truth; host_local_index finds those of an owner. A record is never changed, but removed and made: the index tells by the
+directory's time of modification that somebody was here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from .host_local_index import Owner, OwnerIndex, inodes
+from .host_local_index import Owner, OwnerIndex
 from .ranges import IPAddress
 
 DEFAULT_DIRECTORY = "/var/lib/cni/networks"
@@ -41,7 +42,7 @@ class Store:
             lock_fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX)
-                with OwnerIndex.opened(data_directory, network) as index:
+                with OwnerIndex.opened(data_directory, network, directory_fd) as index:
                     yield cls(directory, directory_fd, index)
             finally:
                 os.close(lock_fd)
@@ -79,10 +80,20 @@ class Store:
             return None  # no record, or one cut off by a crash: its writer held the lock, so nobody is still writing
         return container_id, words[1].strip() if len(words) > 1 else ""
 
+    def owners(self) -> dict[str, Owner]:
+        """Who holds which address, by reading every record."""
+        found = {address: self.owner(address) for address in self.addresses()}
+        return {address: owner for address, owner in found.items() if owner is not None}
+
     def held_by(self, container_id: str, ifname: str) -> list[str]:
-        """The addresses an attachment holds."""
-        records = {inode: name for inode, name in inodes(self._fd).items() if _is_address(name)}
-        return self._index.find(records, self._fd, self.owner, (container_id, ifname))
+        """The addresses an attachment holds. A record that names no interface is every interface's of its container."""
+        wanted = ((container_id, ifname), (container_id, ""))
+        if self._index.current:
+            named = ((address, owner) for owner in wanted for address in self._index.addresses(owner))
+            return [address for address, owner in named if self.owner(address) == owner]
+        owners = self.owners()
+        self._index.rebuild(owners)
+        return [address for address, owner in owners.items() if owner in wanted]
 
     def reserve(self, address: IPAddress, owner: Owner, range_set: int) -> bool:
         """Records the address for its owner and as the set's last; False when somebody holds it."""
@@ -93,7 +104,9 @@ class Store:
         except FileExistsError:
             if self.owner(name) is not None:
                 return False
-            self._write(name, record, os.O_TRUNC)
+            os.unlink(name, dir_fd=self._fd)
+            self._write(name, record, os.O_EXCL)
+        self._index.add(owner, name)
         self._write(f"{LAST_RESERVED}{range_set}", name, os.O_TRUNC)
         return True
 
@@ -106,10 +119,11 @@ class Store:
     def release(self, addresses: Iterable[str]) -> None:
         """Frees addresses; freeing twice is fine."""
         for address in addresses:
+            owner = self.owner(address)
             with suppress(FileNotFoundError):
-                inode = os.stat(address, dir_fd=self._fd, follow_symlinks=False).st_ino
                 os.unlink(address, dir_fd=self._fd)
-                self._index.forget(inode)
+            if owner is not None:
+                self._index.forget(owner, address)
 
 
 def _is_address(name: str) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ipaddress
 import multiprocessing
 import os
+import shutil
 import signal
 from collections import Counter
 
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netplugins import errors, host_local, skel
+from netplugins import errors, host_local, host_local_index, skel
 from netplugins.errors import CNIError
+from netplugins.host_local_index import OwnerIndex
+from netplugins.host_local_store import Store
 from netplugins.ranges import candidates, parse_sets
 
 
@@ -103,6 +106,84 @@ def test_nothing_tells_of_an_attachment_that_is_gone(tmp_path):
     assert [path.name.partition(":")[0] for path in (tmp_path / ".owners/net").iterdir()] == ["b"]
     delete(arguments(tmp_path, "b"))
     assert list((tmp_path / ".owners/net").iterdir()) == []
+
+
+@pytest.fixture
+def read_records(monkeypatch):
+    """Names of the files that were read among the records, in order."""
+    names: list[str] = []
+    read = Store._read
+
+    def noting(store, name):
+        names.append(name)
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "_read", noting)
+    return names
+
+
+def test_nobody_elses_record_is_read_however_many_there_are(tmp_path, read_records):
+    for n in range(4):
+        add(arguments(tmp_path, f"c{n}"))
+    read_records.clear()
+    held = add(arguments(tmp_path, "late"))
+    delete(arguments(tmp_path, "c1"))
+    assert set(read_records) <= {"last_reserved_ip.0", "10.1.0.3", *held}
+
+
+def bring_records_back(directory):
+    """As from a copy with all its times."""
+    shutil.copytree(directory / "net", directory / "copy")
+    shutil.rmtree(directory / "net")
+    (directory / "copy").rename(directory / "net")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda directory: (directory / "net/10.1.0.6").write_bytes(b"theirs\r\neth0"),
+        lambda directory: (directory / ".owners/net/a:eth0").unlink(),
+        lambda directory: shutil.rmtree(directory / ".owners"),
+        bring_records_back,
+    ],
+    ids=["a record more", "a link less", "no links", "records brought back"],
+)
+def test_any_change_beside_ours_has_all_records_read_once(tmp_path, read_records, change):
+    add(arguments(tmp_path, "a"))
+    change(tmp_path)
+    for expected in (True, False):
+        read_records.clear()
+        delete(arguments(tmp_path, "never"))
+        assert ("10.1.0.2" in read_records) == expected
+    delete(arguments(tmp_path, "a"))
+    assert not (tmp_path / "net/10.1.0.2").exists()
+
+
+def test_a_crash_between_record_and_link_loses_no_address(tmp_path, monkeypatch):
+    add(arguments(tmp_path, "before"))
+    with monkeypatch.context() as crash:
+        crash.setattr(OwnerIndex, "add", lambda *_: os._exit(0))
+        process = multiprocessing.get_context("fork").Process(target=add, args=(arguments(tmp_path, "a"),))
+        process.start()
+        process.join()
+    assert (tmp_path / "net/10.1.0.3").exists()
+    delete(arguments(tmp_path, "a"))
+    assert not (tmp_path / "net/10.1.0.3").exists()
+
+
+def test_links_of_an_earlier_boot_are_not_believed(tmp_path, read_records, monkeypatch):
+    add(arguments(tmp_path, "a"))
+    monkeypatch.setattr(host_local_index, "_mark", lambda _inode: 1)
+    read_records.clear()
+    delete(arguments(tmp_path, "never"))
+    assert "10.1.0.2" in read_records
+
+
+def test_a_link_that_a_record_contradicts_frees_nothing(tmp_path):
+    add(arguments(tmp_path, "a"))
+    (tmp_path / "net/10.1.0.2").write_bytes(b"b\r\neth0")  # in place: what a power cut may leave
+    delete(arguments(tmp_path, "a"))
+    assert (tmp_path / "net/10.1.0.2").exists()
 
 
 def test_no_link_is_needed_to_find_what_an_attachment_holds(tmp_path):
