@@ -58,6 +58,9 @@ def cmd_add(args: CmdArgs) -> Result:
             undo.callback(masquerade.remove, _masquerade_key(args, config))
             masquerade.ensure(_masquerade_key(args, config), _ips(ipam), exclude=config.masq_exclude)
         wait_until_up(host, host_name(args.container_id, args.ifname))
+        # what the host sends into a bridge that just got its first port is dropped until the kernel has noticed
+        if bridge.operstate != "UP":
+            wait_until_up(host, bridge.name)
         undo.pop_all()
         return result
 
@@ -128,17 +131,21 @@ def _connect(ends: _Ends, args: CmdArgs, config: BridgeConfig, bridge: Link, ipa
             peer_mac=mac,
             mtu=config.mtu,
             master=bridge.index,
+            up=False,
         ),
+        # before it is up: after that, each change of it has the kernel look through the IPv6 routes of every port
+        links.without_link_local(name),
         *_alias(name, args),
         *_port_options(name, config),
+        links.bring_up(name),
         *map(routes.replace_neighbour, neighbours),
     )
     container = links.get(ends.inside, args.ifname)
     if container is None:
         raise CNIError(errors.IO_FAILURE, f"{args.ifname} vanished from {args.netns}")
-    if any(":" in cidr for cidr in _ips(ipam)):
+    if _has_ipv6(ipam):
         ends.namespace.run(lambda: sysctl.ensure(f"net/ipv6/conf/{args.ifname}/disable_ipv6", "0"))
-    ends.inside.request(*_container_messages(container.index, bridge, config, ipam))
+    ends.inside.request(*_container_messages(container, bridge, config, ipam))
     return _result(args, config, bridge, ipam, name, container)
 
 
@@ -161,8 +168,15 @@ def _host_neighbours(bridge: Link, ipam: Result, mac: str) -> list[Neighbour]:
     return [Neighbour(bridge.index, cidr.partition("/")[0], mac) for cidr in _ips(ipam)]
 
 
-def _container_messages(index: int, bridge: Link, config: BridgeConfig, ipam: Result) -> list[Message]:
-    messages = [links.change(index, up=True)]
+def _has_ipv6(ipam: Result) -> bool:
+    return any(":" in cidr for cidr in _ips(ipam))
+
+
+def _container_messages(container: Link, bridge: Link, config: BridgeConfig, ipam: Result) -> list[Message]:
+    index = container.index
+    # without IPAM nobody knows which families the link has: a router there may give IPv6 addresses
+    messages = [links.without_link_local(container.name)] if _ips(ipam) and not _has_ipv6(ipam) else []
+    messages += [links.bring_up(container.name)]
     messages += [addresses.add(index, cidr) for cidr in _ips(ipam)]
     gateways = [cidr.partition("/")[0] for cidr in config.gateways(ipam)] if config.is_gateway else []
     messages += [routes.replace_neighbour(Neighbour(index, gateway, bridge.mac)) for gateway in gateways]

@@ -32,6 +32,7 @@ IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, chang
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 10, 16, 18
 IFLA_EXT_MASK = 29
 IFLA_IFALIAS, IFALIAS_BYTES = 20, 255
+IFLA_AF_SPEC, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 26, 8, 1
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = (
     1,
@@ -159,9 +160,10 @@ def add_veth(
     peer_mac: str = "",
     mtu: int = 0,
     master: int = 0,
+    up: bool = True,
 ) -> Message:
-    """A message that makes a veth pair: `name` here, up and in `master`; its peer in the namespace with descriptor
-    `peer_netns`.
+    """A message that makes a veth pair: `name` here, up unless told otherwise, in `master`; its peer in the namespace with
+    descriptor `peer_netns`.
 
     The peer is down: the kernel refuses IFF_UP on it before the pair is whole (ENOTCONN).
     """
@@ -176,7 +178,7 @@ def add_veth(
         ours.append(("IFLA_MASTER", master))
     pair = {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}
     ours.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", pair)]}))
-    message = link_message(attributes=ours, up=True)
+    message = link_message(attributes=ours, up=up or None)
     return from_pyroute2(
         message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "link add", f"{name} type veth peer {peer_name}"
     )
@@ -216,6 +218,24 @@ def bridge_port(name: str, *, hairpin: bool | None = None, isolated: bool | None
     info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": options})]}
     message = link_message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)])
     return from_pyroute2(message, RTM_NEWLINK, 0, "link set bridge port", name)
+
+
+def without_link_local(name: str) -> Message:
+    """A message after which a device that is down gives itself no IPv6 address when it comes up; it can be given some.
+
+    With one of its own it tells the whole link so, in half a dozen multicast packets, each of which a bridge hands to every
+    port: as much work as there are pods. A kernel without IPv6 is fine.
+    """
+    mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
+    body += attribute(IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
+    return Message(RTM_NEWLINK, 0, body, "link set addrgenmode none", name, (errno.EAFNOSUPPORT,))
+
+
+def bring_up(name: str) -> Message:
+    """A message that sets a device up."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, IFF_UP, IFF_UP) + attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
+    return Message(RTM_NEWLINK, 0, body, "link set up", name)
 
 
 def alias(name: str, text: str) -> Message:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,63 @@ def test_dual_stack_pods_reach_each_other_over_both_families(host, make_pod, tmp
     host.run(lambda: network.check("b", second.path))
     host.run(lambda: (network.delete("a", first.path), network.delete("b", second.path)))
     assert traces(host) == NOTHING
+
+
+def test_the_first_pod_of_a_bridge_waits_until_that_carries_what_the_host_sends(host, make_pod, network, monkeypatch):
+    waited_for = []
+    wait = bridge.wait_until_up
+    monkeypatch.setattr(bridge, "wait_until_up", lambda socket, name: (waited_for.append(name), wait(socket, name)))
+    first = host.run(lambda: network().add("a", make_pod().path)).interfaces[1].name
+    second = host.run(lambda: network().add("b", make_pod().path)).interfaces[1].name
+    assert waited_for == [first, "cni0", second]
+
+
+def heard_by(pod: NetworkNamespace, happens: Callable[[], object]) -> list[bytes]:
+    """The frames that come to a pod's eth0 while something happens, and shortly after."""
+    every = socket.htons(3)  # ETH_P_ALL
+    with pod.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, every)) as listener:
+        pod.run(lambda: listener.bind(("eth0", 3)))
+        happens()
+        pod.run(lambda: listener.settimeout(1.2))  # the kernel puts its first words off by a second at most
+        heard = []
+        with suppress(TimeoutError):
+            while True:
+                heard.append(listener.recv(2048))
+        return heard
+
+
+def test_a_pod_that_is_attached_makes_no_other_pod_work(host, make_pod, network):
+    first, second = make_pod(), make_pod()
+    bridge = host.run(lambda: network().add("a", first.path)).interfaces[0]
+    heard = heard_by(first, lambda: host.run(lambda: network().add("b", second.path)))
+    assert {frame[6:12].hex(":") for frame in heard} <= {bridge.mac}, "which tells of itself, once"
+    assert second.reaches("10.1.0.2")
+
+
+def ipv6(namespace: NetworkNamespace, name: str) -> list[str]:
+    index = namespace.query(lambda netlink: links.get(netlink, name)).index
+    return [each.cidr for each in namespace.query(lambda n: addresses.dump(n, index=index, family=socket.AF_INET6))]
+
+
+def test_only_a_pod_whose_link_is_known_to_be_ipv4_alone_has_no_link_local_address(host, make_pod, tmp_path):
+    """Where IPAM gave no address at all, a router of the link may give an IPv6 one."""
+    ipv4, dual, unknown = conflist(tmp_path), conflist(tmp_path), conflist(tmp_path)
+    dual["plugins"][0]["ipam"]["ranges"].append([{"subnet": "fd00:1::/64"}])
+    unknown["plugins"][0] |= {"ipam": {}, "isDefaultGateway": False}
+    pods = []
+    for number, plan in enumerate((ipv4, dual, unknown)):
+        network, pod = Network(plan, (), tmp_path / "cache"), make_pod()
+        result = host.run(lambda network=network, pod=pod, number=number: network.add(f"c{number}", pod.path))
+        assert ipv6(host, result.interfaces[1].name) == []
+        pods.append(pod)
+    deadline = time.monotonic() + 5
+    while not all(has_link_local(pod) for pod in pods[1:]):
+        assert time.monotonic() < deadline
+    assert not has_link_local(pods[0])
+
+
+def has_link_local(pod: NetworkNamespace) -> bool:
+    return any(cidr.startswith("fe80:") for cidr in ipv6(pod, "eth0"))
 
 
 @pytest.mark.parametrize("masquerade", [False, True], ids=["plain", "masquerade"])
