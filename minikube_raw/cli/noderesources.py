@@ -13,7 +13,15 @@ import click
 
 from minikube_raw.api import quantity
 from minikube_raw.cli.errors import Failure
-from minikube_raw.kubelet import cputopology, reserved, shutdownperiods
+from minikube_raw.kubelet import (
+    cputopology,
+    memorymanager,
+    numa,
+    reserved,
+    shutdownperiods,
+    topologyhints,
+    topologymanager,
+)
 
 SHARED_HOST = {
     "memory.available": "100Mi",
@@ -55,6 +63,38 @@ def options(command: Command) -> Command:
             default=cputopology.NONE,
             show_default=True,
             help="static: containers of Guaranteed pods that ask for whole CPUs have them for themselves.",
+        ),
+        click.option(
+            "--memory-manager-policy",
+            type=click.Choice(memorymanager.POLICIES),
+            default=memorymanager.NONE,
+            show_default=True,
+            help="Static: memory of Guaranteed pods is on NUMA nodes that have room for it.",
+        ),
+        click.option(
+            "--reserved-memory",
+            metavar="NODE:LIST",
+            multiple=True,
+            help="RESOURCE=AMOUNT,… kept from pods on a NUMA node, as in 0:memory=1Gi; all together what is kept from them anyway.",
+        ),
+        click.option(
+            "--topology-manager-policy",
+            type=click.Choice(topologyhints.POLICIES),
+            default=topologyhints.NONE,
+            show_default=True,
+            help="Whether a pod's CPUs and memory have to be on the same NUMA nodes.",
+        ),
+        click.option(
+            "--topology-manager-scope",
+            type=click.Choice(topologymanager.SCOPES),
+            default=topologymanager.CONTAINER,
+            show_default=True,
+            help="… those of each container, or of the pod as a whole.",
+        ),
+        click.option(
+            "--topology-manager-policy-options",
+            metavar="LIST",
+            help=f"OPTION=VALUE,… of {topologymanager.CLOSEST} (true or false) and {topologymanager.ALLOWED}.",
         ),
         click.option(
             "--memory-swap-behavior",
@@ -116,13 +156,14 @@ def options(command: Command) -> Command:
 def parse(given: dict[str, Any]) -> dict[str, Any]:
     """The KubeletOptions of what was given. Raises Failure."""
     sysctls = given.pop("allowed_unsafe_sysctls", None)
-    others = _images(given) | _transition(given) | _plain(given) | _shutdown(given)
+    others = _images(given) | _transition(given) | _plain(given) | _shutdown(given) | _numa(given)
     parsed = {name: _pairs(name, text) for name, text in given.items() if text is not None}
     try:
         reserved.check({name.replace("_", "-"): pairs for name, pairs in parsed.items()})
     except ValueError as error:
         raise Failure(str(error), "`minikube-raw up --help` shows the form") from error
     _check_cpus(others, parsed)
+    _check_numa(others, parsed)
     allowed = {} if sysctls is None else {"allowed_unsafe_sysctls": [name for name in sysctls.split(",") if name]}
     return {"eviction_hard": SHARED_HOST, **parsed, **allowed, **others}
 
@@ -150,6 +191,40 @@ def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> Non
         )
     except ValueError as error:
         raise Failure(str(error), "name some with --reserved-cpus, or reserve cpu with --system-reserved") from error
+
+
+def _numa(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what is about NUMA nodes out of what was given. Raises Failure."""
+    flag = "topology-manager-policy-options"
+    return {
+        "memory_manager_policy": given.pop("memory_manager_policy", memorymanager.NONE),
+        "reserved_memory": [text for each in given.pop("reserved_memory", ()) for text in each.split(";")],
+        "topology_manager_policy": given.pop("topology_manager_policy", topologyhints.NONE),
+        "topology_manager_scope": given.pop("topology_manager_scope", topologymanager.CONTAINER),
+        "topology_manager_policy_options": _pairs(flag, given.pop(flag.replace("-", "_"), None) or ""),
+    }
+
+
+def _check_numa(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> None:
+    """Refuse what cannot be on this host, before a node refuses to start. Raises Failure."""
+    machine = numa.read()
+    held = [parsed.get(name, {}) for name in ("kube_reserved", "system_reserved")]
+    hard = parsed.get("eviction_hard", SHARED_HOST)
+    try:
+        topologymanager.check(
+            asked["topology_manager_policy"],
+            asked["topology_manager_scope"],
+            asked["topology_manager_policy_options"],
+            len(machine),
+        )
+        kept = memorymanager.parse_reserved(asked["reserved_memory"])
+        if asked["memory_manager_policy"] == memorymanager.STATIC and not hard.get("memory.available", "").endswith(
+            "%"
+        ):
+            memorymanager.check_reserved(kept, machine, held, hard, capacity=0)
+    except ValueError as error:
+        cure = "--reserved-memory gives the NUMA nodes what --kube-reserved, --system-reserved and --eviction-hard keep"
+        raise Failure(str(error), cure) from error
 
 
 def _images(given: dict[str, Any]) -> dict[str, Any]:

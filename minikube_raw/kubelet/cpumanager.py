@@ -17,6 +17,7 @@ import msgspec
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet import convert, cputopology, qos
+from minikube_raw.kubelet.cpupromises import CPUPromises, whole_cpus
 from minikube_raw.kubelet.cputopology import CPU, NONE, POLICIES, STATIC, CPUs
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.runtime import cri
@@ -41,6 +42,7 @@ class CPUManager:
         self._topology = tuple(topology) if self._static else ()
         self._all = frozenset(cpu.number for cpu in self._topology)
         self._reserved = reserved
+        self.promises = CPUPromises(self._topology, reserved)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -57,9 +59,11 @@ class CPUManager:
         """
         async with self._lock:
             containers = await self._runtime.list_containers()
-            count = _whole_cpus(pod, config.name)
+            count = whole_cpus(pod, config.name)
             if count:
-                taken = self._take(count, containers, _earlier(containers, pod, config.name))
+                promised = self.promises.of(pod.metadata.uid, config.name)
+                preferred = _earlier(containers, pod, config.name) if promised is None else promised
+                taken = self._take(count, containers, preferred, given=promised is not None)
                 await self._share(self._shared(containers) - taken, containers)
                 yield _placed(config, taken, exclusive=True)
             else:
@@ -71,6 +75,12 @@ class CPUManager:
             return config
         resources = msgspec.structs.replace(config.resources, cpu_quota=UNLIMITED)
         return msgspec.structs.replace(config, resources=resources)
+
+    async def recover(self) -> None:
+        """Learn what an earlier kubelet has promised: to containers that run."""
+        for each in await self._runtime.list_containers():
+            if _alive(each) and EXCLUSIVE in each.annotations:
+                self.promises.keep(each.labels.get(convert.POD_UID, ""), each.name, _cpus(each))
 
     def look_again(self) -> None:
         """A container has ended: its CPUs may be everybody's again."""
@@ -87,8 +97,12 @@ class CPUManager:
                 return
             await self._changed.wait()
 
-    def _take(self, count: int, containers: Sequence[cri.ContainerStatus], preferred: CPUs) -> CPUs:
+    def _take(
+        self, count: int, containers: Sequence[cri.ContainerStatus], preferred: CPUs, *, given: bool = False
+    ) -> CPUs:
+        """`given`: exactly those, which were promised at the pod's admission; else none that were promised to others."""
         free = self._shared(containers) - self._reserved
+        free = free & preferred if given else free & self.promises.free
         try:
             return cputopology.take(self._topology, free, count, preferred)
         except ValueError as error:
@@ -119,7 +133,7 @@ class CPUManager:
 
 def exclusive_cpus(pod: Pod) -> bool:
     """Whether a container of the pod has CPUs for itself under the static policy."""
-    return any(_whole_cpus(pod, each.name) for each in (*pod.spec.init_containers, *pod.spec.containers))
+    return any(whole_cpus(pod, each.name) for each in (*pod.spec.init_containers, *pod.spec.containers))
 
 
 def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
@@ -133,15 +147,6 @@ def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
     topology = cputopology.read()
     reserved = sum(qos.milli_cpu(each) for each in options.reserved)
     return CPUManager(runtime, STATIC, topology, cputopology.reserved_cpus(options.reserved_cpus, reserved, topology))
-
-
-def _whole_cpus(pod: Pod, name: str) -> int:
-    """How many CPUs a container has for itself; 0: it shares."""
-    spec = next((each for each in (*pod.spec.init_containers, *pod.spec.containers) if each.name == name), None)
-    if spec is None or qos.qos_class(pod) is not qos.QOSClass.GUARANTEED:
-        return 0
-    millis = qos.milli_cpu(qos.requests_of(spec))
-    return millis // 1000 if millis % 1000 == 0 else 0
 
 
 def _placed(config: cri.ContainerConfig, cpus: CPUs, *, exclusive: bool) -> cri.ContainerConfig:

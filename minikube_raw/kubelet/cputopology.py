@@ -22,11 +22,12 @@ CPUs = frozenset[int]
 
 
 class CPU(msgspec.Struct, frozen=True, order=True):
-    """A CPU by the kernel's numbers; a core's number is unique only within its socket."""
+    """A CPU by the kernel's numbers; a core's number is unique only within its socket. `node` is its NUMA node."""
 
     socket: int
     core: int
     number: int
+    node: int = 0
 
 
 def read(root: Path = SYSTEM) -> tuple[CPU, ...]:
@@ -41,23 +42,43 @@ def _read(root: Path, number: int) -> CPU:
         except OSError:
             return default
 
-    return CPU(told("physical_package_id", 0), told("core_id", number), number)
+    nodes = [int(path.name[len("node") :]) for path in (root / f"cpu{number}").glob("node[0-9]*")]
+    return CPU(told("physical_package_id", 0), told("core_id", number), number, min(nodes, default=0))
 
 
 def take(topology: Iterable[CPU], free: CPUs, count: int, preferred: CPUs = frozenset()) -> CPUs:
     """`count` of the free CPUs, those of `preferred` if they will do. Raises ValueError when there are too few."""
     if count > len(free):
-        raise ValueError(f"not enough cpus available to satisfy request: requested={count}, available={len(free)}")
+        raise ValueError(_too_few(count, len(free)))
     if len(preferred) == count and preferred <= free:
         return preferred
     chosen: set[int] = set()
     cpus = tuple(topology)
-    for level in (_socket, _core):
+    for level in _levels(cpus):
         for group in _whole_groups(cpus, free, level):
             if not group & chosen and len(chosen) + len(group) <= count:
                 chosen |= group
     chosen |= set(_singles(cpus, free - chosen)[: count - len(chosen)])
     return frozenset(chosen)
+
+
+def take_near(topology: Sequence[CPU], free: CPUs, count: int, nodes: frozenset[int] | None) -> CPUs:
+    """As `take`, those of some NUMA nodes before all others. Raises ValueError when there are too few."""
+    near = free & {cpu.number for cpu in topology if nodes is None or cpu.node in nodes}
+    chosen = take(topology, near, min(count, len(near)))
+    if len(free) < count:
+        raise ValueError(_too_few(count, len(free)))
+    return chosen | take(topology, free - chosen, count - len(chosen))
+
+
+def _levels(cpus: Sequence[CPU]) -> tuple[Callable[[CPU], tuple[int, ...]], ...]:
+    """The pieces of a machine, the larger ones first: a socket has several NUMA nodes, or a node several sockets."""
+    nodes, sockets = len({cpu.node for cpu in cpus}), len({cpu.socket for cpu in cpus})
+    return (_node, _socket, _core) if sockets >= nodes else (_socket, _node, _core)
+
+
+def _node(cpu: CPU) -> tuple[int, ...]:
+    return (cpu.node,)
 
 
 def _socket(cpu: CPU) -> tuple[int, ...]:
@@ -69,19 +90,23 @@ def _core(cpu: CPU) -> tuple[int, ...]:
 
 
 def _whole_groups(cpus: tuple[CPU, ...], free: CPUs, level: Callable[[CPU], tuple[int, ...]]) -> list[CPUs]:
-    """The groups of a level that are free as a whole; first those in the socket with the least left."""
-    groups: dict[tuple[int, ...], set[int]] = {}
+    """The groups of a level that are free as a whole; first those in the socket, and the node, with the least left."""
+    groups: dict[tuple[int, ...], list[CPU]] = {}
     for cpu in cpus:
-        groups.setdefault(level(cpu), set()).add(cpu.number)
-    left = _left(cpus, free, _socket)
-    whole = [(left[name[:1]], name, frozenset(group)) for name, group in groups.items() if group <= free]
-    return [group for _, _, group in sorted(whole, key=lambda each: each[:2])]
+        groups.setdefault(level(cpu), []).append(cpu)
+    sockets, nodes = _left(cpus, free, _socket), _left(cpus, free, _node)
+    whole = [
+        (sockets[_socket(group[0])], nodes[_node(group[0])], name, frozenset(cpu.number for cpu in group))
+        for name, group in groups.items()
+        if all(cpu.number in free for cpu in group)
+    ]
+    return [group for _, _, _, group in sorted(whole, key=lambda each: each[:3])]
 
 
 def _singles(cpus: tuple[CPU, ...], free: CPUs) -> list[int]:
-    sockets, cores = _left(cpus, free, _socket), _left(cpus, free, _core)
-    ordered = sorted((sockets[_socket(cpu)], cores[_core(cpu)], cpu) for cpu in cpus if cpu.number in free)
-    return [cpu.number for _, _, cpu in ordered]
+    left = [(level, _left(cpus, free, level)) for level in (_socket, _node, _core)]
+    ordered = sorted(cpus, key=lambda cpu: (*(found[level(cpu)] for level, found in left), cpu))
+    return [cpu.number for cpu in ordered if cpu.number in free]
 
 
 def _left(cpus: tuple[CPU, ...], free: CPUs, level: Callable[[CPU], tuple[int, ...]]) -> dict[tuple[int, ...], int]:
@@ -89,6 +114,10 @@ def _left(cpus: tuple[CPU, ...], free: CPUs, level: Callable[[CPU], tuple[int, .
     for cpu in cpus:
         left[level(cpu)] = left.get(level(cpu), 0) + (cpu.number in free)
     return left
+
+
+def _too_few(count: int, free: int) -> str:
+    return f"not enough cpus available to satisfy request: requested={count}, available={free}"
 
 
 def parse(text: str) -> CPUs:

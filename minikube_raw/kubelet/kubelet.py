@@ -22,11 +22,14 @@ from minikube_raw.client.resources import NODES, PODS, SERVICES
 from minikube_raw.client.rest import Client
 from minikube_raw.kubelet import (
     cpumanager,
+    memorymanager,
     node,
     nodeview,
     pods,
     runtimeclasses,
     server,
+    topologyhints,
+    topologymanager,
 )
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
@@ -99,8 +102,11 @@ class Kubelet:
         self._watcher = FileWatcher()
         self._statuses = StatusManager(client, self._clock)
         self._images = ImageManager(images, self._record)
-        self._room = Room(self._node_view)
         self._cpus = cpumanager.make(runtime, options)
+        self._memory = memorymanager.make(options, self._node.facts.memory_capacity)
+        promises = self._cpus.promises if self._cpus.static else None
+        self._topology = topologymanager.make(options, promises, self._memory)
+        self._room = Room(self._node_view, self._topology)
         self._shutdown = self._make_shutdown()
         self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._node.tell)
         self._mirrors = Mirrors(
@@ -127,6 +133,8 @@ class Kubelet:
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._listeners.start()
+                if self._options.topology_manager_policy != topologyhints.NONE:
+                    await self._cpus.recover()
                 self._runtime.network = await self._network.recall()
                 self._follow_static_pods()
                 await self._register()
@@ -210,6 +218,7 @@ class Kubelet:
         await self._pods.wait_synced()
         assert self._workers is not None
         await self._workers.adopt_leftovers({*self._volumes.known_pods(), *pods.logged(self._options.logs_dir)})
+        self._topology.forget_all_but({worker.uid for worker in self._workers.all()})
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -273,6 +282,7 @@ class Kubelet:
             room=self._room,
             links=LogLinks(self._options.logs_dir),
             cpus=self._cpus if self._cpus.static else None,
+            memory=self._memory,
         )
 
     def _log_rotation(self) -> LogRotation:
@@ -280,8 +290,9 @@ class Kubelet:
         return LogRotation(self._runtime, policy, self._clock, self._server.log_rotated)
 
     def _node_view(self) -> NodeView:
-        static_cpus, shutting_down = self._cpus.static, self._shutdown.shutting_down
-        return self._node.view(self._eviction.conditions, static_cpus=static_cpus, shutting_down=shutting_down)
+        pinning = ("CPU Manager",) * self._cpus.static + ("Memory Manager",) * (self._memory is not None)
+        shutting_down = self._shutdown.shutting_down
+        return self._node.view(self._eviction.conditions, pinning=pinning, shutting_down=shutting_down)
 
     def _make_eviction(self) -> Eviction:
         return Eviction(

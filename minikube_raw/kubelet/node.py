@@ -88,10 +88,10 @@ def read_capacity(cgroup_root: str, state_dir: str, pods: int) -> Capacity:
     )
 
 
-def read_hugepages() -> dict[str, int]:
+def read_hugepages(root: Path = _HUGEPAGES) -> dict[str, int]:
     """Bytes that the kernel keeps as huge pages, by page size ("2Mi"): all nodes of a host see the same ones."""
     kept = {}
-    for path in _HUGEPAGES.glob("hugepages-*kB"):
+    for path in root.glob("hugepages-*kB"):
         size = int(path.name.removeprefix("hugepages-").removesuffix("kB")) << 10
         kept[_binary(size)] = size * _number(path / "nr_hugepages")
     return kept

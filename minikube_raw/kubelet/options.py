@@ -47,6 +47,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     reserved_cpus: str = (
         ""  # under static: the CPUs nobody gets alone, as cpuset(7) lists them; empty: by what is reserved
     )
+    memory_manager_policy: str = "None"  # or Static: see kubelet.memorymanager
+    reserved_memory: tuple[str, ...] = ()  # under Static: "0:memory=1Gi,…" by NUMA node, together what is not for pods
+    topology_manager_policy: str = "none"  # or best-effort, restricted, single-numa-node: see kubelet.topologymanager
+    topology_manager_scope: str = "container"  # or pod
+    topology_manager_policy_options: dict[str, str] = {}
     eviction_hard: dict[str, str] = msgspec.field(default_factory=lambda: dict(reserved.DEFAULT_HARD))
     eviction_soft: dict[str, str] = {}
     eviction_soft_grace_period: dict[str, str] = {}

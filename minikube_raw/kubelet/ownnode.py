@@ -43,7 +43,7 @@ class OwnNode:
         wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
         nodecgroup.enforce(options.cgroup_root, wanted, self.tell)
 
-    def view(self, pressures: Collection[str], *, static_cpus: bool, shutting_down: bool) -> NodeView:
+    def view(self, pressures: Collection[str], *, pinning: tuple[str, ...], shutting_down: bool) -> NodeView:
         """The node as admission sees it."""
         return NodeView(
             self._options.node_name,
@@ -51,7 +51,7 @@ class OwnNode:
             self.object.metadata.labels or self._options.labels,
             self.object.spec.taints,
             pressures,
-            static_cpus,
+            pinning,
             shutting_down,
         )
 

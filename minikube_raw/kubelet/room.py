@@ -18,11 +18,11 @@ from minikube_raw.kubelet import preemption, qos
 from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.pods import is_critical
 from minikube_raw.kubelet.preemption import Held
+from minikube_raw.kubelet.topologymanager import TopologyManager
 
 _LISTED = ("cpu", "memory", "ephemeral-storage")
 _MEMORY_PRESSURE = "MemoryPressure"
 _MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")
-_PINNED = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
 _SHUTDOWN = Refusal("NodeShutdown", "Pod was rejected as the node is shutting down.")
 _ANY_ADDRESS = ("", "0.0.0.0")
 Port = tuple[str, str, int]  # protocol, host address, port
@@ -36,7 +36,7 @@ class NodeView(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
     taints: tuple[Taint, ...] = ()
     pressures: Collection[str] = ()
-    static_cpus: bool = False  # containers may have CPUs for themselves: see cpumanager
+    pinning: tuple[str, ...] = ()  # who gives containers CPUs or memory for themselves: "CPU Manager", "Memory Manager"
     shutting_down: bool = False
 
 
@@ -50,8 +50,9 @@ def held(pod: Pod) -> Held:
 class Room:
     """Who was admitted, and whether another one may be. Asked by pod workers on the event loop, so one at a time."""
 
-    def __init__(self, node: Callable[[], NodeView] = NodeView) -> None:
+    def __init__(self, node: Callable[[], NodeView] = NodeView, placement: TopologyManager | None = None) -> None:
         self._node = node
+        self._placement = placement or TopologyManager(())
         self._admitted: dict[str, Held] = {}
         self._awaited: dict[str, set[str]] = {}  # pod → those that end for it
         self._freed: Callable[[], None] = lambda: None
@@ -71,16 +72,19 @@ class Room:
         except ValueError as error:
             return Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
         if refused is None:
+            if known or started:
+                self._placement.readmit(pod)
             self._admitted[pod.metadata.uid] = wish
         return refused
 
     def _first_refusal(self, wish: Held) -> Refusal | None:
         node, others = self._node(), self._admitted.values()
         if not is_critical(wish.pod):
-            return first_refusal(wish, node, others)
+            return first_refusal(wish, node, others) or self._placement.refusal(wish.pod)
         missing = {each.name: each.missing for each in shortages(wish, node.allocatable, others)}
         without = msgspec.structs.replace(node, allocatable=None)
-        return first_refusal(wish, without, others) or (self._make_room(wish, missing) if missing else None)
+        refused = first_refusal(wish, without, others) or self._placement.refusal(wish.pod)
+        return refused or (self._make_room(wish, missing) if missing else None)
 
     def _make_room(self, wish: Held, missing: Mapping[str, int]) -> Refusal | None:
         """Tell others to go; None, unless that would not be enough."""
@@ -89,6 +93,7 @@ class Room:
         except preemption.NothingToPreempt as error:
             why = f"preemption: error finding a set of pods to preempt: {error}"
             message = f"Unexpected error while attempting to recover from admission failure: {why}"
+            self._placement.release(wish.pod.metadata.uid)
             return Refusal("UnexpectedAdmissionError", message)
         self._awaited[wish.pod.metadata.uid] = {each.pod.metadata.uid for each in going}
         for each in going:
@@ -105,8 +110,12 @@ class Room:
         allocatable = node.allocatable
         if uid not in self._admitted:
             return None  # released meanwhile: it ends
-        if node.static_cpus and qos.qos_class(pod) is qos.QOSClass.GUARANTEED:
-            return "Infeasible", _PINNED, "Infeasible"
+        for policy in node.pinning if qos.qos_class(pod) is qos.QOSClass.GUARANTEED else ():
+            return (
+                "Infeasible",
+                f"Resize is infeasible for Guaranteed Pods alongside {policy} static policy",
+                "Infeasible",
+            )
         if allocatable is not None:
             for name in ("memory", "cpu"):
                 wanted, capacity = wish.amounts[name], _units(allocatable, name)
@@ -130,6 +139,7 @@ class Room:
     def release(self, uid: str) -> None:
         """The pod has ended or its object is gone: its room is free. Twice is fine."""
         self._awaited.pop(uid, None)
+        self._placement.release(uid)
         for going in self._awaited.values():
             going.discard(uid)
         if self._admitted.pop(uid, None) is not None:

@@ -131,6 +131,8 @@ class Starter:
 
     async def _create(self, sandbox_id: str, config: cri.ContainerConfig, pod: Pod) -> str:
         tools = self._tools
+        if tools.memory is not None:
+            config = tools.memory.placed(config, pod)
         try:
             if tools.cpus is None:
                 return await tools.runtime.create_container(sandbox_id, config)

@@ -13,6 +13,7 @@ from minikube_raw.kubelet import convert, runtimeclasses, syncpod
 from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.images import EventSink
 from minikube_raw.kubelet.loglinks import LogLinks
+from minikube_raw.kubelet.memorymanager import MemoryManager
 from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.room import Room
 from minikube_raw.runtime import cri
@@ -50,6 +51,7 @@ class Tools(msgspec.Struct, frozen=True):
     room: Room = msgspec.field(default_factory=Room)
     links: LogLinks = msgspec.field(default_factory=LogLinks)
     cpus: CPUManager | None = None  # None: wherever the kernel puts them
+    memory: MemoryManager | None = None  # likewise
 
     async def find(self, uid: str) -> syncpod.Found:
         """What the runtime has of a pod."""

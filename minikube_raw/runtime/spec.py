@@ -267,7 +267,13 @@ def _unified(files: Mapping[str, str]) -> dict[str, Any]:
 def resources_spec(resources: LinuxContainerResources) -> Spec:
     """The same limits in OCI's words, for `pod inspect --oci`."""
     memory = resources.memory_limit_in_bytes
-    cpu = {"shares": resources.cpu_shares, "quota": resources.cpu_quota, "period": resources.cpu_period}
+    cpu = {
+        "shares": resources.cpu_shares,
+        "quota": resources.cpu_quota,
+        "period": resources.cpu_period,
+        "cpus": resources.cpuset_cpus,
+        "mems": resources.cpuset_mems,
+    }
     return {
         "cpu": {name: value for name, value in cpu.items() if value is not None},
         # OCI's swap is memory and swap together: none beyond the limit.

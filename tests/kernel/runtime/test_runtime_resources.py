@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from runtime_node import Node, container, eventually, run_to_end
 
+from minikube_raw.kubelet import numa
 from minikube_raw.linux import cgroup_mounts
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime.cri import ContainerConfig, LinuxContainerResources, RuntimeServiceError
@@ -67,6 +68,20 @@ async def test_a_container_that_waits_to_start_gets_the_changed_limits(node: Nod
     await runtime.update_container_resources(held, limited(1, 24))
     await runtime.start_container(held)
     assert manager(f"{await cgroup_of_the_pod(node, runtime)}/{held}").stats().memory_limit == 24 * MIB
+
+
+async def test_a_container_has_memory_of_the_numa_nodes_that_it_is_given(node: Node, runtime: Runtime) -> None:
+    first = str(min(each.number for each in numa.read()))
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    own = LinuxContainerResources(cpuset_mems=first)
+    asking = container("grep", "Mems_allowed_list", "/proc/self/status", resources=own)
+    status = await run_to_end(runtime, sandbox, asking)
+    assert node.output(status).split() == ["Mems_allowed_list:", first]
+
+    nowhere = LinuxContainerResources(cpuset_mems="63")
+    refused = await runtime.create_container(sandbox, container("true", name="nowhere", resources=nowhere))
+    with pytest.raises(RuntimeServiceError, match=r"cpuset\.mems"):
+        await runtime.start_container(refused)
 
 
 async def test_what_this_host_cannot_enforce_is_told_once(node: Node, runtime: Runtime) -> None:

@@ -86,6 +86,6 @@ async def test_without_the_policy_what_was_bounded_by_it_runs_everywhere_again(s
 
 
 def test_a_guaranteed_pod_is_not_resized_beside_it() -> None:
-    room = Room(lambda: NodeView("n1", {"cpu": "4", "memory": "1Gi", "pods": "9"}, static_cpus=True))
+    room = Room(lambda: NodeView("n1", {"cpu": "4", "memory": "1Gi", "pods": "9"}, pinning=("CPU Manager",)))
     assert room.refusal(asking("own", "2"), started=False) is None
     assert room.resize(asking("own", "3")) == ("Infeasible", PINNED, "Infeasible")

@@ -1,0 +1,106 @@
+"""Which CPUs containers are promised when their pods are let in, where a topology policy wants them near other resources.
+
+The CPU manager keeps the promises when it makes the containers; without such a policy there are none, and it chooses then.
+Pure, but for what it remembers. Rules are the kubelet's (pkg/kubelet/cm/cpumanager/policy_static.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from minikube_raw.api.core import Container, Pod
+from minikube_raw.kubelet import cputopology, qos
+from minikube_raw.kubelet.cputopology import CPU, CPUs
+from minikube_raw.kubelet.pods import all_containers, is_sidecar
+from minikube_raw.kubelet.topologyhints import Hint, Hints, sets_of
+
+_CPU = "cpu"
+
+
+class CPUPromises:
+    """Of one node's CPUs but the reserved ones: see topologymanager.Provider."""
+
+    def __init__(self, topology: Sequence[CPU], reserved: CPUs) -> None:
+        self._topology = topology
+        self._all = frozenset(cpu.number for cpu in topology) - reserved
+        self._promised: dict[str, dict[str, CPUs]] = {}  # by pod uid and container
+
+    @property
+    def free(self) -> CPUs:
+        """Those that nobody was promised."""
+        return self._all.difference(*(cpus for own in self._promised.values() for cpus in own.values()))
+
+    def of(self, uid: str, container: str) -> CPUs | None:
+        """What a container was promised."""
+        return self._promised.get(uid, {}).get(container)
+
+    def keep(self, uid: str, container: str, cpus: CPUs) -> None:
+        """A container has these already."""
+        self._promised.setdefault(uid, {})[container] = cpus
+
+    def hints(self, pod: Pod, container: Container | None) -> Hints:
+        """On which NUMA nodes a container's own CPUs could be, or those of a whole pod."""
+        every = all_containers(pod) if container is None else (container,)
+        count = whole_cpus(pod, container.name) if container is not None else _whole_cpus_of_all(pod)
+        if not count:
+            return {}
+        own = self._promised.get(pod.metadata.uid, {})
+        had = {each.name: own[each.name] for each in every if each.name in own}
+        if any(len(cpus) != whole_cpus(pod, name) for name, cpus in had.items()):
+            return {_CPU: ()}
+        assigned = frozenset[int]().union(*had.values())
+        if len(assigned) == count:
+            return {_CPU: self._hints(assigned, frozenset(), count)}
+        return {_CPU: self._hints(self.free, self._reusable(pod) | assigned, count)}
+
+    def allocate(self, pod: Pod, container: Container, affinity: Hint) -> None:
+        """Promise a container its CPUs. Raises ValueError."""
+        count, own = whole_cpus(pod, container.name), self._promised.setdefault(pod.metadata.uid, {})
+        if count and container.name not in own:
+            free = self.free | self._reusable(pod)
+            own[container.name] = cputopology.take_near(self._topology, free, count, affinity.nodes)
+
+    def release(self, uid: str) -> None:
+        """What a pod was promised is nobody's again, once its containers have ended."""
+        self._promised.pop(uid, None)
+
+    def forget_all_but(self, uids: Collection[str]) -> None:
+        """Only these pods are on the node."""
+        self._promised = {uid: own for uid, own in self._promised.items() if uid in uids}
+
+    def _reusable(self, pod: Pod) -> CPUs:
+        """What init containers have that will have ended when the pod's others begin."""
+        own, none = self._promised.get(pod.metadata.uid, {}), frozenset[int]()
+        passing = {each.name for each in pod.spec.init_containers if not is_sidecar(each)}
+        had = none.union(*(cpus for name, cpus in own.items() if name in passing))
+        return had.difference(*(cpus for name, cpus in own.items() if name not in passing))
+
+    def _hints(self, available: CPUs, reusable: CPUs, count: int) -> list[Hint]:
+        """Preferred are the fewest nodes that ever could have so many; what is used again must be on them."""
+        nodes = {cpu.number: cpu.node for cpu in self._topology}
+        fewest, possible = len(set(nodes.values())), list[frozenset[int]]()
+        for those in sets_of(set(nodes.values())):
+            if sum(node in those for node in nodes.values()) >= count:
+                fewest = min(fewest, len(those))
+            found = sum(nodes[cpu] in those for cpu in available) + len(reusable)
+            if found >= count and all(nodes[cpu] in those for cpu in reusable):
+                possible.append(those)
+        return [Hint(those, len(those) == fewest) for those in possible]
+
+
+def whole_cpus(pod: Pod, name: str) -> int:
+    """How many CPUs a container has for itself; 0: it shares."""
+    spec = next((each for each in (*pod.spec.init_containers, *pod.spec.containers) if each.name == name), None)
+    if spec is None or qos.qos_class(pod) is not qos.QOSClass.GUARANTEED:
+        return 0
+    return _whole(qos.requests_of(spec))
+
+
+def _whole_cpus_of_all(pod: Pod) -> int:
+    """How many CPUs a pod's containers have for themselves at the most, at a time."""
+    return qos.pod_amount(pod, _whole, limits=False) if qos.qos_class(pod) is qos.QOSClass.GUARANTEED else 0
+
+
+def _whole(amounts: qos.Amounts) -> int:
+    millis = qos.milli_cpu(amounts)
+    return millis // 1000 if millis % 1000 == 0 else 0
