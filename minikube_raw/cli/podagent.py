@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from minikube_raw.api import times
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.main import Options
 from minikube_raw.kubelet import localagent
@@ -128,12 +129,16 @@ def _metadata(agent: KubeletOptions) -> list[Json]:
     return [item["metadata"] for item in pods(agent)["items"]]
 
 
-def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float) -> Json:
-    """Wait until a pod has started, is ready or has ended; return it. What hinders it is the Failure."""
+def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float, since: float = 0.0) -> Json:
+    """Wait until a pod has started, is ready or has ended; return it. What hinders it is the Failure.
+
+    Of a pod that ran before `since` (Unix time) each container that will be started again must have been.
+    """
     meta, deadline = asked["metadata"], time.monotonic() + timeout
     found: Json = {"status": {}}
     for found in _looks(agent, asked, deadline):
-        if _REACHED[state](found["status"]):
+        status = found["status"]
+        if _has_ended(status) or (state != "ended" and _REACHED[state](found, since)):
             return found
     why = "; ".join(_hindrances(found)) or f"its phase is {found['status'].get('phase', 'unknown')}"
     verb = {"started": "started", "ready": "become ready", "ended": "ended"}[state]
@@ -145,21 +150,26 @@ def _has_ended(status: Json) -> bool:
     return status.get("phase") in ("Succeeded", "Failed")
 
 
-def _is_lost(status: Json) -> bool:
-    """Whether a container of an earlier boot has not begun anew yet: its end is known since the agent looked, no more."""
-    states = (each.get("state", {}).get("terminated", {}) for each in status.get("containerStatuses", ()))
-    return any(state.get("reason") == "ContainerStatusUnknown" for state in states)
+def _has_started(found: Json, since: float) -> bool:
+    """Running, and no container shows an end from before `since`, or from an earlier boot, from which it is to begin anew."""
+    status = found["status"]
+    always = found.get("spec", {}).get("restartPolicy", "Always") == "Always"
+    ends = [
+        each["state"]["terminated"] for each in status.get("containerStatuses", ()) if "terminated" in each["state"]
+    ]
+    return status.get("phase") == "Running" and not any(
+        each.get("reason") == "ContainerStatusUnknown"  # its end is known since the agent looked, no more
+        or ((always or each["exitCode"]) and times.parse(each["finishedAt"]).timestamp() <= int(since))
+        for each in ends
+    )
 
 
-def _is_ready(status: Json) -> bool:
-    return any((each["type"], each["status"]) == ("Ready", "True") for each in status.get("conditions", ()))
+def _is_ready(found: Json, since: float) -> bool:
+    conditions = found["status"].get("conditions", ())
+    return any((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
 
 
-_REACHED: dict[str, Callable[[Json], bool]] = {
-    "started": lambda status: _has_ended(status) or (status.get("phase") == "Running" and not _is_lost(status)),
-    "ready": lambda status: _is_ready(status) or _has_ended(status),
-    "ended": _has_ended,
-}
+_REACHED: dict[str, Callable[[Json, float], bool]] = {"started": _has_started, "ready": _is_ready}
 
 
 def _looks(agent: KubeletOptions, asked: Json, deadline: float) -> Iterator[Json]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -62,7 +63,7 @@ WantedBy=multi-user.target
 def start(options: Options, name: str | None, namespace: str, wait: bool, timeout: float) -> None:
     """Bring back what should run: all pods after a reboot or `halt`, or NAME after it was stopped or has ended."""
     need_root("starting pods")
-    agent = podagent.agent_of(options)
+    agent, began = podagent.agent_of(options), time.time()
     if name is not None:
         wanted = [_begin_anew(agent, namespace, name)]
     else:
@@ -71,7 +72,7 @@ def start(options: Options, name: str | None, namespace: str, wait: bool, timeou
             with localagent.take_lock(agent):
                 podagent.ensure(agent)
     for each in wanted if wait else ():
-        podagent.wait_for(agent, each, "started", timeout)
+        podagent.wait_for(agent, each, "started", timeout, began)
 
 
 def _wished(agent: KubeletOptions) -> list[Json]:
