@@ -91,7 +91,7 @@ class PodWorker:
                 await self._end.remove_dead()
 
     def room_freed(self) -> None:
-        """Another pod has ended: what waits for room, a resize or a critical pod at its start, may have it now."""
+        """Another pod has ended or takes less: what waits for room, a resize or a critical pod at its start, may have it now."""
         if self._resizer.waits_for_room or not self.status:
             self._due.set()
 

@@ -125,7 +125,9 @@ class Room:
             others = [other for known, other in self._admitted.items() if known != uid]
             for short in shortages(wish, allocatable, others):
                 return "Deferred", short.refusal().message, short.refusal().reason
-        self._admitted[uid] = wish
+        before, self._admitted[uid] = self._admitted[uid], wish
+        if any(amount > wish.of(name) for name, amount in before.amounts.items()):
+            self._freed()
         return None
 
     def on_release(self, look_again: Callable[[], None]) -> None:

@@ -84,6 +84,21 @@ async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventua
     await eventually(lambda: "ResizeCompleted" in node.events)
 
 
+async def test_a_wish_without_room_waits_until_another_pod_takes_less(node, eventually) -> None:
+    node.use(msgspec.structs.replace(node.tools, room=small_node()))
+    for wish in (asking(uid="u2", requests={"cpu": "1500m"}), asking(**SMALL)):
+        node.workers.update(wish)
+    await eventually(
+        lambda: len([each for each in node.runtime.containers.values() if each.state.name == "RUNNING"]) == 2
+    )
+    node.workers.update(asking(2, requests={"cpu": "1"}, limits={"cpu": "1"}))
+    await eventually(lambda: any("PodResizePending" in conditions(each) for each in node.statuses))
+
+    node.workers.update(asking(2, uid="u2", requests={"cpu": "1"}))
+
+    await eventually(lambda: node.events.count("ResizeCompleted") == 2)
+
+
 async def test_more_than_the_node_has_is_infeasible_and_changes_nothing(node, eventually) -> None:
     node.use(msgspec.structs.replace(node.tools, room=small_node()))
     await running(node, eventually, asking(**SMALL))
