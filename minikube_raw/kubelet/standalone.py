@@ -63,7 +63,7 @@ from minikube_raw.linux.socket_paths import short_name
 from minikube_raw.netlink import NetlinkSocket, links, masquerade, portmaps
 from minikube_raw.oci import plainroots
 from minikube_raw.runtime import wire
-from minikube_raw.runtime.launching import launcher_argv, launcher_socket
+from minikube_raw.runtime.launching import NODE, launcher_argv, launcher_socket
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -73,6 +73,7 @@ MASQUERADE_TABLE = "minikube_raw_pods"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 HALTED = msgspec.structs.replace(ending.SHUTDOWN, keeps_volumes=True)
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_MOUNTS = "mounts"  # what the launcher holds our mount namespace as
 
 
 class LocalStatuses:
@@ -285,11 +286,8 @@ def run(options: KubeletOptions, ready: int) -> None:
     """Be the agent: returns when the last pod is gone and nothing is left of it. Writes a byte to `ready` when it serves."""
     plain_text.log_to_stderr()
     proctitle.set_title("kubelet standalone")
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
-    mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
     forwarding = _FORWARDING.read_text()
-    launcher = _ensure_launcher(options)
+    launcher = _enter_mounts(options)
     try:
         uvloop.run(_run(options, ready))
     except asyncio.CancelledError:
@@ -298,16 +296,35 @@ def run(options: KubeletOptions, ready: int) -> None:
     _leave_no_trace(options, forwarding)
 
 
-def _ensure_launcher(options: KubeletOptions) -> int:
-    """The pid of the node's launcher: the one that an agent before us left, or a new one."""
+def _enter_mounts(options: KubeletOptions) -> int:
+    """Enter the mount namespace with the volumes of the node's pods, and return the pid of its launcher, which holds it.
+
+    Both are those that an agent before us left, or new ones.
+    """
     try:
         with wire.connect(launcher_socket(options.run_dir)) as connection:
+            wire.send(connection, {"op": "take", "sandbox": NODE})
+            message, received = wire.receive(connection)
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(credentials)[0])
     except OSError:
+        _make_mounts()
         # Keepers are not of the service or session that happened to run the command: its end must not be theirs.
         argv = launcher_argv(options.run_dir, cgroup=f"{options.cgroup_root}/system")
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True).pid
+    held = dict(zip(message["names"], received, strict=True))
+    if _MOUNTS in held:
+        namespaces.unshare(namespaces.CLONE_FS)  # only who shares no working directory may join a mount namespace
+        namespaces.setns(held[_MOUNTS], namespaces.CLONE_NEWNS)
+    else:  # the agent before us died before it could say so, or the launcher and it died both
+        _make_mounts()
+    wire.close(received)
+    return int(_CREDENTIALS.unpack(credentials)[0])
+
+
+def _make_mounts() -> None:
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.set_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    mounts.set_propagation("/", mounts.MS_SHARED | mounts.MS_REC)  # for volumes with mountPropagation
 
 
 async def _run(options: KubeletOptions, ready: int) -> None:
@@ -318,6 +335,7 @@ async def _run(options: KubeletOptions, ready: int) -> None:
     await asyncio.to_thread(masquerade.ensure_subnet, POD_CIDR, exclude=(POD_CIDR,), table=MASQUERADE_TABLE)
     runtime.network = make_network(conflist(str(run_dir / "cni" / "networks")), run_dir)
     await runtime.start()
+    holding = asyncio.create_task(runtime.hold(_MOUNTS, namespaces.open_namespace("mnt")))
     try:
         agent = StandaloneAgent(options, runtime, LocalImages(store))
         # A machine that goes down ends the session that the agent was started in while `pod halt` waits for the pods.
@@ -326,6 +344,7 @@ async def _run(options: KubeletOptions, ready: int) -> None:
         await runtime.settled()
         await asyncio.to_thread(removal.empty_trash, VolumeManager(options.pods_dir).trash)
     finally:
+        holding.cancel()
         await runtime.close()
 
 

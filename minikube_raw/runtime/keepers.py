@@ -12,6 +12,7 @@ import msgspec
 
 from . import adoption, wire
 from .cri import RuntimeServiceError
+from .launching import NODE
 from .peers import Message, Peer, refuse_errors
 from .pods import Sandbox
 from .records import ExitRecord, SandboxRecord
@@ -75,7 +76,15 @@ class Keepers:
     def retain(self) -> None:
         """Tells the launcher which sandboxes there are: what it holds for others keeps namespaces of pods alive that are gone."""
         with suppress(OSError), wire.connect(self._launcher) as launcher:
-            wire.send(launcher, {"op": "retain", "sandboxes": list(self._state.sandboxes)})
+            wire.send(launcher, {"op": "retain", "sandboxes": [*self._state.sandboxes, NODE]})
+
+    async def hold(self, name: str, descriptor: int) -> None:
+        """Gives the launcher a descriptor, ours no more, to hold for the agent that comes after us. Raises OSError without one."""
+        try:
+            with await self._connect_launcher() as launcher:
+                wire.send(launcher, {"op": "hold", "sandbox": NODE, "name": name}, [descriptor])
+        finally:
+            wire.close([descriptor])
 
     def _request(self, record: SandboxRecord) -> Message:
         """Returns what a keeper must know of its sandbox."""

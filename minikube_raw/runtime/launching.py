@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+NODE = "node"  # under this name, which no sandbox has, the launcher holds what is the agent's own
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 _MAIN = "from minikube_raw.runtime.launcher import main; main(sys.argv[1:])"
 

@@ -132,6 +132,10 @@ class Runtime:
             if container.running:
                 self._state.finish(sandbox, container, adoption.lost(container))
 
+    async def hold(self, name: str, descriptor: int) -> None:
+        """Has the launcher hold a descriptor, ours no more, for the agent that comes after us. Raises OSError."""
+        await self._keepers.hold(name, descriptor)
+
     async def close(self) -> None:
         """Leaves: connections are closed, pods run on."""
         await self._state.close()

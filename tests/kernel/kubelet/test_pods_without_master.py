@@ -146,6 +146,46 @@ def test_a_killed_agent_is_replaced_and_no_container_notices(host: Host) -> None
     assert len(host.launchers()) == 1
 
 
+IN_MEMORY = """
+apiVersion: v1
+kind: Secret
+metadata: {{name: secret}}
+stringData: {{word: sesame}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  volumes: [{{name: m, emptyDir: {{medium: Memory}}}}, {{name: s, secret: {{secretName: secret}}}}]
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, "trap 'exit 0' TERM; echo up >> /m/boots; stat -c %d /m /s; cat /m/boots; while true; do sleep 0.05; done"]
+    volumeMounts: [{{name: m, mountPath: /m}}, {{name: s, mountPath: /s}}]
+"""
+
+
+def test_volumes_in_memory_outlive_the_agent(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept", IN_MEMORY))
+    until(lambda: host("pod", "logs", "kept").endswith("up\n"), "the container spoke")
+    first = host("pod", "logs", "kept")
+    agent = host.agent()
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+    psutil.wait_procs([agent], timeout=10)
+    host("pod", "run", "-f", host.manifest("other"))
+
+    host("pod", "exec", "kept", "--", "kill", "1")
+
+    def began_again() -> bool:
+        (kept,) = (each for each in host.pods() if each["metadata"]["name"] == "kept")
+        (container,) = kept["status"]["containerStatuses"]
+        return (container["restartCount"], container["started"]) == (1, True)
+
+    until(began_again, "the container began again")
+    until(lambda: host("pod", "logs", "kept") == f"{first}up\n", "it found what it had left, on the same devices")
+
+
 def test_objects_beside_a_pod_are_its_own_and_its_streams_can_be_joined(host: Host) -> None:
     manifest = host.manifest("set", CONFIGURED)
     host("pod", "run", "-f", manifest)
