@@ -14,7 +14,7 @@ import psutil
 from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
-from minikube_raw.linux.cgroups import Stats
+from minikube_raw.linux.cgroups import Stats, Transfers
 from minikube_raw.linux.disk_usage import FileSystem
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -102,6 +102,12 @@ _FILE_SYSTEM: dict[str, Callable[[FileSystem], int]] = {
     "container_fs_limit_bytes": lambda found: found.capacity,
     "container_fs_usage_bytes": lambda found: found.used,
 }
+_TRANSFERS: dict[str, Callable[[Transfers], int]] = {
+    "container_fs_reads_bytes_total": lambda found: found.read_bytes,
+    "container_fs_reads_total": lambda found: found.reads,
+    "container_fs_writes_bytes_total": lambda found: found.write_bytes,
+    "container_fs_writes_total": lambda found: found.writes,
+}
 _NOTHING = {"container": "", "image": "", "name": "", "namespace": "", "pod": ""}
 
 
@@ -116,6 +122,7 @@ class Beside(msgspec.Struct, frozen=True):
     device: str = ""  # that of the containers' writable layers
     disks: Mapping[str, PodDisk] = {}  # by pod uid
     traffic: Callable[[str], Mapping[str, Traffic]] = lambda process: {}  # of a process, "self" or a pid, by interface
+    device_name: Callable[[str], str] = str  # of a block device, by its number
 
 
 def cadvisor(use: NodeUse, beside: Beside) -> str:
@@ -126,6 +133,7 @@ def cadvisor(use: NodeUse, beside: Beside) -> str:
         figures = ((labels, value(row.stats), row.at) for labels, row in rows)
         page.family(name, kind, name, [({**labels, **total}, n, at) for labels, n, at in figures if n is not None])
     _file_systems(page, use, beside)
+    _transfers(page, rows, beside.device_name)
     _networks(page, use, beside)
     starts = [(labels, row.since, row.at) for labels, row in rows]
     page.family(
@@ -149,6 +157,17 @@ def _file_systems(page: Page, use: NodeUse, beside: Beside) -> None:
         rows = [(labels, value(each)) for labels, each in node]
         rows += own if name == "container_fs_usage_bytes" else []
         page.family(name, "gauge", name, [(labels, number, at) for labels, number in rows])
+
+
+def _transfers(page: Page, rows: Iterable[tuple[Labels, Reading]], name_of: Callable[[str], str]) -> None:
+    """What went from and to block devices."""
+    found = [
+        ({**labels, "device": name_of(number)}, each, row.at)
+        for labels, row in rows
+        for number, each in (row.stats.transfers or {}).items()
+    ]
+    for name, value in _TRANSFERS.items():
+        page.family(name, "counter", name, [(labels, value(each), at) for labels, each, at in found])
 
 
 def _networks(page: Page, use: NodeUse, beside: Beside) -> None:

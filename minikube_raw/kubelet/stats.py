@@ -24,7 +24,7 @@ from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.thresholds import Observation
 from minikube_raw.kubelet.usage import NodeUse, Subject, UsageReader
 from minikube_raw.linux import mounts
-from minikube_raw.linux.disk_usage import FileSystem, file_system
+from minikube_raw.linux.disk_usage import FileSystem, device_name, file_system
 from minikube_raw.runtime import cri
 
 Json = dict[str, Any]
@@ -98,7 +98,7 @@ class StatsProvider:
     def _beside(self, disks: dict[str, PodDisk]) -> exposition.Beside:
         own, images = mounts.device_of(self._options.state_dir), mounts.device_of(self._options.images_dir)
         nodefs, imagefs = self.file_systems()
-        return exposition.Beside({images: imagefs, own: nodefs}, own, disks, interfaces.traffic)
+        return exposition.Beside({images: imagefs, own: nodefs}, own, disks, interfaces.traffic, device_name)
 
     async def metrics(self) -> str:
         """/metrics."""

@@ -20,6 +20,15 @@ class Use(NamedTuple):
         return Use(self.bytes + other.bytes, self.inodes + other.inodes)
 
 
+def device_name(number: str) -> str:
+    """The block device "254:0" as /dev calls it ("/dev/vda"); its number where there is none by now."""
+    try:
+        with open(f"/sys/dev/block/{number}/uevent") as file:
+            return next(f"/dev/{line.strip().removeprefix('DEVNAME=')}" for line in file if line.startswith("DEVNAME="))
+    except (OSError, StopIteration):
+        return number
+
+
 def tree(path: str) -> Use:
     """Walk everything below `path` (and itself) without following links or entering other mounts; what vanishes is skipped."""
     try:

@@ -10,9 +10,20 @@ from minikube_raw.linux.cgroup_mounts import Hierarchies, hierarchies
 
 from .cgroup import Cgroup
 from .devices import DEFAULT_DEVICES, DeviceRule
-from .values import Limits, Pressure, Stats
+from .values import Limits, Pressure, Stats, Transfers
 
-__all__ = ["DEFAULT_DEVICES", "Cgroup", "DeviceRule", "Hierarchies", "Limits", "Pressure", "Stats", "detect", "manager"]
+__all__ = [
+    "DEFAULT_DEVICES",
+    "Cgroup",
+    "DeviceRule",
+    "Hierarchies",
+    "Limits",
+    "Pressure",
+    "Stats",
+    "Transfers",
+    "detect",
+    "manager",
+]
 
 
 def detect() -> str:

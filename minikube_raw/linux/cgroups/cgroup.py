@@ -122,9 +122,10 @@ class Cgroup:
         None is handed down that is not needed: on hybrid hosts the unified hierarchy may offer hugetlb alone, which is
         not worth forbidding processes in all but its leaves.
         """
-        wanted = self._hierarchies.unified_controllers.intersection(_LIMITED_BY) - self._hierarchies.v1.keys()
+        useful = {*_LIMITED_BY, "io"}  # which only counts
+        wanted = self._hierarchies.unified_controllers.intersection(useful) - self._hierarchies.v1.keys()
         if self._hierarchies.v1:
-            wanted -= {"hugetlb"}
+            wanted -= {"hugetlb", "io"}
         directory = self._hierarchies.unified
         if not wanted or directory is None:
             return
@@ -193,7 +194,7 @@ class Cgroup:
     def stats(self) -> Stats:
         """Reads its figures; those that no controller counts are None. FileNotFoundError if it is gone."""
         stats = Stats()
-        for controller in ("cpu", "cpuacct", "memory", "pids"):
+        for controller in ("cpu", "cpuacct", "memory", "pids", "blkio", "io"):
             home = self._home(controller)
             if home is not None and controller in home.version.READERS:
                 home.version.READERS[controller](home.directory, stats)

@@ -43,6 +43,14 @@ def read(path: str) -> str:
     return content.decode().strip()
 
 
+def read_if_present(path: str) -> str:
+    """read() of a file that some kernels have not; empty if this one has not."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return ""
+
+
 def read_number(path: str, default: int | None = None) -> int | None:
     """Returns a file's number; None for "max", `default` if there is no such file."""
     try:

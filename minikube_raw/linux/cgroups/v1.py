@@ -10,6 +10,7 @@ import os
 
 from . import control_files as files
 from . import oom
+from .values import Transfers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 UNLIMITED = -1
 # What memory.limit_in_bytes says without a limit: the highest page counter, whatever the page size (≥ 2^62).
 _NO_LIMIT_FROM = 1 << 62
+_BLKIO = {
+    "blkio.throttle.io_service_bytes_recursive": {"Read": "read_bytes", "Write": "write_bytes"},
+    "blkio.throttle.io_serviced_recursive": {"Read": "reads", "Write": "writes"},
+}
 
 
 def set_cpu(directory: str, limits: Limits) -> list[str]:
@@ -122,6 +127,20 @@ def read_pids(directory: str, stats: Stats) -> None:
     stats.pids = files.read_number(f"{directory}/pids.current", 0)
 
 
+def read_blkio(directory: str, stats: Stats) -> None:
+    """blkio.throttle.io_service_bytes_recursive and io_serviced_recursive: "254:0 Read 4096" lines.
+
+    Writes through the page cache are not in them, and Linux 6.10 and newer count nothing before a device has some limit.
+    """
+    transfers: dict[str, Transfers] = {}
+    for name, fields in _BLKIO.items():
+        for line in files.read_if_present(f"{directory}/{name}").splitlines():
+            words = line.split()
+            if len(words) == 3 and words[1] in fields:
+                setattr(transfers.setdefault(words[0], Transfers()), fields[words[1]], int(words[2]))
+    stats.transfers = transfers
+
+
 def inherit_cpuset(directory: str, root: str) -> None:
     """Copies the parent's CPUs and memory nodes: a v1 cpuset starts empty and then nobody can be attached to it.
 
@@ -151,4 +170,5 @@ READERS: dict[str, Callable[[str, Stats], None]] = {
     "cpuacct": read_cpuacct,
     "memory": read_memory,
     "pids": read_pids,
+    "blkio": read_blkio,
 }

@@ -9,7 +9,7 @@ import errno
 
 from . import control_files as files
 from . import oom
-from .values import CPU_PERIOD_US
+from .values import CPU_PERIOD_US, Transfers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,17 @@ def read_pids(directory: str, stats: Stats) -> None:
     stats.pids = files.read_number(f"{directory}/pids.current", 0)
 
 
+def read_io(directory: str, stats: Stats) -> None:
+    """io.stat: "254:0 rbytes=4096 wbytes=0 rios=1 wios=0 …" lines."""
+    transfers: dict[str, Transfers] = {}
+    for line in files.read_if_present(f"{directory}/io.stat").splitlines():
+        device, *counts = line.split()
+        told = dict(count.split("=", 1) for count in counts)
+        numbers = (int(told.get(name, 0)) for name in ("rbytes", "wbytes", "rios", "wios"))
+        transfers[device] = Transfers(*numbers)
+    stats.transfers = transfers
+
+
 def enable_controllers(directory: str, controllers: Iterable[str]) -> None:
     """Makes controllers available to the children of `directory`.
 
@@ -157,4 +168,9 @@ SETTERS: dict[str, Callable[[str, Limits], list[str]]] = {
     "pids": set_pids,
     "hugetlb": set_hugetlb,
 }
-READERS: dict[str, Callable[[str, Stats], None]] = {"cpu": read_cpu, "memory": read_memory, "pids": read_pids}
+READERS: dict[str, Callable[[str, Stats], None]] = {
+    "cpu": read_cpu,
+    "memory": read_memory,
+    "pids": read_pids,
+    "io": read_io,
+}

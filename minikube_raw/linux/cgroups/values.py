@@ -100,6 +100,7 @@ class Stats(_Values):
     cpu_limit is the quota in CPUs, None without one; cpu_throttled_periods of cpu_periods ran into it.
     memory_working_set is use without inactive file cache, what the kubelet compares with eviction thresholds;
     memory_peak is the highest use so far; memory_limit is None without one; oom_kills counts this cgroup alone.
+    transfers are by block device ("254:0").
     """
 
     __slots__ = (
@@ -119,6 +120,7 @@ class Stats(_Values):
         "page_faults_major",
         "pids",
         "swap_usage",
+        "transfers",
     )
 
     def __init__(self) -> None:
@@ -138,6 +140,19 @@ class Stats(_Values):
         self.page_faults_major: int | None = None
         self.pids: int | None = None
         self.swap_usage: int | None = None
+        self.transfers: dict[str, Transfers] | None = None
+
+
+class Transfers(_Values):
+    """What went from and to one block device: bytes and requests."""
+
+    __slots__ = ("read_bytes", "reads", "write_bytes", "writes")
+
+    def __init__(self, read_bytes: int = 0, write_bytes: int = 0, reads: int = 0, writes: int = 0) -> None:
+        self.read_bytes = read_bytes
+        self.write_bytes = write_bytes
+        self.reads = reads
+        self.writes = writes
 
 
 class Pressure(_Values):

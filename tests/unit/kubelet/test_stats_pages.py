@@ -11,7 +11,7 @@ from minikube_raw.kubelet import exposition, summary
 from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.summary import Around, PodDisk
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
-from minikube_raw.linux.cgroups import Pressure, Stats
+from minikube_raw.linux.cgroups import Pressure, Stats, Transfers
 from minikube_raw.linux.disk_usage import FileSystem, Use
 
 AT = 1_700_000_010.0
@@ -110,6 +110,20 @@ def test_cadvisor_metrics_have_disks_by_device_and_networks_by_interface() -> No
     of_pod = 'container="",id="/kubepods/burstable/podu1",image="",interface="eth0",name="",namespace="ns",pod="p"'
     assert rows("container_network_receive_bytes_total")[1] == f"container_network_receive_bytes_total{{{of_pod}}} 10"
     assert rows("container_network_transmit_packets_dropped_total")[0].endswith(" 7")
+
+
+def test_cadvisor_metrics_have_what_went_from_and_to_block_devices() -> None:
+    of = use().pods[0]
+    of.containers[0].reading.stats.transfers = {"254:0": Transfers(8192, 4096, 2, 1)}
+    beside = exposition.Beside(device_name={"254:0": "/dev/vda"}.__getitem__)
+
+    lines = exposition.cadvisor(msgspec.structs.replace(use(), pods=(of,)), beside).splitlines()
+
+    one = 'container="c",device="/dev/vda",id="/kubepods/burstable/podu1/c0",image="busybox",name="c0",namespace="ns",pod="p"'
+    moved = {"reads_bytes": 8192, "reads": 2, "writes_bytes": 4096, "writes": 1}
+    assert [line for line in lines if line.startswith(("container_fs_reads", "container_fs_writes"))] == [
+        f"container_fs_{name}_total{{{one}}} {count} 1700000010000" for name, count in moved.items()
+    ]
 
 
 def test_labels_cannot_break_out_of_their_quotes() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from minikube_raw.linux import cgroup_mounts
 from minikube_raw.linux.cgroup_mounts import Hierarchies
-from minikube_raw.linux.cgroups import Cgroup, DeviceRule, Limits, v2
+from minikube_raw.linux.cgroups import Cgroup, DeviceRule, Limits, Transfers, v2
 from minikube_raw.linux.cgroups.device_programme import assemble
 
 Files = dict[str, str]
@@ -184,6 +184,8 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "total_pgfault 50\ntotal_pgmajfault 5\ntotal_swap 10",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
         "pids.current": "4",
+        "blkio.throttle.io_service_bytes_recursive": "254:0 Read 8192\n254:0 Write 4096\n254:0 Total 12288\nTotal 12288",
+        "blkio.throttle.io_serviced_recursive": "254:0 Read 2\n254:0 Write 1\n254:0 Total 3\nTotal 3",
     }
     v2_use = {
         "cpu.stat": "usage_usec 7000\nuser_usec 1\nthrottled_usec 5000\nnr_periods 3\nnr_throttled 1",
@@ -195,11 +197,14 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "memory.swap.current": "10",
         "memory.events.local": "oom 3\noom_kill 2",
         "pids.current": "4",
+        "io.stat": "254:0 rbytes=8192 wbytes=4096 rios=2 wios=1 dbytes=0 dios=0",
     }
     fill(tmp_path / "v1/pod", v1_use)
     fill(tmp_path / "v2/pod", v2_use)
-    on_v1 = Cgroup("pod", Hierarchies(dict.fromkeys(("cpu", "cpuacct", "memory", "pids"), str(tmp_path / "v1"))))
-    on_v2 = Cgroup("pod", Hierarchies({}, str(tmp_path / "v2"), frozenset(("cpu", "memory", "pids"))))
+    on_v1 = Cgroup(
+        "pod", Hierarchies(dict.fromkeys(("cpu", "cpuacct", "memory", "pids", "blkio"), str(tmp_path / "v1")))
+    )
+    on_v2 = Cgroup("pod", Hierarchies({}, str(tmp_path / "v2"), frozenset(("cpu", "memory", "pids", "io"))))
     stats = on_v1.stats()
     assert stats == on_v2.stats()
     assert stats.as_dict() == {
@@ -219,6 +224,7 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "page_faults_major": 5,
         "pids": 4,
         "swap_usage": 10,
+        "transfers": {"254:0": Transfers(8192, 4096, 2, 1)},
     }
     assert on_v1.oom_kills() == on_v2.oom_kills() == 2
 
