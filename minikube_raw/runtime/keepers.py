@@ -13,7 +13,7 @@ import msgspec
 from . import adoption, wire
 from .cri import RuntimeServiceError
 from .launching import NODE
-from .peers import Message, Peer, refuse_errors
+from .peers import Gone, Message, Peer, refuse_errors
 from .pods import Sandbox
 from .records import ExitRecord, SandboxRecord
 from .spec import limits
@@ -51,14 +51,16 @@ class Keepers:
 
     async def recover(self, sandbox: Sandbox) -> None:
         """Brings a recorded sandbox back into our hands: through its keeper, or a new one in its place."""
+        sandbox.replacing = True  # should it die while we greet it, we do that here
         try:
-            connection = wire.connect(self._state.layout.keeper_socket(sandbox.id))
-        except OSError:
+            sandbox.peer = self._peer(sandbox, wire.connect(self._state.layout.keeper_socket(sandbox.id)))
+            answer, _ = await self.ask(sandbox, {"op": "hello"})
+        except (OSError, Gone):
             await self._adopt(sandbox)
-            return
-        sandbox.peer = self._peer(sandbox, connection)
-        answer, _ = await self.ask(sandbox, {"op": "hello"})
-        self._take_word(sandbox, answer)
+        else:
+            self._take_word(sandbox, answer)
+        finally:
+            sandbox.replacing = False
 
     async def dismiss(self, sandbox: Sandbox) -> None:
         """Ends a keeper and gives up what the launcher holds for its sandbox; both may be gone already."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import select
@@ -32,7 +33,7 @@ def kill(pid: int) -> None:
     """SIGKILL, and wait until it is gone."""
     opened = os.pidfd_open(pid)
     signal.pidfd_send_signal(opened, signal.SIGKILL)
-    assert pidfd.has_ended(opened, 5)
+    assert pidfd.has_ended(opened, 60)
     os.close(opened)
 
 
@@ -195,7 +196,7 @@ async def polite(node: Node, runtime: Runtime) -> tuple[str, str, int]:
 def end_politely(pid: int) -> None:
     opened = os.pidfd_open(pid)
     signal.pidfd_send_signal(opened, signal.SIGTERM)
-    assert pidfd.has_ended(opened, 5)
+    assert pidfd.has_ended(opened, 60)
     os.close(opened)
 
 
@@ -320,6 +321,25 @@ async def test_a_keeper_that_took_over_while_its_kubelet_died_leaves_terminals_a
         assert status is not None
         await eventually(lambda: "got after" in node.output(status))
         session.close()
+        await grown(node, fresh, created)
+        await stop_counting_and_compare(node, fresh, created)
+    finally:
+        await fresh.close()
+
+
+async def test_a_keeper_that_dies_while_a_new_kubelet_greets_it_is_replaced(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await counting(node, runtime)
+    keeper, socket_path = await keeper_pid(runtime, sandbox), runtime._state.layout.keeper_socket(sandbox)
+    await runtime.close()
+    kill(keeper)
+    fresh = node.make_runtime()
+    with wire.listen(socket_path) as dying:  # a keeper's last moment: connected to, and never to answer
+        asked = select.poll()
+        asked.register(dying, select.POLLIN)
+        starting = asyncio.create_task(fresh.start())
+        await eventually(lambda: bool(asked.poll(0)))
+    await starting
+    try:
         await grown(node, fresh, created)
         await stop_counting_and_compare(node, fresh, created)
     finally:
