@@ -26,10 +26,10 @@ def client(api: MemoryAPI) -> Client:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Give the loop turns until the condition is true; fail after ten seconds."""
+    """Give the loop turns until the condition is true; fail after a minute."""
 
     async def wait(condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (result := condition()):  # noqa: ASYNC110 -- conditions span loops that share no event
                 await asyncio.sleep(0.001)
         return result

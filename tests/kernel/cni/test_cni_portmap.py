@@ -65,7 +65,7 @@ def serve(pod: NetworkNamespace, port: int = 80, kind: int = socket.SOCK_STREAM)
         made.bind(("::", port))
         if kind == socket.SOCK_STREAM:
             made.listen()
-        made.settimeout(2)
+        made.settimeout(10)
         return made
 
     return pod.run(make)
@@ -138,7 +138,7 @@ def test_a_udp_client_goes_on_with_the_pod_that_has_the_port_now(wire, make_pod,
     first, second = make_pod(), make_pod()
     ports = {"portMappings": [mapping(5353, 53, "udp")]}
     client = wire.remote.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client.settimeout(2)
+    client.settimeout(10)
     client.connect((HOST, 5353))
 
     def is_answered_by(server: socket.socket, text: bytes) -> bool:

@@ -224,13 +224,13 @@ def container(*command: str, name: str = "main", image: str = "busybox", **chang
     )
 
 
-async def run_to_end(runtime: Runtime, sandbox: str, config: ContainerConfig, timeout: float = 20) -> ContainerStatus:
+async def run_to_end(runtime: Runtime, sandbox: str, config: ContainerConfig, timeout: float = 60) -> ContainerStatus:
     container_id = await runtime.create_container(sandbox, config)
     await runtime.start_container(container_id)
     return await ended(runtime, container_id, timeout)
 
 
-async def ended(runtime: Runtime, container_id: str, timeout: float = 20) -> ContainerStatus:
+async def ended(runtime: Runtime, container_id: str, timeout: float = 60) -> ContainerStatus:
     """Waits for a container's end by the runtime's own event."""
     await asyncio.wait_for(runtime._state.containers[container_id].ended.wait(), timeout)
     status = await runtime.container_status(container_id)
@@ -239,7 +239,7 @@ async def ended(runtime: Runtime, container_id: str, timeout: float = 20) -> Con
     return status
 
 
-async def eventually(true: Callable[[], bool], timeout: float = 10) -> None:
+async def eventually(true: Callable[[], bool], timeout: float = 60) -> None:
     """Waits for what has no event here: a file that another process writes."""
     async with asyncio.timeout(timeout):
         while not true():  # noqa: ASYNC110

@@ -72,7 +72,7 @@ async def test_a_keeper_whose_worker_is_killed_over_a_start_is_replaced(node: No
     await eventually(lambda: workers(keeper) != [])
     os.kill(workers(keeper)[0], signal.SIGKILL)
     with pytest.raises(Exception, match="keeper"):
-        await asyncio.wait_for(starting, 10)
+        await asyncio.wait_for(starting, 60)
     log.unlink()
     await eventually(lambda: runtime._state.sandboxes[sandbox].peer is not None)
     assert [found.state for found in await runtime.list_pod_sandboxes()] == [SandboxState.READY]

@@ -17,12 +17,12 @@ MAPS = CORE + "configmaps"
 
 
 async def take(lines: AsyncIterator[bytes], count: int) -> list[dict[str, Any]]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [json.loads(await anext(lines)) for _ in range(count)]
 
 
 async def rest(lines: AsyncIterator[bytes]) -> list[dict[str, Any]]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [json.loads(line) async for line in lines]
 
 

@@ -122,7 +122,7 @@ async def frames(socket) -> list[bytes]:
 async def test_exec_carries_streams_and_the_exit_code(http, runtime, eventually, code, status) -> None:
     await start(runtime)
     runtime.session = session = Session(code)
-    async with asyncio.timeout(5), connect(http) as socket:
+    async with asyncio.timeout(60), connect(http) as socket:
         assert socket.protocol == "v5.channel.k8s.io"
         assert await socket.receive_bytes() == b"\x01"
         await socket.send_bytes(b"\x00hello")
@@ -177,7 +177,7 @@ async def test_exec_is_served_over_spdy_too(http, runtime) -> None:
             os.write(session.child_stdout, data)
         session.end()
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(echo())
         path = "/exec/ns/p/c?command=cat&input=1&output=1&error=1"
         received, final = await spdy_frames(http, path, "error", "stdin", "stdout", "stderr")
@@ -240,7 +240,7 @@ async def test_the_end_of_an_attached_container_is_no_failure_of_attach(http, ru
     await start(runtime)
     runtime.session = session = Session(3)
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(60),
         http.ws_connect("/attach/ns/p/c?output=1", protocols=("v5.channel.k8s.io",)) as socket,
     ):
         os.write(session.child_stdout, b"last words")
@@ -255,7 +255,7 @@ async def test_a_client_of_base64_text_is_understood(http, runtime) -> None:
     await start(runtime)
     runtime.session = session = Session(3)
     path = "/exec/ns/p/c?command=sh&input=1&output=1"
-    async with asyncio.timeout(5), http.ws_connect(path, protocols=("base64.channel.k8s.io",)) as socket:
+    async with asyncio.timeout(60), http.ws_connect(path, protocols=("base64.channel.k8s.io",)) as socket:
         await socket.send_str("0" + base64.b64encode(b"hello").decode())
         os.write(session.child_stdout, await asyncio.to_thread(os.read, session.child_stdin, 100))
         session.end()

@@ -100,7 +100,7 @@ class Exec:
 
     async def no_connections(self) -> None:
         """Return when aiohttp's server has forgotten every connection."""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             while self.server.connections:  # noqa: ASYNC110 -- the server has no event for it
                 await asyncio.sleep(0.005)
 
