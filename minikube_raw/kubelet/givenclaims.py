@@ -1,7 +1,8 @@
 """Claims of a host without a master: from a pod's claim and the volumes given beside it to a directory of this host.
 
 A claim gets a volume that was given and suits it, else, with no class or the class "standard", a directory of its own that is
-named for it and outlives the pod, as a named volume does elsewhere: whoever asks by the same name finds the same data.
+named for it and outlives the pod, as a named volume does elsewhere: whoever asks by the same name finds the same data. A claim
+that is made from a pod's template has its directory among the pod's other volumes, and goes with them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from minikube_raw.api.storage import (
     LocalVolumeSource,
     PersistentVolume,
     PersistentVolumeClaim,
+    PersistentVolumeClaimSpec,
 )
+from minikube_raw.api.volumes import PersistentVolumeClaimTemplate
 from minikube_raw.kubelet import persistent
 from minikube_raw.kubelet.givenvolumes import Given, directory_name
 from minikube_raw.kubelet.mounterror import MountError
@@ -27,10 +30,14 @@ STANDARD = "standard"
 
 
 class GivenClaims:
-    """What stands beside each pod of a node (persistent.Claims, without an API server). `root` holds the directories."""
+    """What stands beside each pod of a node (persistent.Claims, without an API server).
 
-    def __init__(self, root: Path, node: str) -> None:
+    `root` holds the directories of claims, `pods_dir` everything of a pod, by its uid.
+    """
+
+    def __init__(self, root: Path, pods_dir: Path, node: str) -> None:
         self._root = root
+        self._pods_dir = pods_dir
         self._node = node
         self._given: dict[str, Given] = {}
 
@@ -48,13 +55,20 @@ class GivenClaims:
     def _volume(self, pod: Pod, volume: Volume, beside: Given, met: dict[str, PersistentVolume]) -> PersistentVolume:
         namespace, name = pod.metadata.namespace, volume.claim_name(pod.metadata.name)
         where = f"error processing PVC {namespace}/{name}"
-        claim = _with_class(beside.claims.get(name))
+        claim, place = beside.claims.get(name), self._root / directory_name(namespace, name)
         if volume.ephemeral is not None:
-            raise MountError(volume.name, f"{where}: without a master no claim is made from a template")
+            if claim is not None:
+                at = f"{namespace}/{name} was not created for pod {namespace}/{pod.metadata.name}"
+                raise MountError(volume.name, f"{where}: PVC {at} (pod is not owner)")
+            claim, place = (
+                _from_template(pod, volume.ephemeral.volume_claim_template, name),
+                self._own_place(pod, volume),
+            )
         if claim is None:
             raise MountError(volume.name, f'{where}: persistentvolumeclaim "{name}" does not stand beside the pod')
+        claim = _with_class(claim)
         try:
-            found = met.get(name) or self._matched(claim, beside, met) or self._own(claim)
+            found = met.get(name) or self._matched(claim, beside, met) or _own(claim, place)
             persistent.check(found, claim, self._node, {"kubernetes.io/hostname": self._node})
         except persistent.ClaimError as error:
             raise MountError(volume.name, f"{where}: {error}") from error
@@ -78,26 +92,37 @@ class GivenClaims:
             found = volumematching.find(claim, free)
         return None if found is None else _bound(found, claim)
 
-    def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume:
-        """A directory named for the claim. Raises ClaimError."""
-        if claim.storage_class != STANDARD:
-            text = "no persistent volumes available for this claim and no storage class is set"
-            raise persistent.ClaimError(
-                f'storageclass.storage.k8s.io "{claim.storage_class}" not found' if claim.storage_class else text
-            )
-        name = directory_name(claim.metadata.namespace, claim.metadata.name)
-        meta = msgspec.structs.replace(
-            claim.metadata, name=name, uid=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER}
-        )
-        spec = msgspec.structs.replace(
-            _LOCAL, access_modes=claim.spec.access_modes, local=LocalVolumeSource(path=str(self._root / name))
-        )
-        return _bound(PersistentVolume(metadata=meta, spec=spec), claim)
+    def _own_place(self, pod: Pod, volume: Volume) -> Path:
+        return self._pods_dir / pod.metadata.uid / "volumes" / "kubernetes.io~local-volume" / volume.name
 
 
-def _with_class(claim: PersistentVolumeClaim | None) -> PersistentVolumeClaim | None:
+def _own(claim: PersistentVolumeClaim, place: Path) -> PersistentVolume:
+    """A directory for the claim alone. Raises ClaimError."""
+    if claim.storage_class != STANDARD:
+        text = "no persistent volumes available for this claim and no storage class is set"
+        raise persistent.ClaimError(
+            f'storageclass.storage.k8s.io "{claim.storage_class}" not found' if claim.storage_class else text
+        )
+    name = directory_name(claim.metadata.namespace, claim.metadata.name)
+    meta = msgspec.structs.replace(claim.metadata, name=name, uid=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER})
+    spec = msgspec.structs.replace(
+        _LOCAL, access_modes=claim.spec.access_modes, local=LocalVolumeSource(path=str(place))
+    )
+    return _bound(PersistentVolume(metadata=meta, spec=spec), claim)
+
+
+def _from_template(pod: Pod, template: PersistentVolumeClaimTemplate, name: str) -> PersistentVolumeClaim:
+    """The claim that is made for a pod."""
+    meta = msgspec.structs.replace(
+        template.metadata, name=name, namespace=pod.metadata.namespace, uid=f"{pod.metadata.uid}-{name}"
+    )
+    spec = msgspec.convert(template.spec, PersistentVolumeClaimSpec)
+    return PersistentVolumeClaim(metadata=meta, spec=spec)
+
+
+def _with_class(claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
     """A claim that says no class has the default one."""
-    if claim is None or claim.storage_class is not None:
+    if claim.storage_class is not None:
         return claim
     return msgspec.structs.replace(claim, spec=msgspec.structs.replace(claim.spec, storage_class_name=STANDARD))
 

@@ -106,7 +106,7 @@ class StandaloneAgent:
         self._watcher = watching.FileWatcher()
         self._events = LocalEvents(self._clock)
         self._objects = manifests.GivenObjects()
-        self._claims = GivenClaims(options.volumes_dir, options.node_name)
+        self._claims = GivenClaims(options.volumes_dir, options.pods_dir, options.node_name)
         self._images = ImageManager(images, self._events.record, plainroots.name_of)
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None

@@ -218,6 +218,28 @@ def test_a_claims_data_outlives_its_pods_until_it_is_removed_with_one(host: Host
     assert list((host.state / "standalone" / "volumes").iterdir()) == []
 
 
+EPHEMERAL = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  volumes:
+  - name: e
+    ephemeral:
+      volumeClaimTemplate: {{spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}}}
+  initContainers: [{{name: i, image: busybox, command: [sh, -c, "echo line >> /e/f"], volumeMounts: [{{name: e, mountPath: /e}}]}}]
+  containers: [{{name: c, image: busybox, command: [cat, /e/f], volumeMounts: [{{name: e, mountPath: /e}}]}}]
+"""
+
+
+def test_a_volume_that_is_claimed_for_a_pod_goes_with_it(host: Host) -> None:
+    for _ in range(2):
+        host("pod", "run", "-f", host.manifest("brief", EPHEMERAL), "--wait", "ended")
+        assert host("pod", "logs", "brief") == "line\n"
+        host("pod", "rm", "brief")
+    assert not (host.state / "standalone" / "volumes").exists()
+
+
 def test_a_pod_is_replaced_once_the_old_one_has_ended(host: Host) -> None:
     manifest = host.manifest("one")
     first = json.loads(host("pod", "run", "-f", manifest, "-o", "json"))

@@ -13,7 +13,7 @@ from minikube_raw.kubelet.givenvolumes import given
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.persistent import path_of
 
-ROOT = Path("/state/volumes")
+ROOT, PODS = Path("/state/volumes"), Path("/state/pods")
 
 
 def claim(size: str = "1Gi", **spec: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ async def path(*objects: dict[str, Any], **spec: Any) -> str:
     """The directory that a pod which claims `data` gets."""
     source = spec or {"persistentVolumeClaim": {"claimName": "data"}}
     wish = pod(volumes=[{"name": "v", **source}])
-    claims = GivenClaims(ROOT, "here")
+    claims = GivenClaims(ROOT, PODS, "here")
     claims.give("u1", given(objects))
     (found,) = (await claims.of(wish)).values()
     return path_of(found)
@@ -53,7 +53,7 @@ async def test_no_two_claims_share_a_volume() -> None:
     other["metadata"] = {"name": "other", "namespace": "ns"}
     names = {"v": "data", "w": "other", "x": "data"}
     volumes = [{"name": name, "persistentVolumeClaim": {"claimName": of}} for name, of in names.items()]
-    claims = GivenClaims(ROOT, "here")
+    claims = GivenClaims(ROOT, PODS, "here")
     claims.give("u1", given([claim(storageClassName=""), other, volume("a", "1Gi"), volume("b", "2Gi")]))
     found = await claims.of(pod(volumes=volumes))
     assert {name: path_of(each) for name, each in found.items()} == {"v": "/srv/a", "w": "/srv/b", "x": "/srv/a"}
@@ -86,7 +86,21 @@ async def test_what_keeps_a_pod_from_its_volume_is_told(objects: list[dict[str, 
         await path(*objects)
 
 
-async def test_a_claim_from_a_template_is_refused() -> None:
-    template = {"spec": claim()["spec"]}
-    with pytest.raises(MountError, match="without a master no claim is made from a template"):
-        await path(ephemeral={"volumeClaimTemplate": template})
+def from_template(**spec: Any) -> dict[str, Any]:
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": claim(**spec)["spec"]}}}
+
+
+async def test_a_claim_from_a_template_lies_among_its_pods_volumes_and_goes_with_them() -> None:
+    assert await path(**from_template()) == "/state/pods/u1/volumes/kubernetes.io~local-volume/v"
+
+
+async def test_a_claim_from_a_template_may_get_a_volume_that_stands_beside() -> None:
+    assert await path(volume("right", "2Gi"), **from_template(storageClassName="")) == "/srv/right"
+
+
+async def test_a_claim_of_the_name_of_a_templates_is_not_taken_for_it() -> None:
+    other = claim()
+    other["metadata"]["name"] = "p-v"
+    text = r"PVC ns/p-v was not created for pod ns/p \(pod is not owner\)"
+    with pytest.raises(MountError, match=f"error processing PVC ns/p-v: {text}"):
+        await path(other, **from_template())
