@@ -65,6 +65,11 @@ def options(command: Command) -> Command:
             help="static: containers of Guaranteed pods that ask for whole CPUs have them for themselves.",
         ),
         click.option(
+            "--cpu-manager-policy-options",
+            metavar="LIST",
+            help=f"OPTION=true,… of the static policy: {', '.join(cputopology.OPTIONS)}.",
+        ),
+        click.option(
             "--memory-manager-policy",
             type=click.Choice(memorymanager.POLICIES),
             default=memorymanager.NONE,
@@ -169,7 +174,10 @@ def parse(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    flag = "cpu-manager-policy-options"
     return {
+        "cpu_manager_policy_options": _pairs(flag, given.pop(flag.replace("-", "_"), None) or ""),
+    } | {
         name: given.pop(name, default)
         for name, default in (
             ("cpu_manager_policy", cputopology.NONE),
@@ -181,6 +189,10 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 
 def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> None:
     """Refuse a policy that cannot be, before a node refuses to start. Raises Failure."""
+    try:
+        cputopology.chosen_options(asked["cpu_manager_policy_options"])
+    except ValueError as error:
+        raise Failure(str(error), "write it as OPTION=true") from error
     if asked["cpu_manager_policy"] == cputopology.NONE and not asked["reserved_cpus"]:
         return
     held = [parsed.get(name, {}) for name in ("kube_reserved", "system_reserved")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -36,13 +36,15 @@ class CPUManager:
         policy: str = NONE,
         topology: Sequence[CPU] = (),
         reserved: CPUs = frozenset(),
+        options: Collection[str] = (),
     ) -> None:
         self._runtime = runtime
         self._static = policy == STATIC
         self._topology = tuple(topology) if self._static else ()
         self._all = frozenset(cpu.number for cpu in self._topology)
         self._reserved = reserved
-        self.promises = CPUPromises(self._topology, reserved)
+        self._kept = reserved if cputopology.STRICT in options else frozenset[int]()  # nobody's at all
+        self.promises = CPUPromises(self._topology, reserved, whole_cores=cputopology.WHOLE_CORES in options)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -64,7 +66,7 @@ class CPUManager:
                 promised = self.promises.of(pod.metadata.uid, config.name)
                 preferred = _earlier(containers, pod, config.name) if promised is None else promised
                 taken = self._take(count, containers, preferred, given=promised is not None)
-                await self._share(self._shared(containers) - taken, containers)
+                await self._share(self._shared(containers, taken), containers)
                 yield _placed(config, taken, exclusive=True)
             else:
                 yield _placed(config, self._shared(containers), exclusive=False)
@@ -108,9 +110,11 @@ class CPUManager:
         except ValueError as error:
             raise cri.RuntimeServiceError(cri.CREATE_ERROR, str(error)) from error
 
-    def _shared(self, containers: Sequence[cri.ContainerStatus]) -> CPUs:
+    def _shared(self, containers: Sequence[cri.ContainerStatus], taken: CPUs = frozenset()) -> CPUs:
+        """The CPUs of all who have none alone, once some are `taken`."""
         alone = [_cpus(each) for each in containers if _alive(each) and EXCLUSIVE in each.annotations]
-        return self._all.difference(*alone)
+        left = self._all.difference(taken, *alone)
+        return left - self._kept or left  # whoever has none alone must run somewhere
 
     async def _share(self, shared: CPUs, containers: Sequence[cri.ContainerStatus]) -> None:
         """Let all that have none for themselves run on these CPUs, or on all where the policy is none."""
@@ -142,11 +146,13 @@ def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
         raise ValueError(
             f"unknown CPU manager policy {options.cpu_manager_policy!r}: it is one of {', '.join(POLICIES)}"
         )
+    chosen = cputopology.chosen_options(options.cpu_manager_policy_options)
     if options.cpu_manager_policy == NONE:
         return CPUManager(runtime)
     topology = cputopology.read()
     reserved = sum(qos.milli_cpu(each) for each in options.reserved)
-    return CPUManager(runtime, STATIC, topology, cputopology.reserved_cpus(options.reserved_cpus, reserved, topology))
+    kept = cputopology.reserved_cpus(options.reserved_cpus, reserved, topology)
+    return CPUManager(runtime, STATIC, topology, kept, chosen)
 
 
 def _placed(config: cri.ContainerConfig, cpus: CPUs, *, exclusive: bool) -> cri.ContainerConfig:

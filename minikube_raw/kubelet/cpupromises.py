@@ -1,6 +1,6 @@
-"""Which CPUs containers are promised when their pods are let in, where a topology policy wants them near other resources.
+"""Which CPUs containers are promised when their pods are let in: where they have to be near other resources, or whole cores.
 
-The CPU manager keeps the promises when it makes the containers; without such a policy there are none, and it chooses then.
+The CPU manager keeps the promises when it makes the containers; where nothing asks for them, it chooses then.
 Pure, but for what it remembers. Rules are the kubelet's (pkg/kubelet/cm/cpumanager/policy_static.go).
 """
 
@@ -12,16 +12,26 @@ from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import cputopology, qos
 from minikube_raw.kubelet.cputopology import CPU, CPUs
 from minikube_raw.kubelet.pods import all_containers, is_sidecar
-from minikube_raw.kubelet.topologyhints import Hint, Hints, sets_of
+from minikube_raw.kubelet.topologyhints import Hint, Hints, Misplaced, sets_of
 
 _CPU = "cpu"
 
 
-class CPUPromises:
-    """Of one node's CPUs but the reserved ones: see topologymanager.Provider."""
+class Misaligned(Misplaced):
+    """A container would share a core with another one."""
 
-    def __init__(self, topology: Sequence[CPU], reserved: CPUs) -> None:
+    def __init__(self, why: str) -> None:
+        super().__init__("SMTAlignmentError", f"SMT Alignment Error: {why}")
+
+
+class CPUPromises:
+    """Of one node's CPUs but the reserved ones: see topologymanager.Provider. `whole_cores`: of no core only a part."""
+
+    def __init__(self, topology: Sequence[CPU], reserved: CPUs, *, whole_cores: bool = False) -> None:
         self._topology = topology
+        if whole_cores:
+            reserved = cputopology.siblings(topology, reserved)
+        self._threads = cputopology.threads(topology) if whole_cores else 1
         self._all = frozenset(cpu.number for cpu in topology) - reserved
         self._promised: dict[str, dict[str, CPUs]] = {}  # by pod uid and container
 
@@ -58,7 +68,19 @@ class CPUPromises:
         count, own = whole_cpus(pod, container.name), self._promised.setdefault(pod.metadata.uid, {})
         if count and container.name not in own:
             free = self.free | self._reusable(pod)
+            self._check_cores(count, len(free))
             own[container.name] = cputopology.take_near(self._topology, free, count, affinity.nodes)
+
+    def _check_cores(self, count: int, free: int) -> None:
+        if self._threads == 1:
+            return
+        if count % self._threads:
+            raise Misaligned(f"requested {count} cpus not multiple cpus per core = {self._threads}")
+        if count > free:
+            raise Misaligned(
+                f"not enough free physical CPUs: available physical CPUs = {free}, requested CPUs = {count},"
+                f" CPUs per core = {self._threads}"
+            )
 
     def release(self, uid: str) -> None:
         """What a pod was promised is nobody's again, once its containers have ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,8 @@ import msgspec
 SYSTEM = Path("/sys/devices/system/cpu")
 NONE, STATIC = "none", "static"
 POLICIES = (NONE, STATIC)  # of the CPU manager
+WHOLE_CORES, STRICT = "full-pcpus-only", "strict-cpu-reservation"
+OPTIONS = (WHOLE_CORES, STRICT)  # of the static policy
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 CPUs = frozenset[int]
 
@@ -140,6 +142,27 @@ def show(cpus: CPUs) -> str:
         parts.append(str(ordered[0]) if run == 1 else f"{ordered[0]}-{ordered[run - 1]}")
         ordered = ordered[run:]
     return ",".join(parts)
+
+
+def siblings(topology: Sequence[CPU], cpus: CPUs) -> CPUs:
+    """These CPUs and those that share a core with one of them."""
+    cores = {_core(cpu) for cpu in topology if cpu.number in cpus}
+    return frozenset(cpu.number for cpu in topology if _core(cpu) in cores)
+
+
+def threads(topology: Sequence[CPU]) -> int:
+    """How many CPUs a core has."""
+    return len(topology) // max(len({_core(cpu) for cpu in topology}), 1)
+
+
+def chosen_options(given: Mapping[str, str]) -> frozenset[str]:
+    """The options of the static policy that are on. Raises ValueError for what is none, and for values that are none."""
+    for name, value in given.items():
+        if name not in OPTIONS:
+            raise ValueError(f"unsupported cpumanager option: {name!r} ({value}): it is one of {', '.join(OPTIONS)}")
+        if value not in ("true", "false"):
+            raise ValueError(f"bad value for option {name!r}: {value!r} is neither true nor false")
+    return frozenset(name for name, value in given.items() if value == "true")
 
 
 def reserved_cpus(named: str, reserved: int, topology: Sequence[CPU]) -> CPUs:

@@ -28,7 +28,6 @@ from minikube_raw.kubelet import (
     pods,
     runtimeclasses,
     server,
-    topologyhints,
     topologymanager,
 )
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
@@ -133,7 +132,7 @@ class Kubelet:
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._listeners.start()
-                if self._options.topology_manager_policy != topologyhints.NONE:
+                if self._options.promises_cpus:
                     await self._cpus.recover()
                 self._runtime.network = await self._network.recall()
                 self._follow_static_pods()

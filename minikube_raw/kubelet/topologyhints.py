@@ -25,6 +25,16 @@ class Hint(msgspec.Struct, frozen=True):
 
 
 ANY = Hint(None, True)
+
+
+class Misplaced(Exception):
+    """A pod cannot have its resources for a reason that has a name of its own."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 Hints = Mapping[str, Sequence[Hint]]  # by resource; a resource with none cannot be had anywhere
 
 

@@ -17,7 +17,7 @@ from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.numa import NUMANode
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.pods import all_containers, key
-from minikube_raw.kubelet.topologyhints import NONE, POLICIES, Hint, Hints, admits, merge
+from minikube_raw.kubelet.topologyhints import NONE, POLICIES, Hint, Hints, Misplaced, admits, merge
 
 log = logging.getLogger(__name__)
 CONTAINER, POD = "container", "pod"
@@ -36,7 +36,7 @@ class Provider(Protocol):
         ...
 
     def allocate(self, pod: Pod, container: Container, affinity: Hint) -> None:
-        """Take them, as the hint says if it can be; twice is fine. Raises ValueError."""
+        """Take them, as the hint says if it can be; twice is fine. Raises ValueError, Misplaced."""
         ...
 
     def release(self, uid: str) -> None:
@@ -95,6 +95,8 @@ class TopologyManager:
             try:
                 for provider in self._providers:
                     provider.allocate(pod, container, hint)
+            except Misplaced as error:
+                return Refusal(error.reason, str(error))
             except ValueError as error:
                 message = f"Allocate failed due to {error}, which is unexpected"
                 return Refusal("UnexpectedAdmissionError", message)
@@ -108,14 +110,17 @@ class TopologyManager:
 
 
 def make(options: KubeletOptions, cpus: Provider | None, memory: Provider | None) -> TopologyManager:
-    """The manager of a node by its options; who has no static policy gives nothing away. Raises ValueError."""
+    """The manager of a node by its options; who has no static policy gives nothing away. Raises ValueError.
+
+    CPUs are promised at admission only where something asks for that; else they are given when containers are made.
+    """
     policy, scope, chosen = (
         options.topology_manager_policy,
         options.topology_manager_scope,
         options.topology_manager_policy_options,
     )
-    if policy == NONE:
-        cpus = None  # they are given when containers are made
+    if not options.promises_cpus:
+        cpus = None
     providers = [each for each in (cpus, memory) if each is not None]
     return TopologyManager(providers, () if policy == NONE else numa.read(), policy, scope, chosen)
 

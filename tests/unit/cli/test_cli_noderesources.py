@@ -25,6 +25,7 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         "shutdown_grace_period": 0.0,
         "shutdown_grace_period_critical_pods": 0.0,
         "shutdown_grace_period_by_pod_priority": {},
+        "cpu_manager_policy_options": {},
         "memory_manager_policy": "None",
         "reserved_memory": [],
         "topology_manager_policy": "none",

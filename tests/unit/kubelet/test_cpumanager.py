@@ -6,13 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from fake_runtime import FakeRuntime
 from pod_builders import pod
 from worked_node import Node
 
 from minikube_raw.api.core import Pod
+from minikube_raw.kubelet import cputopology
+from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.cputopology import CPU
 from minikube_raw.kubelet.room import NodeView, Room
+from minikube_raw.kubelet.topologymanager import TopologyManager
 from minikube_raw.runtime.cri import LinuxContainerResources
 
 FOUR = tuple(CPU(0, n, n) for n in range(4))
@@ -83,6 +87,55 @@ async def test_without_the_policy_what_was_bounded_by_it_runs_everywhere_again(s
     static.runtime._change(static.runtime.named("shared").id, resources=LinuxContainerResources(cpuset_cpus="77"))
     await CPUManager(static.runtime).run()
     assert cpus(static)["shared"] != "77"
+
+
+async def test_reserved_cpus_are_nobodys_where_that_is_asked_for_unless_there_are_no_others(node, eventually) -> None:
+    strict = CPUManager(node.runtime, "static", FOUR, frozenset({0}), ["strict-cpu-reservation"])
+    node.use(msgspec.structs.replace(node.tools, cpus=strict))
+    await start(node, eventually, asking("shared"), asking("own", "2"))
+    assert cpus(node) == {"shared": "3", "own": "1-2"}
+    await start(node, eventually, asking("last", "1"))
+    assert cpus(node) == {"shared": "0", "own": "1-2", "last": "3"}
+
+
+@pytest.mark.parametrize(
+    ("taken", "cpu", "why"),
+    [
+        pytest.param("", "3", "requested 3 cpus not multiple cpus per core = 2", id="half a core"),
+        pytest.param(
+            "4",
+            "4",
+            "not enough free physical CPUs: available physical CPUs = 2, requested CPUs = 4, CPUs per core = 2",
+            id="more cores than are free",
+        ),
+        pytest.param("4", "2", "", id="a core"),
+    ],
+)
+def test_by_whole_cores_no_core_is_shared_not_even_with_reserved_cpus(taken: str, cpu: str, why: str) -> None:
+    cores = tuple(CPU(0, n % 4, n) for n in range(8))
+    promises = CPUManager(FakeRuntime(), "static", cores, frozenset({0}), ["full-pcpus-only"]).promises
+    manager = TopologyManager([promises])
+    if taken:
+        assert manager.refusal(asking("taken", taken)) is None
+    refused = manager.refusal(asking("wish", cpu))
+    assert refused == (Refusal("SMTAlignmentError", f"SMT Alignment Error: {why}") if why else None)
+    if refused is None:
+        assert promises.of("wish", "wish") == {3, 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"distribute": "true"}, "unsupported cpumanager option: 'distribute'"),
+        ({"full-pcpus-only": "1"}, "bad value for option 'full-pcpus-only'"),
+    ],
+)
+def test_an_option_that_is_none_is_named(given: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        cputopology.chosen_options(given)
+    assert cputopology.chosen_options({"full-pcpus-only": "true", "strict-cpu-reservation": "false"}) == {
+        "full-pcpus-only"
+    }
 
 
 def test_a_guaranteed_pod_is_not_resized_beside_it() -> None:
