@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, MatchRule, Message, MessageType, Parser
+from jeepney.auth import AuthenticationError
 from jeepney.bus import get_bus
 from jeepney.bus_messages import message_bus
 from jeepney.fds import FileDescriptor, fds_buf_size
@@ -123,8 +124,11 @@ class Connection:
 
 @asynccontextmanager
 async def connect(bus: str = SYSTEM) -> AsyncIterator[Connection]:
-    """A connection to a bus, by its address or SYSTEM. Raises OSError where there is none."""
-    connection = Connection(await asyncio.to_thread(prep_socket, get_bus(bus), True))
+    """A connection to a bus, by its address or SYSTEM. Raises OSError where there is none that lets us in."""
+    try:
+        connection = Connection(await asyncio.to_thread(prep_socket, get_bus(bus), True))
+    except (RuntimeError, AuthenticationError) as error:  # an address of another kind than unix; refused
+        raise ConnectionError(str(error)) from error
     try:
         await connection.call(_BUS, "Hello")
         yield connection

@@ -247,6 +247,14 @@ async def test_a_host_without_logind_is_told_of_once_and_one_that_comes_later_is
     await eventually(lambda: machine.tries_again() and machine.logind.locks)
 
 
+async def test_a_bus_that_cannot_be_reached_by_us_is_as_good_as_none(machine: Machine, eventually: Any) -> None:
+    machine.address = "tcp:host=127.0.0.1,port=1"
+    machine.begin(*TWO)
+    await eventually(lambda: machine.tries_again() and machine.attempts > 2)
+    (told,) = machine.events
+    assert "not supported" in told
+
+
 async def test_a_kubelet_that_comes_after_one_that_saw_the_shutdown_begin_goes_on_with_it(
     machine: Machine, eventually: Any
 ) -> None:
