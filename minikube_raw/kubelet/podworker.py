@@ -214,6 +214,8 @@ class PodWorker:
         for action in (*wanted, *self._resizer.stops(pod, found)):
             if isinstance(action, syncpod.Wait):
                 self._starter.back_off(pod, action)
+            elif isinstance(action, syncpod.Pause):
+                self._holds.look_again_at(action.until)
             elif not self._is_held(action):
                 acting.append(action)
         return acting
@@ -249,7 +251,7 @@ class PodWorker:
                     await self._starter.start(pod, again, found)
             case syncpod.Finish():
                 await self._end.finish(pod)
-            case syncpod.Wait():
+            case syncpod.Wait() | syncpod.Pause():
                 pass
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
 from minikube_raw.kubelet.pods import all_containers, is_sidecar
 from minikube_raw.kubelet.pods import container as container_named
-from minikube_raw.kubelet.restarts import policy_of, should_restart, whole_restart
+from minikube_raw.kubelet.restarts import WholeRestart, policy_of, should_restart, whole_restart
 from minikube_raw.runtime.cri import ContainerState, ContainerStatus, PodSandboxStatus, SandboxState
 
 
@@ -56,11 +56,19 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     delay: float
 
 
+class Pause(msgspec.Struct, frozen=True, gc=False):
+    """Nothing is to be done before `until` (seconds since the epoch), and nothing shows it."""
+
+    until: float
+
+
 class Finish(msgspec.Struct, frozen=True, gc=False):
     """Nothing will run any more: the pod has Succeeded or Failed."""
 
 
-Action = RunSandbox | StartContainer | StopContainer | Wait | Finish
+Action = RunSandbox | StartContainer | StopContainer | Wait | Pause | Finish
+
+SHORTEST_LIFE = 1.0  # seconds from the last container that a whole pod started to its next life
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -119,7 +127,7 @@ def compute_actions(
     if sandbox is None:
         return _without_sandbox(pod, found)
     if (restart := whole_restart(pod, found.containers)) is not None:
-        if hindered := _before_restart(pod, found, restart.since, waits, now):
+        if hindered := _before_restart(pod, found, restart, now):
             return hindered
         found = _later_life(found, restart.since)
     actions, ready_for_main = _init_actions(pod, found, waits, now, health)
@@ -131,34 +139,33 @@ def compute_actions(
     return actions + _stops(pod, found, health)
 
 
-def _before_restart(
-    pod: Pod, found: Found, since: int, waits: Mapping[str, backoff.Entry | None], now: float
-) -> list[Action]:
-    """What has to be over before a pod is begun anew: containers of its earlier life, and the wait of the one that ended it.
+def _before_restart(pod: Pod, found: Found, restart: WholeRestart, now: float) -> list[Action]:
+    """What has to be over before a pod is begun anew: the containers of its earlier life.
 
-    As a kubelet has it, no preStop hooks run.
+    As a kubelet has it, no preStop hooks run, and nobody waits: it has removed the containers whose ends the back-off goes by
+    (kuberuntime_manager.go, doBackOff). A kubelet looks about once a second, so a pod that does nothing else gets no faster.
     """
     names = {each.name for each in all_containers(pod)}
     stops: list[Action] = [
         StopContainer(each.id, each.name, f"Stopping container {each.name}", hook=False)
         for each in found.running()
-        if each.created_at < since and each.name in names
+        if each.created_at < restart.since and each.name in names
     ]
-    if stops:
+    if stops or restart.begun:
         return stops
-    ended_by = next(each for each in found.containers if each.finished_at == since)
-    again = found.latest(ended_by.name)
-    entry = waits.get(ended_by.name) if again is not None and again.id == ended_by.id else None
-    left = backoff.remaining(entry, since / 1e9, now)
-    return [Wait(ended_by.name, until=now + left, delay=entry.delay)] if left > 0 and entry is not None else []
+    until = max(each.created_at for each in found.containers if each.name in names) / 1e9 + SHORTEST_LIFE
+    return [Pause(until)] if now < until else []
 
 
 def _later_life(found: Found, since: int) -> Found:
-    """The finding with runs of an earlier life as if they had never started: everything begins anew, but counts on."""
+    """The finding with runs of an earlier life as if they had never started: everything begins anew, but counts on.
+
+    Their ends count for no back-off.
+    """
     return Found(
         found.sandboxes,
         tuple(
-            msgspec.structs.replace(each, state=ContainerState.CREATED, sandbox_id="")
+            msgspec.structs.replace(each, state=ContainerState.CREATED, sandbox_id="", finished_at=0)
             if each.created_at < since
             else each
             for each in found.containers

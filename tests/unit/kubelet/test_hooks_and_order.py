@@ -219,8 +219,25 @@ async def test_a_container_may_restart_the_whole_pod_with_its_init_containers(no
 
     await eventually(lambda: node.runtime.named("c").attempt == 1 and node.runtime.named("boss").attempt == 1)
     assert len(node.runtime.sandboxes) == 1
-    node.clock.advance(1)
-    node.runtime.exit(node.runtime.named("boss").id, 88)
-    await eventually(lambda: any("back-off 10s" in str(each) for each in node.statuses[-1]["containerStatuses"]))
-    node.clock.advance(10)
-    await eventually(lambda: node.runtime.named("i").attempt == 2)
+
+
+async def test_a_pod_that_restarts_itself_again_and_again_waits_for_no_back_off(node, eventually) -> None:
+    boss = {"name": "boss", "image": "busybox", "restartPolicyRules": GANG, "restartPolicy": "Never"}
+    node.workers.update(pod(containers=[boss], restartPolicy="Never"))
+    await eventually(lambda: node.phase() == "Running")
+    for attempt in range(5):
+        await eventually(lambda n=attempt: node.runtime.named("boss").attempt == n and node.state == "running")
+        node.clock.advance(0.5)
+        node.runtime.exit(node.runtime.named("boss").id, 88)
+        node.clock.advance(0.5)
+    assert "BackOff" not in node.events
+
+
+def test_a_pod_that_restarts_itself_does_so_once_a_second_at_most() -> None:
+    boss = {"name": "boss", "image": "busybox", "restartPolicyRules": GANG, "restartPolicy": "Never"}
+    wish, ended = pod(containers=[boss], restartPolicy="Never"), run("boss", code=88)
+    began = ended.created_at / 1e9
+
+    early = syncpod.compute_actions(wish, finding(ended), {}, began + 0.75)
+    assert early == [syncpod.Pause(began + 1)]
+    assert syncpod.compute_actions(wish, finding(ended), {}, began + 1) == [StartContainer("boss", 1)]
