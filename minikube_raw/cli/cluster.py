@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from minikube_raw.api import quantity
-from minikube_raw.cli import doctor, nodelogs, noderesources, processlist
+from minikube_raw.cli import doctor, nodelogs, noderesources, processlist, runtimehandlers
 from minikube_raw.cli import kubeconfig as kubeconfigs
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.lifecycle import Cluster, check_port_free
@@ -61,6 +61,7 @@ timeout_option = click.option("--timeout", default=60.0, show_default=True, help
 )
 @noderesources.options
 @nodelogs.options
+@runtimehandlers.option
 @click.option(
     "--node-monitor-grace",
     default=16.0,
@@ -92,6 +93,7 @@ def up(
     sample: bool,
     container_log_max_size: str,
     container_log_max_files: int,
+    runtime_handler: tuple[str, ...],
     **kubelet: str | None,
 ) -> None:
     """Start a master and nodes on this host, in the background; returns when all nodes are Ready."""
@@ -126,7 +128,9 @@ def up(
                 store=store,
                 node_monitor_grace=node_monitor_grace,
                 eviction_after=eviction_after,
-                kubelet=noderesources.parse(kubelet) | nodelogs.parse(container_log_max_size, container_log_max_files),
+                kubelet=noderesources.parse(kubelet)
+                | nodelogs.parse(container_log_max_size, container_log_max_files)
+                | {"oci_runtimes": runtimehandlers.parse(runtime_handler)},
             )
             record = with_nodes(record, nodes, node_cpus, parse_memory(node_memory))
             kubeconfigs.load(Path(record.kubeconfig))  # refuse a broken one now, not when everything runs

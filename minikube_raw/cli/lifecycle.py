@@ -164,8 +164,9 @@ class Cluster:
         if machine.find(self.layout, node) is not None:
             return False
         self._say(f"starting {node.name}")
+        needed = [options.images_dir, *(command[0] for command in options.runtime_commands.values())]
         services = (
-            machine.Service("launcher", launcher_argv(options.run_dir, options.state_dir, options.images_dir)),
+            machine.Service("launcher", launcher_argv(options.run_dir, options.state_dir, *needed)),
             machine.Service(
                 "kubelet", [sys.executable, "-I", "-m", "minikube_raw", "node", "run", "--config", str(config)]
             ),

@@ -52,8 +52,10 @@ class Prepared(msgspec.Struct, frozen=True):
     mounts: tuple[cri.Mount, ...] = ()
 
 
-def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) -> cri.PodSandboxConfig:
-    """The pod's shared environment."""
+def sandbox_config(
+    pod: Pod, attempt: int, log_directory: str, node: NodeFacts, handler: str = ""
+) -> cri.PodSandboxConfig:
+    """The pod's shared environment; `handler` is its RuntimeClass's."""
     meta, spec = pod.metadata, pod.spec
     hostname, qualified_name = dns.hostname_and_domain(pod, node.cluster.domain, node.name)
     return cri.PodSandboxConfig(
@@ -66,6 +68,7 @@ def sandbox_config(pod: Pod, attempt: int, log_directory: str, node: NodeFacts) 
         log_directory=log_directory,
         cgroup_parent=qos.cgroup_parent(pod),
         namespaces=_namespaces(pod),
+        runtime_handler=handler,
         user_namespace=pod.spec.host_users is False,
         dns=dns.pod_dns(pod, node.cluster, node.resolver),
         port_mappings=_port_mappings(pod),

@@ -277,7 +277,7 @@ class Kubelet:
             clock=self._clock,
             node=lambda: self._node.facts,
             logs_dir=str(self._options.logs_dir),
-            check_runtime=runtimeclasses.checker(self._client, self._options.runtime_handlers),
+            check_runtime=runtimeclasses.checker(self._client, runtimeclasses.names(self._options)),
             room=self._room,
             links=LogLinks(self._options.logs_dir),
             cpus=self._cpus if self._cpus.static else None,

@@ -57,7 +57,8 @@ def make_runtime(options: KubeletOptions, store: ImageStore) -> Runtime:
     for directory in (options.state_dir, options.run_dir):
         Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     options.logs_dir.mkdir(parents=True, exist_ok=True)
-    return Runtime(options.state_dir, options.run_dir, options.cgroup_root, store)
+    places = (options.state_dir, options.run_dir, options.cgroup_root)
+    return Runtime(*places, store, handlers=options.runtime_commands)
 
 
 def cancel_on_signals(unless: Callable[[], bool] = lambda: False) -> None:

@@ -179,11 +179,12 @@ def node_status(
     before: dict[str, Json],
     now: float,
     pressures: Collection[str] = (),
+    handlers: Collection[Json] = (),
 ) -> Json:
     """NodeStatus.
 
     `pressures` are the conditions that eviction holds; `not_ready` says what is missing, empty when nothing is; `before`:
-    conditions by type as written last.
+    conditions by type as written last; `handlers` are the runtime's (runtimeclasses.described).
     """
     shown = sorted(images, key=lambda image: image.size, reverse=True)[:_MOST_IMAGES]
     return {
@@ -194,6 +195,7 @@ def node_status(
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": _node_info(system),
         "images": [{"names": list(image.names), "sizeBytes": image.size} for image in shown],
+        **({"runtimeHandlers": list(handlers)} if handlers else {}),
     }
 
 

@@ -5,6 +5,7 @@ Paths are text so that the file is plain JSON. Nothing in here is secret: keys a
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,8 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_gc_low_threshold_percent: int = 80  # … until so little is in use
     image_minimum_gc_age: float = 120.0  # seconds that an image stays in any case
     image_maximum_gc_age: float = 0.0  # seconds after which an unused image goes though there is room; 0: it stays
-    runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name: all are this runtime
+    runtime_handlers: tuple[str, ...] = ("minikube-raw", "runc")  # what RuntimeClasses may name of this runtime
+    oci_runtimes: dict[str, str] = {}  # handler → command line of an OCI runtime of the host; before those above
     allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
     memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # KEP-2400; on cgroup v2
     memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
@@ -97,6 +99,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
             self.shutdown_grace_period_critical_pods,
             self.shutdown_grace_period_by_pod_priority,
         )
+
+    @property
+    def runtime_commands(self) -> dict[str, list[str]]:
+        """The OCI runtimes' commands by handler."""
+        return {handler: shlex.split(command) for handler, command in self.oci_runtimes.items()}
 
     @property
     def pods_dir(self) -> Path:

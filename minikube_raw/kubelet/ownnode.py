@@ -10,7 +10,7 @@ from minikube_raw.api.core import Node, ObjectReference
 from minikube_raw.api.storage import LOCAL_VOLUMES
 from minikube_raw.client.clock import Clock
 from minikube_raw.client.events import NORMAL, WARNING, EventRecorder
-from minikube_raw.kubelet import admission, convert, dns, node, nodecgroup, reserved
+from minikube_raw.kubelet import admission, convert, dns, node, nodecgroup, reserved, runtimeclasses
 from minikube_raw.kubelet.images import NodeImage
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.room import NodeView
@@ -30,6 +30,7 @@ class OwnNode:
         self._capacity = node.read_capacity(options.cgroup_root, options.state_dir, options.max_pods)
         hard = options.eviction_hard
         self.allocatable = reserved.allocatable(self._capacity.amounts(), options.reserved, hard)
+        self._handlers = runtimeclasses.described(options)
         self.facts = self._read_facts()
 
     def wanted(self) -> Json:
@@ -71,6 +72,7 @@ class OwnNode:
             before,
             self._clock.now(),
             pressures,
+            self._handlers,
         )
 
     # -- Events about it ---------------------------------------------------------------------------------------------

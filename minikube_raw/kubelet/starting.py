@@ -64,8 +64,8 @@ class Starter:
             return
         logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
-            await self._tools.check_runtime(pod)
-            config = convert.sandbox_config(pod, action.attempt, logs, self._tools.node())
+            handler = await self._tools.check_runtime(pod)
+            config = convert.sandbox_config(pod, action.attempt, logs, self._tools.node(), handler)
             await runtime.run_pod_sandbox(config if self._tools.cpus is None else self._tools.cpus.pod(config, pod))
         except (cri.RuntimeServiceError, dns.NameTooLong) as error:
             message = f"Failed to create pod sandbox: {error}"

@@ -61,6 +61,19 @@ def open_overlay(
         _close_all([context, *opened])
 
 
+def forget_volatile(work: str) -> None:
+    """Lets a volatile overlay be mounted again, which the kernel refuses: what its files became in between nobody knows.
+
+    For one that nobody has written to yet.
+    """
+    mark = f"{work}/work/incompat/volatile"
+    try:
+        os.unlink(f"{mark}/dirty")
+        os.rmdir(mark)
+    except FileNotFoundError:
+        pass
+
+
 def _value(path: str, opened: list[int]) -> str:
     """Returns the path as fsconfig takes it: itself, or a descriptor's name if it is long or has special characters."""
     if len(os.fsencode(path)) <= _LONGEST_VALUE and _SPECIAL.isdisjoint(path):

@@ -67,6 +67,12 @@ def send_signal(pidfd: int, signal: int) -> bool:
     return True
 
 
+def pid_of(pidfd: int) -> int:
+    """Returns the number of the process in our PID namespace; -1 when it has ended and is reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+
+
 def has_ended(pidfd: int, timeout: float = 0) -> bool:
     """Says whether the process has ended, waiting up to `timeout` seconds for it (without end if negative)."""
     poll = select.poll()

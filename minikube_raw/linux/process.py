@@ -61,9 +61,19 @@ def set_keep_capabilities(keep: bool) -> None:
     checked("prctl", f"PR_SET_KEEPCAPS {keep:d}", _prctl, PR_SET_KEEPCAPS, int(keep), 0, 0, 0)
 
 
-def become_subreaper() -> None:
-    """PR_SET_CHILD_SUBREAPER: orphaned descendants become our children."""
-    checked("prctl", "PR_SET_CHILD_SUBREAPER", _prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def become_subreaper(wanted: bool = True) -> None:
+    """PR_SET_CHILD_SUBREAPER: orphaned descendants become our children, from now on or no longer."""
+    checked("prctl", f"PR_SET_CHILD_SUBREAPER {wanted:d}", _prctl, PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def children() -> list[int]:
+    """Returns the processes that are our (main thread's) children; none without CONFIG_PROC_CHILDREN."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(number) for number in file.read().split()]
+    except FileNotFoundError:
+        return []
 
 
 def set_parent_death_signal(signal: int) -> None:

@@ -46,6 +46,11 @@ def packets() -> Socket:
     return Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
+def streams() -> Socket:
+    """Makes an unconnected SOCK_STREAM socket."""
+    return Socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+
+
 def pair(*, stream: bool = False) -> tuple[Socket, Socket]:
     """Makes two connected sockets, for packets or for a stream of bytes."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM if stream else _socket.SOCK_SEQPACKET, 0)

@@ -22,6 +22,7 @@ from minikube_raw.oci.snapshots import Snapshot
 from . import adoption, apparmor, filters, opening, podfiles, seccomp, spec, wire
 from .cri import CREATE_ERROR, ContainerConfig, RuntimeServiceError
 from .emptying import Emptying
+from .handlers import Handlers
 from .keepers import Keepers
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord
@@ -70,8 +71,11 @@ class SnapshotStore(Protocol):
 class Containers:
     """The container verbs of one node."""
 
-    def __init__(self, state: NodeState, keepers: Keepers, images: Images, snapshots: SnapshotStore) -> None:
+    def __init__(
+        self, state: NodeState, keepers: Keepers, images: Images, snapshots: SnapshotStore, handlers: Handlers
+    ) -> None:
         self._state, self._keepers, self._images, self._snapshots = state, keepers, images, snapshots
+        self._handlers = handlers
         self._emptying = Emptying(snapshots.trash)
         self._may_lower_oom_score = "CAP_SYS_RESOURCE" in capabilities.names(capabilities.available())
 
@@ -145,6 +149,7 @@ class Containers:
         layout, pod = self._state.layout, sandbox.record.config
         pod = msgspec.structs.replace(pod, hostname=pod.hostname or pod.name)
         cgroup = f"{sandbox.record.cgroup}/{container_id}"
+        foreign = pod.runtime_handler in self._handlers
         profile = seccomp.document(config.security, spec.capability_names(config), os.uname().machine)
         hard = rlimits.get_limit("RLIMIT_NOFILE")[1]
         document = spec.container_spec(
@@ -156,7 +161,7 @@ class Containers:
             hierarchies=hierarchies(),
             cgroup=cgroup,
             open_files=(min(_SOFT_OPEN_FILES, hard) if hard > 0 else _SOFT_OPEN_FILES, hard),
-            seccomp_filter=b"" if profile is None else filters.compile(profile),
+            seccomp_filter=b"" if profile is None or foreign else filters.compile(profile),
             apparmor_profile=confined_by,
         )
         return {
@@ -179,6 +184,7 @@ class Containers:
             "stdin": config.stdin,
             "stdinOnce": config.stdin_once,
             "stopSignal": config.stop_signal or image.config.stop_signal or "SIGTERM",
+            **self._handlers.request(pod, config, container_id, document),
         }
 
     async def start(self, container_id: str) -> None:
@@ -331,6 +337,7 @@ class Containers:
         await self._emptying.done(seconds)
 
     def _remove_files(self, container: Container) -> None:
+        self._handlers.delete(container.record.request)
         with suppress(OSError):  # a cgroup that is busy yet goes with its pod's
             manager(container.record.request["cgroup"]).remove()
         self._snapshots.remove(container.id)

@@ -83,6 +83,7 @@ class PodSandboxConfig(msgspec.Struct, frozen=True):
     log_directory: str = ""
     cgroup_parent: str = ""  # below the node's own cgroup, e.g. "kubepods/burstable/pod<uid>"
     namespaces: NamespaceOption = NamespaceOption()
+    runtime_handler: str = ""  # of the pod's RuntimeClass; "" and every unknown one: this runtime
     user_namespace: bool = False  # of the pod's own, with ids that the runtime allots (CRI userns_options, mode POD)
     dns: DNSConfig = DNSConfig()
     port_mappings: tuple[PortMapping, ...] = ()

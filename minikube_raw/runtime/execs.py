@@ -47,7 +47,13 @@ class Exec:
         self._error: Request | None = None
         self._ready = False
         self.to_client: list[int] = []
+        self.pid, self.pidfd = -1, -1
         streams = [] if request["process"].get("terminal") else self._make_pipes(bool(request.get("stdin")))
+        self._begin(container, request, streams)
+
+    def _begin(self, container: Target, request: Request, streams: list[int]) -> None:
+        """Has a child become the program, or says why not. Owns `streams`."""
+        pod = self.pod
         self._status, theirs = wire.pair()
         if pod.user_namespace >= 0:
             podusers.give(streams, pod.request["firstUserId"])
@@ -57,7 +63,6 @@ class Exec:
         try:
             self.pid, self.pidfd = self._fork(job, container)
         except OSError as error:  # the container has just ended, or has no room for a process
-            self.pid, self.pidfd = -1, -1
             wire.send(theirs, {"error": init.describe(error)})
         if self.pid == 0:
             init.run_exec(job, user_namespace=pod.user_namespace >= 0)
@@ -93,6 +98,8 @@ class Exec:
         try:
             message, received = wire.receive(self._status)
         except wire.Closed:
+            self.pod.loop.forget(self._status.fileno())
+            self._status.close()
             self._done()
             return
         self._steps += [wire.recorded("child", self.pid, text) for text in message.get("steps", ())]
@@ -106,8 +113,6 @@ class Exec:
             self._error = message
 
     def _done(self) -> None:
-        self.pod.loop.forget(self._status.fileno())
-        self._status.close()
         if self._error is None and not self._ready:
             self._error = {"error": "the process was killed before its program started", "reason": "ExecError"}
         if self._error is not None:

@@ -77,7 +77,7 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         else:
             visible = {}
             root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
-        user = _find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
+        user = find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
         job.null = rootfs.populate(root, spec, binds, images, devices, visible)
         _exec(job, root, user)
 
@@ -95,7 +95,7 @@ def run_exec(job: Job, *, user_namespace: bool = False) -> NoReturn:
             podusers.become_root()
         join_keyring(job.cgroup)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _exec(job, root, _find_user(root, job.spec["process"]["user"]))
+        _exec(job, root, find_user(root, job.spec["process"]["user"]))
 
     _become(work, job.status)
 
@@ -181,7 +181,8 @@ def _exec(job: Job, root: int, user: users.User) -> NoReturn:
         raise CannotExecute(f"exec {program}: {lower_first(error.strerror or '')}") from None
 
 
-def _find_user(root: int, wanted: Spec) -> users.User:
+def find_user(root: int, wanted: Spec) -> users.User:
+    """Returns who an OCI `user` is to the files below `root`. Raises users.UnknownUser."""
     passwd, group = users.read_in_root(root, "/etc/passwd"), users.read_in_root(root, "/etc/group")
     return users.resolve(
         wanted.get("username", ""),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import fds, proctitle
+from minikube_raw.linux import fds, process, proctitle
 
 from . import handover, wire, worker
 from .child import Child
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _RECONNECT_SECONDS = 0.2
 _KILLED = 137
+_STRANGER_SECONDS = 0.5  # what an OCI runtime has beside a container ends right after it
 
 
 def main(request: Request, connection: Socket, launcher: str) -> NoReturn:
@@ -73,6 +74,9 @@ def _run(given: Socket, launcher: str, make: Callable[[First], None]) -> NoRetur
             if "title" not in message:
                 break
             proctitle.set_title(message["title"])
+            if message["parent"]:
+                process.become_subreaper()
+                wire.send(control, {})
         Keeper(launcher).serve(message, descriptors, control, first)
         status = 0
     except wire.Closed:
@@ -99,6 +103,7 @@ class Keeper:
         self._launcher: Socket | None = None
         self._execs: dict[int, Socket] = {}  # number → its worker's control
         self._last_exec = 0
+        self._workers: set[int] = set()
         self._spare: tuple[str, int, int, int] | None = None  # a child that waits: cgroup, pid, pidfd, status
 
     def serve(self, message: Request, given: Descriptors, control: Socket, first: int) -> None:
@@ -115,11 +120,14 @@ class Keeper:
             self._know(known).take(self._held)
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
         self._serve_client(connection)
+        self._workers.add(first)
         self.loop.watch(control.fileno(), lambda: self._dismiss(control, first))
         if "adopted" in message:
             if not self._send(connection, {"id": 0, **self._hello(), "not_enforced": [], "steps": message["adopted"]}):
                 return
         elif "started" in message:
+            if self.request.get("foreign"):
+                process.become_subreaper(False)
             self._started(message["started"], lambda _result: None)  # the worker has answered
         elif "message" in message:
             self._obey(connection, message["message"], received)
@@ -137,6 +145,8 @@ class Keeper:
 
     def ended(self, container: Container) -> None:
         """Tells every client that a container has ended; its record is on the disk by now."""
+        if "runtime" in container.request:
+            self.loop.call_later(_STRANGER_SECONDS, self._reap_strangers)
         for client in list(self._clients.values()):
             self._send(client, {"event": "exited", "container": container.id, "exit": container.exit})
 
@@ -161,6 +171,7 @@ class Keeper:
 
             worker.run(theirs, keep, begin, keeper)
         theirs.close()
+        self._workers.add(pid)
 
         def listen() -> None:
             try:
@@ -180,6 +191,7 @@ class Keeper:
         self.loop.forget(control.fileno())
         control.close()
         os.waitpid(pid, 0)
+        self._workers.discard(pid)
 
     def _take(self, message: Request, descriptors: Descriptors, *, told: bool = True) -> None:
         """Takes what a worker holds since it was forked, which the launcher may not have been told, and reaps what it could not."""
@@ -194,6 +206,8 @@ class Keeper:
     def _start(self, request: Request, volumes: list[int], answer: Any) -> None:
         """Has a worker start a container. A worker that dies over it leaves nobody who knows what runs, so we die too."""
         spare, self._spare = self._spare, None
+        if "runtime" in request:
+            process.become_subreaper()  # what an OCI runtime leaves behind is ours then
 
         def work(made: Worker) -> None:
             if spare is not None:
@@ -204,6 +218,8 @@ class Keeper:
             if message:
                 self._starting.discard(request["id"])
                 self._started(message, answer)
+                if "runtime" in request and not self._starting:
+                    process.become_subreaper(False)
             elif request["id"] in self._starting:
                 raise RuntimeError(f"the worker that started container {request['id']} was killed")
 
@@ -225,6 +241,15 @@ class Keeper:
         else:
             container.take(self._held)
         answer(result)
+
+    def _reap_strangers(self) -> None:
+        """Reaps what an OCI runtime left to us beside containers (a gofer), and orphans of the moment of a start."""
+        if self._starting:
+            return  # what runs already is not known yet
+        ours = {each.pid for each in self._containers.values() if each.exit is None} | self._workers
+        for pid in process.children():
+            if pid not in ours:
+                os.waitpid(pid, os.WNOHANG)
 
     def _know(self, known: Request) -> Container:
         container = self._containers[known["id"]] = Container(self, known)

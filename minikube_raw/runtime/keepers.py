@@ -101,12 +101,13 @@ class Keepers:
             "pid": config.namespaces.pid.value,
             "sysctls": config.sysctls,
             "firstUserId": record.first_user_id,
+            "foreign": record.foreign,
             "cgroup": record.cgroup,
             "limits": limits(config.resources),
             "shm": layout.shm(record.id),
             "socket": layout.keeper_socket(record.id),
             "mountPoint": layout.mount_point,
-            "firstCgroup": f"{record.cgroup}/{record.first_container}",
+            "firstCgroup": f"{record.cgroup}/{record.first_container}" if record.first_container else "",
         }
 
     async def _adopt(self, sandbox: Sandbox) -> None:

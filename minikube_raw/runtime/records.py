@@ -38,6 +38,7 @@ class SandboxRecord(msgspec.Struct):
     ready: bool = False  # made completely, and not stopped
     stopped: bool = False
     netns: str = ""
+    foreign: bool = False  # an OCI runtime makes its containers' processes (handlers.py)
     first_user_id: int = 0  # the host's id of the pod's root; 0: the pod has the node's user namespace
     attached: bool = False  # CNI ADD may have begun: DEL is owed
     ips: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from minikube_raw.linux.cgroups import manager
 
 from . import networking, podfiles, trace, userids
 from .cri import NamespaceMode, PodSandboxConfig, RuntimeServiceError
+from .handlers import Handlers
 from .keepers import Keepers
 from .pods import Sandbox
 from .records import SandboxRecord
@@ -27,13 +28,16 @@ AT_ONCE = 2 * (os.cpu_count() or 1)
 class Sandboxes:
     """The sandbox verbs of one node. `network` may be set late: until then only pods on the node's network start."""
 
-    def __init__(self, state: NodeState, keepers: Keepers, network: networking.Attacher | None) -> None:
-        self._state, self._keepers = state, keepers
+    def __init__(
+        self, state: NodeState, keepers: Keepers, network: networking.Attacher | None, handlers: Handlers
+    ) -> None:
+        self._state, self._keepers, self._handlers = state, keepers, handlers
         self.network = network
         self._making = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, config: PodSandboxConfig) -> str:
         """RunPodSandbox."""
+        self._handlers.check(config)
         sandbox = self._find(config)
         if sandbox is not None and not sandbox.record.ready and not sandbox.lock.locked():
             # Interrupted by a crash. A keeper may still be at it, so nothing of the new attempt may bear the same name.
@@ -77,13 +81,15 @@ class Sandboxes:
         parent = config.cgroup_parent.strip("/") or f"kubepods/pod{config.uid}"
         sandbox_id = secrets.token_hex(32)
         networked = config.namespaces.network is not NamespaceMode.NODE
+        foreign = config.runtime_handler in self._handlers
         record = SandboxRecord(
             id=sandbox_id,
             config=config,
             cgroup=f"{self._state.cgroup_root}/{parent}",
             boot_id=pidfd.boot_id(),
             created_at=time.time_ns(),
-            first_container=secrets.token_hex(32),
+            foreign=foreign,
+            first_container="" if foreign else secrets.token_hex(32),
             netns=self._state.layout.netns(sandbox_id) if networked else "",
             attached=networked,
         )
@@ -190,7 +196,7 @@ class Sandboxes:
         others = (each for each in self._state.sandboxes_of(sandbox.record.config.uid) if each is not sandbox)
         if not any(each.record.cgroup == pod and not each.record.stopped for each in others):
             return [pod]
-        return [f"{pod}/{name}" for name in {*sandbox.containers, sandbox.record.first_container}]
+        return [f"{pod}/{name}" for name in {*sandbox.containers, sandbox.record.first_container} - {""}]
 
     async def remove(self, sandbox_id: str) -> None:
         """RemovePodSandbox, for a sandbox that is stopped and has no containers any more."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from minikube_raw.linux import pidfd
@@ -28,6 +28,7 @@ from .cri import (
     PodSandboxStatus,
     RuntimeServiceError,
 )
+from .handlers import Handlers
 from .keepers import Keepers
 from .launching import launcher_socket
 from .layout import Layout
@@ -46,7 +47,8 @@ class Runtime:
     """The runtime of one node; see cri.RuntimeService for the verbs.
 
     `cgroup_root` is the node's cgroup, below which every cgroup_parent lies. `network` may be None until the node has its
-    pod CIDR, and be set later. `snapshots` are by default the image store's own, in the state directory.
+    pod CIDR, and be set later. `snapshots` are by default the image store's own, in the state directory. `handlers` are the
+    OCI runtimes of the host that pods may name, as commands.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Runtime:
         launcher: str = "",
         *,
         snapshots: SnapshotStore | None = None,
+        handlers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         layout = Layout(str(state_dir), str(run_dir))
         layout.make()
@@ -69,8 +72,9 @@ class Runtime:
         self._state = NodeState(layout, cgroup_root)
         self._snapshots = snapshots
         self._keepers = Keepers(self._state, launcher or launcher_socket(run_dir))
-        self._sandboxes = Sandboxes(self._state, self._keepers, network)
-        self._containers = Containers(self._state, self._keepers, images, snapshots)
+        self._handlers = Handlers(layout, handlers or {})
+        self._sandboxes = Sandboxes(self._state, self._keepers, network, self._handlers)
+        self._containers = Containers(self._state, self._keepers, images, snapshots, self._handlers)
         self._resources = Resources(self._state)
         self._streams = Streams(self._state, self._keepers)
 
@@ -114,6 +118,7 @@ class Runtime:
         state = self._state
         cgroups = {sandbox.record.cgroup for sandbox in state.sandboxes.values()}
         owned = sweep.Owned(set(state.sandboxes), set(state.containers), cgroups)
+        self._handlers.sweep(owned.containers)
         for removed in sweep.sweep(state.layout, state.cgroup_root, self._snapshots, owned):
             log.info("swept %s", removed)
 

@@ -50,16 +50,20 @@ class Start:
         )
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
+        self._make_process(opened, streams)
+
+    def _make_process(self, volumes: list[int], streams: list[int]) -> None:
+        """Has a child become the first process. Owns volumes (in the spec's order) and streams."""
         places, layers = self._request["rootfs"], []
         if self._worker.user_namespace >= 0:
             places = {"mountPoint": places["mountPoint"]}
-            layers = [*self._open_images(), self._enter_user_namespace(opened, streams)]
+            layers = [*self._open_images(), self._enter_user_namespace(volumes, streams)]
         child = self._child = self._worker.take_child(self._request["cgroup"], self._request.get("pidTarget", ""))
         self.pid = child.pid
         self._worker.hold(f"{self._id}/process", child.pidfd)
-        child.tell({"spec": self._request["spec"], "rootfs": places}, streams, [*opened, *layers])
+        child.tell({"spec": self._request["spec"], "rootfs": places}, streams, [*volumes, *layers])
         handover.write_request(self._request)  # now that the child has something to do
-        wire.close([*opened, *layers, *streams])
+        wire.close([*volumes, *layers, *streams])
         self._worker.loop.watch(child.status.fileno(), self._hear)
 
     def _open_volumes(self, received: list[int]) -> list[int]:

@@ -15,11 +15,10 @@ import select
 from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
 from minikube_raw.linux.cgroups import manager
 
-from . import handover, podusers, sandbox, wire
+from . import executors, handover, podusers, sandbox, wire
 from .child import Child
-from .execs import Exec, Target
+from .execs import Target
 from .loop import Loop
-from .starting import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,13 +138,17 @@ class Worker:
         return Child(self, cgroup)
 
     def _child_beside(self, cgroup: str, target: str) -> Child:
-        if target not in self.pids:
-            raise ProcessLookupError(errno.ESRCH, f"target container {target} does not run")
-        namespace = os.open(f"/proc/{self.pids[target]}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        namespace = os.open(f"/proc/{self.pid_of(target)}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return Child(self, cgroup, namespace)
         finally:
             os.close(namespace)
+
+    def pid_of(self, container: str) -> int:
+        """Returns the first process of a container of the pod. Raises ProcessLookupError."""
+        if container not in self.pids:
+            raise ProcessLookupError(errno.ESRCH, f"target container {container} does not run")
+        return self.pids[container]
 
     # What the keeper is told.
 
@@ -161,7 +164,7 @@ class Worker:
 
     def start(self, request: Request, volumes: list[int]) -> Request:
         """Starts a container; returns what the keeper is to be told of it once its program runs or could not be run."""
-        start = Start(self, request)
+        start = executors.of(request).start(self, request)
         try:
             start.begin(volumes)
             self.loop.run()
@@ -188,7 +191,7 @@ class Worker:
             process_beside.kill()
 
         try:
-            process_beside = Exec(self, container, message, started, ended)
+            process_beside = executors.of(container.request).execute(self, container, message, started, ended)
         except OSError as error:
             started({"error": wording(error), "reason": "RuntimeError"})
             return
@@ -212,7 +215,10 @@ class First(Worker):
     def serve(self, request: Request, connection: Socket, launcher: str) -> None:
         """Makes (or takes over) the sandbox, answers on `connection`, starts the container asked for next, hands all over."""
         title = f"keeper {request['namespace']}/{request['name']}"
-        self.tell({"title": title})
+        foreign = bool(request.get("foreign")) and not request.get("adopt")
+        self.tell({"title": title, "parent": foreign})
+        if foreign:
+            wire.receive(self.control)  # what an OCI runtime leaves behind is the keeper's from now on
         proctitle.set_title(title)
         self.request = request
         self._connect(launcher)
@@ -335,7 +341,8 @@ class First(Worker):
             self.hold(name, fd)
         wire.close([*found.values(), *held.values()])
         for entry in entries:
-            self._adopted.append(Start(self, entry["request"]).adopt(entry["identity"]))
+            start = executors.of(entry["request"]).start(self, entry["request"])
+            self._adopted.append(start.adopt(entry["identity"]))
 
     def _take_held(self) -> dict[str, int]:
         """Asks the launcher for the descriptors it holds for this sandbox."""

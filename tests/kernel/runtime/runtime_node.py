@@ -145,6 +145,7 @@ class Node:
         self.network = NoNetwork()
         self.launcher: subprocess.Popen[bytes] | None = None
         self.changes: list[str] = []
+        self.handlers: dict[str, list[str]] = {}
 
     def start_launcher(self) -> None:
         argv = launcher_argv(
@@ -165,7 +166,8 @@ class Node:
                 return
 
     def make_runtime(self) -> Runtime:
-        runtime = Runtime(self.state, self.run, self.cgroup, self.images, self.network, snapshots=self.images)
+        places = (self.state, self.run, self.cgroup, self.images, self.network)
+        runtime = Runtime(*places, snapshots=self.images, handlers=self.handlers)
         runtime.on_change(self.changes.append)
         return runtime
 
