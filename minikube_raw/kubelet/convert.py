@@ -45,11 +45,12 @@ class NodeFacts(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What was resolved for one container: the image's id, its variables and its mounts."""
+    """What was resolved for one container: the image's id, its variables, its mounts and its devices."""
 
     image: str
     envs: Mapping[str, str] = {}
     mounts: tuple[cri.Mount, ...] = ()
+    devices: tuple[cri.Device, ...] = ()
 
 
 def sandbox_config(
@@ -94,6 +95,7 @@ def container_config(
         working_dir=container.working_dir,
         envs=tuple(prepared.envs.items()),
         mounts=prepared.mounts,
+        devices=prepared.devices,
         labels=_labels(pod, container),
         annotations={GRACE_PERIOD: str(grace_period(pod)), **_note(container)},
         log_path=f"{container.name}/{attempt}.log",

@@ -103,6 +103,8 @@ def _own(claim: PersistentVolumeClaim, place: Path) -> PersistentVolume:
         raise persistent.ClaimError(
             f'storageclass.storage.k8s.io "{claim.storage_class}" not found' if claim.storage_class else text
         )
+    if claim.spec.volume_mode != persistent.FILE_SYSTEM:
+        raise persistent.ClaimError(f"volume mode {claim.spec.volume_mode} is not supported by the class {STANDARD}")
     name = directory_name(claim.metadata.namespace, claim.metadata.name)
     meta = msgspec.structs.replace(claim.metadata, name=name, uid=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER})
     spec = msgspec.structs.replace(

@@ -6,6 +6,7 @@ Words are the kubelet's (desired_state_of_world_populator.go, operation_generato
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from minikube_raw.kubelet import hostpath, localvolumes
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.linux import tree_owners
 
-_BLOCK = "Block"
+BLOCK, FILE_SYSTEM = "Block", "Filesystem"
 
 
 class Claims:
@@ -78,8 +79,8 @@ def check(volume: PersistentVolume, claim: PersistentVolumeClaim, node: str, lab
     reference = volume.spec.claim_ref
     if reference is None or reference.uid != claim.metadata.uid:
         raise ClaimError(f"Found PV object {volume.metadata.name} but its pv.Spec.ClaimRef is not this claim's")
-    if volume.spec.volume_mode == _BLOCK:
-        raise ClaimError(f"PV {volume.metadata.name} has volumeMode Block, which is not supported on this node")
+    if volume.spec.volume_mode == BLOCK and volume.spec.local is None:
+        raise ClaimError(f"PV {volume.metadata.name} has volumeMode Block, which only local volumes have on this node")
     if volume.spec.host_path is None and volume.spec.local is None:
         raise ClaimError(f"PV {volume.metadata.name} is of a kind that is not supported on this node")
     terms = node_terms(volume.spec.node_affinity.required)
@@ -103,6 +104,10 @@ def set_up(volume: PersistentVolume, pod: Pod) -> None:
         localvolumes.make_directory(Path(path).parent, Path(path).name)
     if not os.path.exists(path):
         raise ValueError(f'path "{path}" does not exist')
+    if volume.spec.volume_mode == BLOCK:
+        if not stat.S_ISBLK(os.stat(path).st_mode):
+            raise ValueError(f'path "{path}" is not a block device')
+        return
     group = pod.spec.security_context.fs_group
     if group is not None:
         own(path, group, pod.spec.security_context.fs_group_change_policy)

@@ -96,7 +96,8 @@ class Preparation:
         at = downward.Addresses(node.ip, (node.ip,) if pod.spec.host_network else sandbox.ips)
         variables = await self._variables(pod, wanted, at)
         mounts = await self._mounts(pod, wanted, variables, seen)
-        return convert.Prepared(image=image.id, envs=variables, mounts=mounts)
+        devices = self._volumes.devices(pod, wanted)
+        return convert.Prepared(image=image.id, envs=variables, mounts=mounts, devices=devices)
 
     async def _variables(self, pod: Pod, wanted: Container, at: downward.Addresses) -> dict[str, str]:
         referred, node = await self._referred(pod), self._node()
@@ -123,7 +124,7 @@ class Preparation:
         self, pod: Pod, wanted: Container, variables: dict[str, str], images: dict[str, str]
     ) -> tuple[cri.Mount, ...]:
         """The container's mounts; a kubelet that has just begun first looks where the pod's claims lie."""
-        if wanted.volume_mounts and not self._volumes.knows(pod):
+        if (wanted.volume_mounts or wanted.volume_devices) and not self._volumes.knows(pod):
             try:
                 await self.volumes(pod)
             except MountError as error:

@@ -51,7 +51,7 @@ class VolumeManager:
 
     def set_up(self, pod: Pod, sources: projection.Sources) -> None:
         """Make every volume; doing it again confirms it and refreshes files made from objects. Raises MountError."""
-        _check_devices(pod)
+        _check_modes(pod, sources.persistent)
         self._check_exclusive(pod, sources.persistent)
         for volume in pod.spec.volumes:
             try:
@@ -94,6 +94,20 @@ class VolumeManager:
             else self._mount(pod, container, volumes, mount, variables)
             for mount in container.volume_mounts
         )
+
+    def devices(self, pod: Pod, container: Container) -> tuple[cri.Device, ...]:
+        """The container's raw devices. Raises env.ConfigError for one that cannot be."""
+        volumes = {volume.name: volume for volume in pod.spec.volumes}
+        found = []
+        for device in container.volume_devices:
+            volume = volumes.get(device.name)
+            if volume is None:
+                text = f'cannot find volume "{device.name}" to pass into container "{container.name}"'
+                raise env.ConfigError(text)
+            claim = volume.persistent_volume_claim
+            permissions = "r" if claim is not None and claim.read_only else "rw"
+            found.append(cri.Device(device.device_path, str(self._path(pod, volume)), permissions))
+        return tuple(found)
 
     def path(self, pod: Pod, name: str) -> str:
         """Where a volume of the pod lies on the node. Raises env.ConfigError for one the pod has not."""
@@ -188,13 +202,15 @@ def _image_mount(mount: VolumeMount, image: str, variables: Mapping[str, str]) -
     )
 
 
-def _check_devices(pod: Pod) -> None:
-    """Refuse raw devices: no volume of this node is one. Raises MountError."""
+def _check_modes(pod: Pod, claimed: Mapping[str, PersistentVolume]) -> None:
+    """Devices are passed on and directories are mounted, not the other way round. Raises MountError in the kubelet's words."""
     for container in all_containers(pod):
-        for device in container.volume_devices:
-            raise MountError(
-                device.name, f"volume {device.name} is specified in volumeDevices, which this node has not"
-            )
+        places = [(mount.name, "volumeMounts", persistent.FILE_SYSTEM) for mount in container.volume_mounts]
+        places += [(device.name, "volumeDevices", persistent.BLOCK) for device in container.volume_devices]
+        for name, where, wanted in places:
+            mode = claimed[name].spec.volume_mode if name in claimed else persistent.FILE_SYSTEM
+            if mode != wanted:
+                raise MountError(name, f"volume {name} has volumeMode {mode}, but is specified in {where}")
 
 
 def needs_a_look(container: Container) -> bool:

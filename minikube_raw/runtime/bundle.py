@@ -111,7 +111,10 @@ def _linux(linux: Mapping[str, Any], facts: Facts) -> Json:
         "namespaces": [*own, {"type": "mount"}, {"type": "cgroup"}],
         # Beside the container's own: runc removes its cgroup in the end, and will refuse one that somebody is in.
         "cgroupsPath": f"{linux['cgroupsPath']}-bundle",
-        "resources": {**linux["resources"], "devices": _device_rules(all_devices=linux["hostDevices"])},
+        "resources": {
+            **linux["resources"],
+            "devices": [*_device_rules(linux["hostDevices"]), *linux.get("allowedDevices", ())],
+        },
         "devices": [_device(device) for device in facts.devices],
         "maskedPaths": linux["maskedPaths"],
         "readonlyPaths": linux["readonlyPaths"],
@@ -123,7 +126,7 @@ def _namespace(kind: str, path: str) -> Json:
     return {"type": kind, "path": path} if path else {"type": kind}
 
 
-def _device_rules(*, all_devices: bool) -> list[Json]:
+def _device_rules(all_devices: bool) -> list[Json]:
     if all_devices:
         return [{"allow": True, "access": "rwm"}]
     return [{"allow": False, "access": "rwm"}, *map(_device_rule, DEFAULT_DEVICES)]

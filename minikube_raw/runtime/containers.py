@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from minikube_raw.oci.images import Image, ImageError
 from minikube_raw.oci.snapshots import Snapshot
 
 from . import adoption, apparmor, filters, opening, podfiles, seccomp, spec, wire
-from .cri import CREATE_ERROR, ContainerConfig, RuntimeServiceError
+from .cri import CREATE_ERROR, ContainerConfig, Device, RuntimeServiceError
 from .emptying import Emptying
 from .handlers import Handlers
 from .keepers import Keepers
@@ -156,7 +157,10 @@ class Containers:
             pod,
             config,
             image.config,
-            mounts=podfiles.mounts(layout.sandbox(sandbox.id), pod, layout.shm(sandbox.id), config.mounts),
+            mounts=podfiles.mounts(
+                layout.sandbox(sandbox.id), pod, layout.shm(sandbox.id), config.mounts, config.devices
+            ),
+            devices=[_device_rule(each) for each in config.devices],
             layers=layers,
             hierarchies=hierarchies(),
             cgroup=cgroup,
@@ -344,3 +348,17 @@ class Containers:
         shutil.rmtree(self._state.layout.container(container.id), ignore_errors=True)
         self._state.container_records.remove(container.id)
         self._state.exit_records.remove(container.id)  # last: a container that is known must not lose its end
+
+
+def _device_rule(device: Device) -> dict[str, Any]:
+    """Which device may be used, as OCI says it; by number, which is the node's at this moment. Raises RuntimeServiceError."""
+    try:
+        found = os.stat(device.host_path)
+    except OSError as error:
+        text = f"failed to stat device {device.host_path}: {os.strerror(error.errno or 0).lower()}"
+        raise RuntimeServiceError("CreateContainerError", text) from error
+    if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
+        raise RuntimeServiceError("CreateContainerError", f"{device.host_path} is not a device node")
+    kind, number = "b" if stat.S_ISBLK(found.st_mode) else "c", found.st_rdev
+    numbers = {"major": os.major(number), "minor": os.minor(number)}
+    return {"allow": True, "type": kind, **numbers, "access": device.permissions}

@@ -118,6 +118,14 @@ class Mount(msgspec.Struct, frozen=True):
     propagation: MountPropagation = MountPropagation.PRIVATE
 
 
+class Device(msgspec.Struct, frozen=True):
+    """A device node of the node's for the container: its own place, the node's, and "r", "w", "rw" (CRI's "m" any container has)."""
+
+    container_path: str
+    host_path: str
+    permissions: str = "rw"
+
+
 class ProfileType(enum.StrEnum):
     """CRI SecurityProfile.ProfileType."""
 
@@ -162,6 +170,7 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     working_dir: str = ""
     envs: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     log_path: str = ""  # relative to the sandbox's log_directory, e.g. "web/0.log"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from . import atomic
-from .cri import DNSConfig, Mount, NamespaceMode, PodSandboxConfig
+from .cri import Device, DNSConfig, Mount, NamespaceMode, PodSandboxConfig
 
 _NAMES = ("hostname", "hosts", "resolv.conf")
 _LOCAL = """# Kubernetes-managed hosts file.
@@ -81,9 +81,14 @@ def _resolv_conf(config: PodSandboxConfig) -> str:
         return ""
 
 
-def mounts(directory: str, config: PodSandboxConfig, shm: str, given: Iterable[Mount]) -> list[Mount]:
-    """Returns a container's mounts: the pod's files and shared memory, unless something given takes their place."""
-    given = list(given)
+def mounts(
+    directory: str, config: PodSandboxConfig, shm: str, given: Iterable[Mount], devices: Iterable[Device] = ()
+) -> list[Mount]:
+    """Returns a container's mounts: the pod's files and shared memory, unless something given takes their place.
+
+    A device is the node's own, mounted: a container in a user namespace could not make one.
+    """
+    given = [*given, *(Mount(each.container_path, each.host_path) for each in devices)]
     taken = {mount.container_path for mount in given}
     own = [Mount(f"/etc/{name}", f"{directory}/{name}") for name in _NAMES]
     own.append(Mount("/dev/shm", "/dev/shm" if config.namespaces.ipc is NamespaceMode.NODE else shm))

@@ -10,11 +10,11 @@ import errno
 import os
 
 from minikube_raw.linux import fds, files, mounts, namespaces, process, procfs, signals, steps
-from minikube_raw.linux.cgroups import DEFAULT_DEVICES, Limits, manager
+from minikube_raw.linux.cgroups import DEFAULT_DEVICES, DeviceRule, Limits, manager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     Request = dict[str, Any]
@@ -111,8 +111,12 @@ def _is_own(name: str, kinds: dict[str, int]) -> bool:
     )
 
 
-def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> list[str]:
+def create_cgroup(
+    path: str, limits: Request, *, all_devices: bool = True, devices: Sequence[Request] = ()
+) -> list[str]:
     """Makes a cgroup (and its missing parents) in every hierarchy, with limits and, unless `all_devices`, the usual devices only.
+
+    `devices` may be used too; they are as in OCI's linux.resources.devices.
 
     Returns the names of the limits that this host cannot enforce.
     """
@@ -120,7 +124,8 @@ def create_cgroup(path: str, limits: Request, *, all_devices: bool = True) -> li
     group.create()
     not_enforced = group.set_limits(Limits(**limits))
     if not all_devices:
-        group.set_devices(DEFAULT_DEVICES)
+        given = (DeviceRule(each["type"], each["major"], each["minor"], each["access"]) for each in devices)
+        group.set_devices([*DEFAULT_DEVICES, *given])
     return not_enforced
 
 

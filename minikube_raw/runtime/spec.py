@@ -58,6 +58,7 @@ def container_spec(
     *,
     mounts: Sequence[Mount],
     layers: Mapping[str, Sequence[str]] | None = None,
+    devices: Sequence[Spec] = (),
     hierarchies: Hierarchies,
     cgroup: str,
     open_files: tuple[int, int],
@@ -67,8 +68,9 @@ def container_spec(
     """Returns the document for one container.
 
     `mounts` are the volumes with the pod's own files, `layers` the directories of the images among them, uppermost first;
-    `open_files` is (soft, hard) of RLIMIT_NOFILE. Raises RuntimeServiceError (CreateContainerError) for what cannot be a
-    container: nothing to run, an unknown capability.
+    `devices` those that it may use beside the usual ones, as OCI's linux.resources.devices has them; `open_files` is
+    (soft, hard) of RLIMIT_NOFILE. Raises RuntimeServiceError (CreateContainerError) for what cannot be a container: nothing
+    to run, an unknown capability.
     """
     privileged = config.security.privileged
     readonly = [] if privileged else ["ro"]
@@ -87,6 +89,7 @@ def container_spec(
             "maskedPaths": [] if privileged or config.security.unmasked_proc else list(MASKED_PATHS),
             "readonlyPaths": [] if privileged or config.security.unmasked_proc else list(READONLY_PATHS),
             "hostDevices": privileged,
+            "allowedDevices": list(devices),
             **(
                 {"seccompFilter": binascii.b2a_base64(seccomp_filter, newline=False).decode()} if seccomp_filter else {}
             ),

@@ -46,7 +46,10 @@ class Start:
         LogFile(self._request["logPath"]).close()  # what cannot be logged is not started
         files.make_directories(self._run_dir)
         self._not_enforced = sandbox.create_cgroup(
-            self._request["cgroup"], self._request["limits"], all_devices=self._request["privileged"]
+            self._request["cgroup"],
+            self._request["limits"],
+            all_devices=self._request["privileged"],
+            devices=self._request["spec"]["linux"].get("allowedDevices", ()),
         )
         opened = self._open_volumes(volumes)
         streams = self._make_streams()

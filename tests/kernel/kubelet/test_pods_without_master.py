@@ -240,6 +240,51 @@ def test_a_volume_that_is_claimed_for_a_pod_goes_with_it(host: Host) -> None:
     assert not (host.state / "standalone" / "volumes").exists()
 
 
+RAW = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: raw}}
+spec: {{accessModes: [ReadWriteOnce], volumeMode: Block, storageClassName: "", resources: {{requests: {{storage: 1Mi}}}}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: disk}}
+spec:
+  accessModes: [ReadWriteOnce]
+  capacity: {{storage: 1Mi}}
+  volumeMode: Block
+  local: {{path: "DEVICE"}}
+  nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: Exists}}]}}]}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  volumes: [{{name: d, persistentVolumeClaim: {{claimName: raw}}}}]
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, "head -c 4 /dev/xvda && printf new > /dev/xvda"]
+    volumeDevices: [{{name: d, devicePath: /dev/xvda}}]
+"""
+
+
+def test_a_claim_of_a_block_device_passes_the_device_on(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"old".ljust(1 << 20))
+    made = subprocess.run(["losetup", "--find", "--show", tmp_path / "disk"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        manifest = host.manifest("raw", RAW.replace("DEVICE", made.stdout.strip()))
+        host("pod", "run", "-f", manifest, "--wait", "ended")
+        assert (host("pod", "logs", "raw"), host.pods()[0]["status"]["phase"]) == ("old ", "Succeeded")
+        host("pod", "rm", "raw")
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    assert (tmp_path / "disk").read_bytes()[:4] == b"new "
+
+
 def test_a_pod_is_replaced_once_the_old_one_has_ended(host: Host) -> None:
     manifest = host.manifest("one")
     first = json.loads(host("pod", "run", "-f", manifest, "-o", "json"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from runtime_node import Node, container, ended, eventually, run_to_end
 
 from minikube_raw.linux import features, mounts
 from minikube_raw.runtime import opening
-from minikube_raw.runtime.cri import Mount, MountPropagation, RuntimeServiceError, SecurityContext
+from minikube_raw.runtime.cri import Device, Mount, MountPropagation, RuntimeServiceError, SecurityContext
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -200,3 +202,45 @@ async def test_strict_groups_leave_out_what_the_images_group_file_says(
 ) -> None:
     security = SecurityContext(run_as_user=1000, supplemental_groups=(3000,), strict_groups=strict)
     assert await say(node, runtime, "id -G", security=security) == f"{groups}\n"
+
+
+@pytest.fixture
+def block_device(tmp_path: Path) -> Iterator[str]:
+    """A loop device over a file that says who it is."""
+    (tmp_path / "disk").write_bytes(b"the disk".ljust(1 << 20, b"."))
+    made = subprocess.run(["losetup", "--find", "--show", tmp_path / "disk"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+USE_DEVICE = "head -c 8 $0 && echo; test -b $0 && printf changed > $0 && echo wrote"
+
+
+@pytest.mark.parametrize("place", ["/dev/disk", "/srv/disk"])
+@pytest.mark.parametrize(
+    ("permissions", "said"),
+    [("rw", "the disk\nwrote\n"), ("r", "the disk\n"), ("", "")],
+    ids=["rw", "r", "mounted only"],
+)
+async def test_a_device_of_the_node_is_seen_at_its_place_and_used_as_far_as_is_allowed(
+    node: Node, runtime: Runtime, block_device: str, place: str, permissions: str, said: str
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    given = (
+        {"devices": [Device(place, block_device, permissions)]}
+        if permissions
+        else {"mounts": [Mount(place, block_device)]}
+    )
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", USE_DEVICE, place, **given))
+    assert node.output(status) == said
+    if permissions != "rw":
+        assert "Operation not permitted" in node.output(status, "stderr")
+
+
+async def test_what_is_no_device_cannot_be_given_as_one(node: Node, runtime: Runtime, tmp_path: Path) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    for path, why in ((str(tmp_path), "is not a device node"), ("/dev/nosuch", "no such file or directory")):
+        with pytest.raises(RuntimeServiceError, match=f"{path}.*{why}"):
+            await runtime.create_container(sandbox, container("true", devices=(Device("/dev/x", path),)))

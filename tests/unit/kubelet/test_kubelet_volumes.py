@@ -94,10 +94,10 @@ def test_a_volume_that_cannot_be_set_up_says_why(tmp_path, volume, why) -> None:
     assert why in str(caught.value)
 
 
-def test_a_raw_device_is_refused(tmp_path) -> None:
+def test_a_volume_that_is_no_device_is_not_passed_on_as_one(tmp_path) -> None:
     container = {"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}
     of = pod(containers=[container], volumes=[{"name": "v", "emptyDir": {}}])
-    with pytest.raises(MountError, match="v is specified in volumeDevices, which this node has not"):
+    with pytest.raises(MountError, match="volume v has volumeMode Filesystem, but is specified in volumeDevices"):
         VolumeManager(tmp_path).set_up(of, sources())
 
 

@@ -18,6 +18,7 @@ from minikube_raw.api.storage import (
     PersistentVolumeSpec,
     VolumeNodeAffinity,
 )
+from minikube_raw.api.volumes import HostPathVolumeSource
 from minikube_raw.kubelet import downward, env, persistent, projection
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.volumes import VolumeManager
@@ -74,7 +75,10 @@ HERE = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "h", "operator": "In
     [
         ({"claim_ref": None}, "ClaimRef"),
         ({"claim_ref": ObjectReference(uid="another")}, "ClaimRef"),
-        ({"volume_mode": "Block"}, "volumeMode Block, which is not supported"),
+        (
+            {"volume_mode": "Block", "local": None, "host_path": HostPathVolumeSource(path="/dev/x")},
+            "volumeMode Block, which only local volumes have on this node",
+        ),
         ({"local": None}, "of a kind that is not supported"),
         ({"node_affinity": VolumeNodeAffinity(required=HERE)}, "no matching NodeSelectorTerms"),
     ],
@@ -104,6 +108,19 @@ def test_a_local_volume_is_mounted_where_it_lies_and_survives_its_pods(tmp_path)
 def test_a_missing_local_path_is_told_with_the_volumes_own_name(tmp_path) -> None:
     with pytest.raises(MountError, match='volume "pv" : path "/no/such" does not exist'):
         VolumeManager(tmp_path).set_up(wish(), _sources(volume("/no/such")))
+
+
+def test_a_device_is_passed_on_and_not_mounted_nor_the_other_way_round(tmp_path) -> None:
+    device = {"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}
+    claims = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
+    passed_on = pod(containers=[device], volumes=claims)
+    block = _sources(volume(str(tmp_path), volume_mode="Block"))
+    with pytest.raises(MountError, match="volume v has volumeMode Block, but is specified in volumeMounts"):
+        VolumeManager(tmp_path).set_up(wish(), block)
+    with pytest.raises(MountError, match="volume v has volumeMode Filesystem, but is specified in volumeDevices"):
+        VolumeManager(tmp_path).set_up(passed_on, _sources(volume(str(tmp_path))))
+    with pytest.raises(MountError, match=f'volume "pv" : path "{tmp_path}" is not a block device'):
+        VolumeManager(tmp_path).set_up(passed_on, block)
 
 
 def test_a_volume_for_one_pod_is_refused_to_a_second(tmp_path) -> None:
