@@ -1,8 +1,8 @@
-"""The launcher of a node: forks a keeper per pod, holds a second copy of what must outlive a keeper, and does nothing else.
+"""The launcher of a node: has a keeper forked per pod, holds a second copy of what must outlive a keeper, and does nothing else.
 
-It is the only process of ours that forks. It runs from a sealed copy of the interpreter in memory (CVE-2019-5736), imports
-linux/ and a little of the standard library, and once everything is imported forbids itself and all its children any further
-import. Keepers and containers live on when it dies; a new one takes its place.
+Keepers are forked from a fork of it (template). It runs from a sealed copy of the interpreter in memory (CVE-2019-5736),
+imports linux/ and a little of the standard library, and once everything is imported forbids itself and all its children any
+further import. Keepers and containers live on when it dies; a new one takes its place.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import sys
 from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits, signals
 from minikube_raw.linux.cgroups import manager
 
-from . import keeper, rehearsal, sandbox, wire, worker
+from . import rehearsal, sandbox, wire, worker
 from .loop import Loop
+from .template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Launcher:
         self._clients: dict[int, Socket] = {}
         self._held: dict[str, dict[str, int]] = {}  # sandbox → name → descriptor
         self._spare: Socket | None = None  # orders to a keeper made ahead of time
+        self._template: Template | None = None
         self._orphans: dict[int, int] = {}  # pid → exit code of processes whose keeper had died
 
     def serve(self) -> None:
@@ -197,18 +199,31 @@ class Launcher:
             os.close(connection)
             return
         try:
-            self._fork(lambda: keeper.main(request, wire.adopt(connection), self._socket))
+            self._order(lambda template: template.fork_keeper(request, connection))
         except OSError as error:
             with wire.adopt(connection) as asked:
                 wire.send(asked, {"id": 0, "error": f"cannot fork a keeper: {error.strerror}"})
             return
         os.close(connection)
 
-    def _fork(self, become: Callable[[], NoReturn]) -> None:
-        """Forks a keeper. Not by clone_child(): what it calls by ctypes would make 270 kB of each keeper its own."""
-        if os.fork() == 0:
-            signals.stop_waking()
-            become()
+    def _order(self, give: Callable[[Template], None]) -> None:
+        """Gives an order to the template; to another one where that has died. Raises OSError when none can be forked."""
+        template = self._template or self._new_template()
+        try:
+            give(template)
+        except OSError:
+            self._lose_template(template)
+            give(self._new_template())
+
+    def _new_template(self) -> Template:
+        made = self._template = Template(self._socket)
+        self._loop.watch(made.fileno(), lambda: self._lose_template(made))
+        return made
+
+    def _lose_template(self, template: Template) -> None:
+        self._loop.forget(template.fileno())
+        template.close()
+        self._template = None
 
     def _order_spare(self, request: Request, connection: int) -> bool:
         """False when the spare keeper has died meanwhile."""
@@ -223,17 +238,17 @@ class Launcher:
         return True
 
     def _make_spare(self) -> None:
-        """Forks a keeper ahead of time, so that a pod need not wait for fork, page faults and namespaces."""
+        """Has a keeper forked ahead of time, so that a pod need not wait for fork, page faults and namespaces."""
         if self._spare is not None:
             return
         orders, theirs = wire.pair()
-        try:
-            self._fork(lambda: keeper.main_spare(theirs, self._socket))
-        except OSError as error:
-            worker.report("launcher: no spare keeper", error)
-            wire.close([orders.detach(), theirs.detach()])
-            return
-        theirs.close()
+        with theirs:
+            try:
+                self._order(lambda template: template.fork_spare(theirs.fileno()))
+            except OSError as error:
+                worker.report("launcher: no spare keeper", error)
+                orders.close()
+                return
         self._spare = orders
 
     def _hold(self, sandbox_id: str, name: str, fd: int) -> None:

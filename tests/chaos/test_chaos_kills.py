@@ -178,9 +178,8 @@ def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) ->
     chaos.apply([pod(f"warm{number}", "exit 0", "Never") for number in range(4)])  # makes each node's bridge
     until(chaos.pods, lambda pods: all(each["phase"] == "Succeeded" for each in pods.values()), seconds=20)
     chaos.kubectl("delete", "pods", "--all")
-    before = until(
-        chaos.belongings, lambda found: len(found["keepers"]) == 4, seconds=10
-    )  # on each node a spare one with its worker
+    # on each node their template, and a spare one with its worker
+    before = until(chaos.belongings, lambda found: len(found["keepers"]) == 6, seconds=10)
     chaos.apply([pod(name, COUNTER) for name in WITNESSES])
     chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=20s")
     witnessed = {name: chaos.pods()[name]["containerStatuses"] for name in WITNESSES}

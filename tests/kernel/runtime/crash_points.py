@@ -89,7 +89,11 @@ class CrashNode(Node):
         shown = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
         left += re.findall(r"(?m)^\d+: (veth[^:@]*)", shown)
         titles = [_title(pid) for pid in self.processes("system")]
-        left += [title for title in titles if not title.startswith(("launcher ", "keeper spare")) and title]
+        left += [
+            title
+            for title in titles
+            if not title.startswith(("launcher ", "keeper template", "keeper spare")) and title
+        ]
         mounts = Path("/proc/self/mountinfo").read_text()
         return left + [line for line in mounts.splitlines() if str(self.run / "netns") in line]
 

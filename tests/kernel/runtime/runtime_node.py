@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -14,11 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from minikube_raw.linux import pidfd
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.oci.snapshots import Snapshot
-from minikube_raw.runtime import userids, wire
+from minikube_raw.runtime import template, userids, wire
 from minikube_raw.runtime.cri import (
     ContainerConfig,
     ContainerState,
@@ -165,6 +167,12 @@ class Node:
             else:
                 return
 
+    def template(self) -> int:
+        """The process that keepers are forked from."""
+        assert self.launcher is not None
+        (found,) = (pid for pid in children(self.launcher.pid) if title(pid) == template.TITLE)
+        return found
+
     def make_runtime(self) -> Runtime:
         places = (self.state, self.run, self.cgroup, self.images, self.network)
         runtime = Runtime(*places, snapshots=self.images, handlers=self.handlers)
@@ -202,6 +210,28 @@ class Node:
             manager(self.cgroup).remove()
         shutil.rmtree(self.state / "records", ignore_errors=True)
         userids.sweep()  # ranges belong to records
+
+
+def children(pid: int) -> list[int]:
+    """A process's children, none if it has ended."""
+    with contextlib.suppress(OSError):
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return []
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until it is gone."""
+    opened = os.pidfd_open(pid)
+    signal.pidfd_send_signal(opened, signal.SIGKILL)
+    assert pidfd.has_ended(opened, 60)
+    os.close(opened)
+
+
+def title(pid: int) -> str:
+    """A process's command line, "" if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+    return ""
 
 
 @asynccontextmanager

@@ -7,11 +7,10 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, ended, eventually, running_node
+from runtime_node import Node, children, container, ended, eventually, kill, running_node, title
 
 from minikube_raw.linux import features, pidfd, process
 from minikube_raw.linux.cgroups import manager
@@ -27,14 +26,6 @@ LOST = (137, "ContainerStatusUnknown")  # what is known of an end that only the 
 async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
     answer, _ = await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
     return int(answer["pid"])
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, and wait until it is gone."""
-    opened = os.pidfd_open(pid)
-    signal.pidfd_send_signal(opened, signal.SIGKILL)
-    assert pidfd.has_ended(opened, 60)
-    os.close(opened)
 
 
 async def start(node: Node, runtime: Runtime, *command: str, **changes: object) -> tuple[str, str]:
@@ -406,14 +397,7 @@ async def test_a_half_written_record_is_set_aside_and_the_rest_goes_on(node: Nod
 
 def keepers_of(node: Node, name: str) -> list[int]:
     """Keepers of the pod default/NAME that run; a child of one that waits to become a container has the same title."""
-    assert node.launcher is not None
-    forked = Path(f"/proc/{node.launcher.pid}/task/{node.launcher.pid}/children").read_text().split()
-    title = f"keeper default/{name}".encode()
-    found = []
-    for pid in forked:
-        with suppress(OSError):  # it has just ended
-            found += [int(pid)] if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == title else []
-    return found
+    return [pid for pid in children(node.template()) if title(pid) == f"keeper default/{name}"]
 
 
 async def test_a_keeper_whose_kubelet_died_before_it_answered_ends(node: Node, runtime: Runtime) -> None:

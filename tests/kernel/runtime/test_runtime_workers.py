@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, ended, eventually
+from runtime_node import Node, container, ended, eventually, kill
 
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime.cri import ContainerState, SandboxState
@@ -47,6 +47,35 @@ async def test_a_keeper_at_rest_shares_most_of_its_memory(node: Node, runtime: R
     lines = Path(f"/proc/{keeper}/smaps_rollup").read_text().splitlines()
     its_own = next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
     assert its_own < 1800  # kB; 2300 for one that makes its pod itself
+
+
+async def test_what_keepers_are_forked_from_holds_nothing_of_any_pod(node: Node, runtime: Runtime) -> None:
+    await sleeping(node, runtime)
+    links = [os.readlink(path) for path in Path(f"/proc/{node.template()}/fd").iterdir()]
+    assert len(links) <= 4
+    assert [link for link in links if ":[" in link and not link.startswith(("socket", "pipe"))] == []
+
+
+async def test_a_template_that_is_killed_is_replaced_and_no_keeper_of_it_ends(node: Node, runtime: Runtime) -> None:
+    _, created, keeper = await sleeping(node, runtime)
+    for _ in range(2):
+        killed = node.template()
+        kill(killed)
+        for name in ("spare", "forked"):
+            other = await runtime.run_pod_sandbox(node.pod(name))
+            assert runtime._state.sandboxes[other].status().state is SandboxState.READY
+        assert node.template() != killed
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+    assert keeper_of(runtime, created) == keeper
+
+
+async def test_a_container_whose_template_and_keeper_are_killed_has_its_end_known(node: Node, runtime: Runtime) -> None:
+    _, created, keeper = await sleeping(node, runtime)
+    kill(node.template())
+    kill(keeper)
+    await eventually(lambda: parent(runtime._state.containers[created].status().pid) != keeper)
+    await runtime.stop_container(created, 0)
+    assert (await ended(runtime, created)).exit_code == 137
 
 
 async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nobody_else_notices(
