@@ -28,7 +28,7 @@ from minikube_raw.runtime.service import Runtime
 from tests.bench import peers, report
 
 ROUNDS = 40
-CGROUP = "minikube-raw-bench"
+CGROUP = f"minikube-raw-bench-{os.getpid()}"  # benches may run beside each other
 IMAGE = "docker.io/library/clock:latest"
 CLOCK = r"""
 #include <stdio.h>

@@ -24,7 +24,7 @@ from tests.bench import podstart, report
 
 PAIRS = 150
 PODS = 8  # in one turn
-CGROUP = "minikube-raw-bench-recording"
+CGROUP = f"minikube-raw-bench-recording-{os.getpid()}"
 
 
 def measure() -> list[report.Section]:

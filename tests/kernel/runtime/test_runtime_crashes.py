@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from runtime_node import Node, children, container, ended, eventually, kill, running_node, title
 
@@ -192,10 +193,14 @@ def end_politely(pid: int) -> None:
 
 
 @pytest.fixture
-def init() -> Iterator[None]:
-    """We are what the first process of a node is: we inherit the children of launchers and keepers that die."""
+def init(node: Node) -> Iterator[None]:
+    """We are what the first process of a node is: we inherit the children of launchers and keepers that die, and reap them."""
     process.become_subreaper()
     yield
+    assert node.launcher is not None
+    while inherited := [each.pid for each in psutil.Process().children() if each.pid != node.launcher.pid]:
+        for pid in inherited:  # a launcher's spare keeper, which ends with it, and then that one's worker
+            os.waitpid(pid, 0)
     assert ctypes.CDLL(None).prctl(process.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
 
 
