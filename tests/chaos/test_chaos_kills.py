@@ -181,7 +181,7 @@ def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) ->
     # on each node their template, and a spare one with its worker
     before = until(chaos.belongings, lambda found: len(found["keepers"]) == 6, seconds=10)
     chaos.apply([pod(name, COUNTER) for name in WITNESSES])
-    chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=20s")
+    chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=50s")
     witnessed = {name: chaos.pods()[name]["containerStatuses"] for name in WITNESSES}
 
     for number in itertools.count():

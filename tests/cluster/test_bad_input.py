@@ -59,7 +59,7 @@ def test_an_image_that_does_not_exist_is_named_in_reason_and_event(
         lambda state: (
             state.get("reason") in ("ErrImagePull", "ImagePullBackOff") and "no-such-image" in state.get("message", "")
         ),
-        seconds=20,
+        seconds=60,
     )
     events = cluster.kubectl("-n", namespace, "get", "events", "--field-selector=reason=Failed").stdout
     assert "no-such-image" in events
@@ -68,7 +68,7 @@ def test_an_image_that_does_not_exist_is_named_in_reason_and_event(
 def test_a_command_that_does_not_exist_is_named(cluster: Cluster, namespace: str, apply: Apply) -> None:
     apply(pod("typo", spec="restartPolicy: Never").replace("command: [sh, -c, ", "command: [no-such-command, "))
     status = until(
-        lambda: cluster.get("-n", namespace, "pod", "typo")["status"], lambda s: s.get("phase") == "Failed", seconds=20
+        lambda: cluster.get("-n", namespace, "pod", "typo")["status"], lambda s: s.get("phase") == "Failed", seconds=60
     )
     ended = status["containerStatuses"][0]["state"]["terminated"]
     assert ended["reason"] == "StartError"
@@ -81,7 +81,7 @@ def test_a_pod_that_fits_nowhere_says_so_per_node(cluster: Cluster, namespace: s
     condition = until(
         lambda: cluster.get("-n", namespace, "pod", "huge")["status"].get("conditions", [{}])[0],
         lambda found: found.get("reason") == "Unschedulable",
-        seconds=20,
+        seconds=60,
     )
     assert condition["message"].startswith("0/3 nodes are available: 3 Insufficient cpu.")
     events = cluster.kubectl("-n", namespace, "get", "events", "--field-selector=reason=FailedScheduling").stdout
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_in_kubernetes_words(
 ) -> None:
     apply(pod("done", "exit 1"))
     until(
-        lambda: waiting(cluster, namespace, "done"), lambda state: state.get("reason") == "CrashLoopBackOff", seconds=20
+        lambda: waiting(cluster, namespace, "done"), lambda state: state.get("reason") == "CrashLoopBackOff", seconds=60
     )
     refusals = {
         ("exec", "done", "--", "ls"): 'error: unable to upgrade connection: container not found ("main")',

@@ -35,7 +35,7 @@ def cpus(cluster: Cluster, name: str) -> frozenset[int]:
 
 def start(cluster: Cluster, manifest: str, name: str) -> None:
     cluster.kubectl("apply", "-f", "-", stdin=manifest)
-    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=50s")
 
 
 def test_a_guaranteed_container_has_its_cpu_alone_also_after_its_kubelet_was_killed(static: Cluster) -> None:
@@ -50,10 +50,10 @@ def test_a_guaranteed_container_has_its_cpu_alone_also_after_its_kubelet_was_kil
 
     killed = static.pid("kubelet")
     os.kill(killed, signal.SIGKILL)
-    until(lambda: static.pids("kubelet"), lambda pids: pids and killed not in pids, seconds=30)
+    until(lambda: static.pids("kubelet"), lambda pids: pids and killed not in pids, seconds=60)
     start(static, pod("late"), "late")
     assert cpus(static, "late") == CPUS - alone
     assert cpus(static, "own") == alone
 
     static.kubectl("delete", "pod", "own", "--grace-period=1")
-    until(lambda: cpus(static, "shared"), lambda found: found == CPUS, seconds=30)
+    until(lambda: cpus(static, "shared"), lambda found: found == CPUS, seconds=60)

@@ -35,7 +35,7 @@ def node_of(cluster: Cluster, namespace: str, name: str) -> str:
 
 def ready(cluster: Cluster, namespace: str, name: str) -> None:
     """Wait until the pod is Ready."""
-    cluster.kubectl("-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=50s")
 
 
 def test_a_killed_process_is_restarted_and_counted(cluster: Cluster, namespace: str, apply: Apply) -> None:
@@ -45,7 +45,7 @@ def test_a_killed_process_is_restarted_and_counted(cluster: Cluster, namespace: 
     status = until(
         lambda: container(cluster, namespace, "phoenix"),
         lambda found: found.get("restartCount") == 1 and "running" in found["state"],
-        seconds=30,
+        seconds=60,
     )
     assert status["lastState"]["terminated"]["exitCode"] == 143
 
@@ -65,7 +65,7 @@ def test_killing_one_of_our_processes_leaves_containers_and_output_alone(
     until(
         lambda: cluster.kubectl("-n", namespace, "logs", "steady", "--tail=1", check=False).stdout.split() or ["0"],
         lambda last: int(last[-1]) > 60,
-        seconds=30,
+        seconds=60,
     )
     lines = cluster.kubectl("-n", namespace, "logs", "steady").stdout.split()
     assert lines == [str(n) for n in range(len(lines))], "a line was lost or doubled"
@@ -98,7 +98,7 @@ def test_a_power_cut_moves_a_nodes_pods_elsewhere_and_the_node_can_return(
     cluster: Cluster, namespace: str, apply: Apply
 ) -> None:
     apply(WEB)
-    cluster.kubectl("-n", namespace, "rollout", "status", "deploy/web", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "rollout", "status", "deploy/web", "--timeout=50s")
     lost = cluster.get("-n", namespace, "pods")["items"][0]["spec"]["nodeName"]
     os.kill(cluster.pid("machine", lost), signal.SIGKILL)
     until(
@@ -115,7 +115,7 @@ def test_a_power_cut_moves_a_nodes_pods_elsewhere_and_the_node_can_return(
     cluster.cli("start")
     conditions = cluster.get("node", lost)["status"]["conditions"]
     assert next(c["status"] for c in conditions if c["type"] == "Ready") == "True"
-    until(lambda: cluster.get("node", lost)["spec"].get("taints", []), lambda taints: not taints, seconds=15)
+    until(lambda: cluster.get("node", lost)["spec"].get("taints", []), lambda taints: not taints, seconds=60)
 
 
 def test_start_makes_a_damaged_configuration_of_a_kubelet_whole(cluster: Cluster, namespace: str, apply: Apply) -> None:
@@ -130,7 +130,7 @@ def test_start_makes_a_damaged_configuration_of_a_kubelet_whole(cluster: Cluster
     until(
         lambda: cluster.kubectl("-n", namespace, "exec", "steady", "--", "true", check=False).returncode,
         lambda code: code == 0,
-        seconds=20,
+        seconds=60,
     )
     assert container(cluster, namespace, "steady") == before
 
@@ -148,7 +148,7 @@ def mirrored(cluster: Cluster, namespace: str, name: str) -> None:
     def names() -> list[str]:
         return [each["metadata"]["name"] for each in cluster.get("-n", namespace, "pods")["items"]]
 
-    until(names, lambda found: name in found, seconds=30)
+    until(names, lambda found: name in found, seconds=60)
     ready(cluster, namespace, name)
 
 
@@ -176,11 +176,11 @@ def test_a_kubelet_that_starts_again_without_its_master_goes_on_with_static_pods
         os.kill(cluster.pid("master"), signal.SIGKILL)
         killed = cluster.pid("kubelet", node)
         os.kill(killed, signal.SIGKILL)
-        until(lambda: cluster.pids("kubelet", node), lambda pids: pids and killed not in pids, seconds=30)
+        until(lambda: cluster.pids("kubelet", node), lambda pids: pids and killed not in pids, seconds=60)
 
         new.write_text(static_pod(namespace, "new", seconds[1]))
 
-        until(lambda: sleepers(seconds[1]), lambda pids: len(pids) == 1, seconds=30)
+        until(lambda: sleepers(seconds[1]), lambda pids: len(pids) == 1, seconds=60)
         assert sleepers(seconds[0]) == [before]
         cluster.cli("start")
         for name in ("old", "new"):
@@ -191,4 +191,4 @@ def test_a_kubelet_that_starts_again_without_its_master_goes_on_with_static_pods
     finally:
         for file in (old, new):
             file.unlink(missing_ok=True)
-    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=30)
+    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=60)

@@ -55,8 +55,8 @@ def test_drain_empties_a_node_within_the_grace_that_it_is_given(
             "  terminationGracePeriodSeconds: 1\n", ""
         )
     )
-    cluster.kubectl("-n", namespace, "wait", "pod/alone", "--for=condition=Ready", "--timeout=30s")
-    drain = ("drain", node, "--pod-selector=test=pod", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/alone", "--for=condition=Ready", "--timeout=50s")
+    drain = ("drain", node, "--pod-selector=test=pod", "--timeout=50s")
 
     refused = cluster.kubectl(*drain, check=False, binary=binary)
     assert refused.returncode
@@ -81,5 +81,5 @@ def test_pods_of_a_drained_node_come_back_on_others_and_on_it_when_it_is_uncordo
 
     cluster.kubectl("uncordon", node)
     apply(pod("welcome", node=node))
-    cluster.kubectl("-n", namespace, "wait", "pod/welcome", "--for=condition=Ready", "--timeout=30s")
-    until(lambda: nodes(cluster, namespace), lambda found: node in found, seconds=10)
+    cluster.kubectl("-n", namespace, "wait", "pod/welcome", "--for=condition=Ready", "--timeout=50s")
+    until(lambda: nodes(cluster, namespace), lambda found: node in found, seconds=60)

@@ -56,7 +56,7 @@ def test_pods_use_the_huge_pages_of_their_node_and_wait_when_there_are_none_left
 
         said = cluster.kubectl("exec", "writer", "--", "python3", "-c", WRITE).stdout
         cluster.kubectl("apply", "-f", "-", stdin=late)
-        refused = until(lambda: scheduling(cluster, "late"), lambda text: "Insufficient" in text, seconds=30)
+        refused = until(lambda: scheduling(cluster, "late"), lambda text: "Insufficient" in text, seconds=60)
         cluster.kubectl("delete", "pod", "writer", "--timeout=60s")
         cluster.kubectl("wait", "pod/late", "--for=condition=Ready", "--timeout=60s")
 

@@ -18,14 +18,14 @@ from tests.clusters import KUBECTLS, Cluster, newest_kubectl
 from .manifests import TWO_CONTAINERS, WEB, pod
 
 Apply = Callable[..., str]
-READY = ("--for=condition=Ready", "--timeout=30s")
+READY = ("--for=condition=Ready", "--timeout=50s")
 
 
 @pytest.fixture
 def web(cluster: Cluster, namespace: str, apply: Apply) -> str:
     """A Deployment of three httpd, rolled out."""
     apply(WEB)
-    cluster.kubectl("-n", namespace, "rollout", "status", "deploy/web", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "rollout", "status", "deploy/web", "--timeout=50s")
     return namespace
 
 
@@ -101,7 +101,7 @@ def test_logs_follow_until_the_container_ends(
     cluster: Cluster, namespace: str, apply: Apply, binary: str | None
 ) -> None:
     apply(pod("speaker", "for i in 1 2 3; do echo line $i; sleep 0.2; done", spec="restartPolicy: Never"))
-    cluster.kubectl("-n", namespace, "wait", "pod/speaker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/speaker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=50s")
     assert cluster.kubectl("-n", namespace, "logs", "-f", "speaker", binary=binary).stdout == "line 1\nline 2\nline 3\n"
     assert cluster.kubectl("-n", namespace, "logs", "--tail=1", "speaker", binary=binary).stdout == "line 3\n"
 
@@ -146,19 +146,19 @@ def test_exec_with_a_terminal_is_interactive(cluster: Cluster, web: str, binary:
 
 def test_scaling_up_and_down(cluster: Cluster, web: str) -> None:
     cluster.kubectl("-n", web, "scale", "deploy/web", "--replicas=5")
-    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=30s")
+    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=50s")
     assert cluster.get("-n", web, "deploy", "web")["status"]["readyReplicas"] == 5
     cluster.kubectl("-n", web, "scale", "deploy/web", "--replicas=1")
-    cluster.kubectl("-n", web, "wait", "deploy/web", "--for=jsonpath={.status.replicas}=1", "--timeout=30s")
+    cluster.kubectl("-n", web, "wait", "deploy/web", "--for=jsonpath={.status.replicas}=1", "--timeout=50s")
 
 
 def test_a_new_image_rolls_out_and_undo_brings_the_old_one_back(cluster: Cluster, web: str) -> None:
     cluster.kubectl("-n", web, "set", "image", "deploy/web", "httpd=docker.io/library/httpd:latest")
-    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=30s")
+    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=50s")
     images = cluster.kubectl("-n", web, "get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}").stdout
     assert "docker.io/library/httpd:latest" in images
     cluster.kubectl("-n", web, "rollout", "undo", "deploy/web")
-    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=30s")
+    cluster.kubectl("-n", web, "rollout", "status", "deploy/web", "--timeout=50s")
     assert cluster.get("-n", web, "deploy", "web")["spec"]["template"]["spec"]["containers"][0]["image"] == "httpd"
 
 
@@ -242,7 +242,7 @@ def test_explain_and_api_resources(cluster: Cluster, binary: str | None) -> None
 
 def test_deleting_a_deployment_takes_its_pods_along(cluster: Cluster, web: str) -> None:
     cluster.kubectl("-n", web, "delete", "deploy/web")
-    cluster.kubectl("-n", web, "wait", "pods", "-l", "app=web", "--for=delete", "--timeout=30s")
+    cluster.kubectl("-n", web, "wait", "pods", "-l", "app=web", "--for=delete", "--timeout=50s")
     assert cluster.get("-n", web, "rs,pods")["items"] == []
 
 
@@ -250,5 +250,5 @@ def test_deleting_a_namespace_deletes_what_is_in_it(cluster: Cluster) -> None:
     cluster.kubectl("create", "namespace", "short")
     cluster.kubectl("-n", "short", "create", "configmap", "c", "--from-literal=a=b")
     cluster.kubectl("-n", "short", "apply", "-f", "-", stdin=pod("p"))
-    cluster.kubectl("delete", "namespace", "short", "--timeout=30s")
+    cluster.kubectl("delete", "namespace", "short", "--timeout=50s")
     assert cluster.kubectl("get", "namespace", "short", check=False).returncode == 1

@@ -17,7 +17,7 @@ def test_a_memory_hog_ends_oom_killed_with_137(cluster: Cluster, namespace: str,
     hog = "exec tail /dev/zero"  # keeps the last line, which never ends
     apply(pod("hog", hog, spec="restartPolicy: Never", container="resources: {limits: {memory: 32Mi}}"))
     status = until(
-        lambda: cluster.get("-n", namespace, "pod", "hog")["status"], lambda s: s.get("phase") == "Failed", seconds=30
+        lambda: cluster.get("-n", namespace, "pod", "hog")["status"], lambda s: s.get("phase") == "Failed", seconds=60
     )
     ended = status["containerStatuses"][0]["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
@@ -25,18 +25,18 @@ def test_a_memory_hog_ends_oom_killed_with_137(cluster: Cluster, namespace: str,
 
 def test_a_fork_bomb_stays_inside_its_pids_limit(cluster: Cluster, namespace: str, apply: Apply) -> None:
     apply(pod("bomb", "i=0; while [ $i -lt 20000 ]; do sleep 3600 & i=$((i+1)); done; exec sleep 3600"))
-    cluster.kubectl("-n", namespace, "wait", "pod/bomb", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/bomb", "--for=condition=Ready", "--timeout=50s")
     node = cluster.get("-n", namespace, "pod", "bomb")["spec"]["nodeName"]
     until(lambda: cluster.kubectl("-n", namespace, "logs", "bomb").stdout, lambda text: "fork" in text, seconds=60)
     neighbour = pod("neighbour", node=node)
     apply(neighbour)
-    cluster.kubectl("-n", namespace, "wait", "pod/neighbour", "--for=condition=Ready", "--timeout=30s")
-    cluster.kubectl("-n", namespace, "delete", "pod/bomb", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/neighbour", "--for=condition=Ready", "--timeout=50s")
+    cluster.kubectl("-n", namespace, "delete", "pod/bomb", "--timeout=50s")
 
 
 def test_a_cpu_limit_holds_within_a_tenth(cluster: Cluster, namespace: str, apply: Apply) -> None:
     apply(pod("spin", "while :; do :; done", container="resources: {limits: {cpu: 200m}}"))
-    cluster.kubectl("-n", namespace, "wait", "pod/spin", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/spin", "--for=condition=Ready", "--timeout=50s")
     used, began = cpu_seconds(cluster, namespace, "spin"), time.monotonic()
     time.sleep(5)  # what is measured is a rate: it needs a stretch of time
     share = (cpu_seconds(cluster, namespace, "spin") - used) / (time.monotonic() - began)

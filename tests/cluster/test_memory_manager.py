@@ -45,7 +45,7 @@ def entries(cluster: Cluster) -> Any:
 
 def start(cluster: Cluster, manifest: str, name: str) -> str:
     cluster.kubectl("apply", "-f", "-", stdin=manifest)
-    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=50s")
     return str(cluster.get("pod", name)["metadata"]["uid"])
 
 
@@ -60,13 +60,13 @@ def test_a_guaranteed_pods_memory_is_on_its_node_until_it_is_gone(managed: Clust
 
     killed = managed.pid("kubelet")
     os.kill(killed, signal.SIGKILL)
-    until(lambda: managed.pids("kubelet"), lambda pids: pids and killed not in pids, seconds=30)
+    until(lambda: managed.pids("kubelet"), lambda pids: pids and killed not in pids, seconds=60)
     late = start(managed, pod("late", container=OWN), "late")
     assert entries(managed) == {uid: {"main": [block]}, late: {"main": [block]}}
     assert state(managed)["machineState"][str(FIRST)]["memoryMap"]["memory"]["reserved"] == 64 << 20
 
     managed.kubectl("delete", "pod", "own", "--grace-period=1")
-    until(lambda: set(entries(managed)), lambda uids: uids == {late}, seconds=30)
+    until(lambda: set(entries(managed)), lambda uids: uids == {late}, seconds=60)
 
 
 def test_reservations_that_do_not_add_up_are_refused_before_a_node_starts(tmp_path: Path) -> None:

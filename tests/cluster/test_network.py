@@ -38,7 +38,7 @@ def pods(cluster: Cluster, namespace: str, apply: Apply) -> Iterator[str]:
     nodes = [node["metadata"]["name"] for node in cluster.get("nodes")["items"]]
     for name, node in (("a1", nodes[0]), ("a2", nodes[0]), ("b", nodes[1])):
         apply(pod(name, script, node=node))
-    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=50s")
     return iter([namespace])
 
 
@@ -63,7 +63,7 @@ def test_the_host_reaches_every_pod(cluster: Cluster, pods: Iterator[str]) -> No
     namespace = next(pods)
     for name in ("a1", "a2", "b"):
         ip = address(cluster, namespace, name)
-        until(lambda ip=ip: connects(ip), bool, seconds=20)  # a pod without a probe is Ready before its server listens
+        until(lambda ip=ip: connects(ip), bool, seconds=60)  # a pod without a probe is Ready before its server listens
 
 
 def test_what_somebody_deletes_on_a_node_is_made_again(cluster: Cluster, pods: Iterator[str]) -> None:
@@ -79,7 +79,7 @@ def test_what_somebody_deletes_on_a_node_is_made_again(cluster: Cluster, pods: I
         rules = subprocess.run([*inside, "nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
         return cluster.kubectl("-n", namespace, *fetch, check=False).returncode == 0 and "masquerade" in rules
 
-    until(repaired, bool, seconds=20)
+    until(repaired, bool, seconds=60)
 
 
 def test_a_dropping_forward_chain_on_the_host_does_not_cut_nodes_apart(cluster: Cluster, pods: Iterator[str]) -> None:

@@ -91,10 +91,10 @@ def test_short_of_memory_a_node_evicts_who_exceeds_what_it_asked_for_and_takes_n
     short.kubectl("apply", "-f", "-", stdin=f"{frugal}---\n{hog}")
 
     status = until(lambda: short.get("pod", "hog")["status"], lambda s: s.get("phase") == "Failed", seconds=60)
-    short.kubectl("wait", f"node/{NODE}", "--for=condition=MemoryPressure", "--timeout=20s")
+    short.kubectl("wait", f"node/{NODE}", "--for=condition=MemoryPressure", "--timeout=50s")
     late = pod("late", spec=f"restartPolicy: Never\nnodeName: {NODE}")
     short.kubectl("apply", "-f", "-", stdin=late)
-    refused = until(lambda: short.get("pod", "late")["status"], lambda s: s.get("phase") == "Failed", seconds=20)
+    refused = until(lambda: short.get("pod", "late")["status"], lambda s: s.get("phase") == "Failed", seconds=60)
 
     assert status["reason"] == "Evicted"
     assert status["message"].startswith("The node was low on resource: memory. Threshold quantity: 600Mi, available: ")

@@ -65,7 +65,7 @@ async def test_a_node_that_shuts_down_ends_its_pods_and_says_so_before_the_machi
         await locks(logind, 1)
         wish = pod("polite", POLITE, container=READY).replace("PeriodSeconds: 1\n", "PeriodSeconds: 600\n")
         await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=wish)
-        await asyncio.to_thread(kubectl, "wait", "pod/polite", "--for=condition=Ready", "--timeout=30s")
+        await asyncio.to_thread(kubectl, "wait", "pod/polite", "--for=condition=Ready", "--timeout=50s")
 
         logind.prepare_for_shutdown(True)
         await eventually(lambda: ready(cluster), lambda found: found == ("False", "node is shutting down"))
@@ -87,7 +87,7 @@ async def test_a_node_that_shuts_down_ends_its_pods_and_says_so_before_the_machi
         await eventually(lambda: ready(cluster)[0], lambda status: status == "True")
         assert logind.locks == 1
         await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=pod("welcome"))
-        await asyncio.to_thread(kubectl, "wait", "pod/welcome", "--for=condition=Ready", "--timeout=30s")
+        await asyncio.to_thread(kubectl, "wait", "pod/welcome", "--for=condition=Ready", "--timeout=50s")
     finally:
         await asyncio.to_thread(making.__exit__, None, None, None)
         logind.close()

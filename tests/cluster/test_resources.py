@@ -32,7 +32,7 @@ def test_kubectl_top_tells_what_nodes_and_pods_use(
     cluster: Cluster, namespace: str, apply: Apply, binary: str | None
 ) -> None:
     apply(pod("busy", "while :; do :; done", container=HARD))
-    cluster.kubectl("-n", namespace, "wait", "pod/busy", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/busy", "--for=condition=Ready", "--timeout=50s")
     nodes = {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
 
     def top(*what: str) -> list[str]:
@@ -40,8 +40,8 @@ def test_kubectl_top_tells_what_nodes_and_pods_use(
         told = cluster.kubectl("-n", namespace, "top", *what, "--no-headers", binary=binary, check=False)
         return told.stdout.splitlines()
 
-    until(lambda: top("nodes"), lambda lines: {line.split()[0] for line in lines} == nodes, seconds=30)
-    (line,) = until(lambda: top("pods"), bool, seconds=30)
+    until(lambda: top("nodes"), lambda lines: {line.split()[0] for line in lines} == nodes, seconds=60)
+    (line,) = until(lambda: top("pods"), bool, seconds=60)
     name, cores, memory = line.split()
     assert name == "busy"
     assert 0 < int(cores.removesuffix("m")) <= 130
@@ -50,7 +50,7 @@ def test_kubectl_top_tells_what_nodes_and_pods_use(
 
 def test_a_kubelets_pages_of_figures_know_the_pod(cluster: Cluster, namespace: str, apply: Apply) -> None:
     apply(pod("seen", node=NODE, container=HARD))
-    cluster.kubectl("-n", namespace, "wait", "pod/seen", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/seen", "--for=condition=Ready", "--timeout=50s")
     raw = f"/api/v1/nodes/{NODE}/proxy/"
     resource = cluster.kubectl("get", "--raw", raw + "metrics/resource").stdout
     assert f'container_memory_working_set_bytes{{container="main",namespace="{namespace}",pod="seen"}}' in resource
@@ -64,7 +64,7 @@ def test_a_kubelets_pages_of_figures_know_the_pod(cluster: Cluster, namespace: s
 
 def test_the_limits_are_seen_from_inside(cluster: Cluster, namespace: str, apply: Apply) -> None:
     apply(pod("inside", container=HARD))
-    cluster.kubectl("-n", namespace, "wait", "pod/inside", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/inside", "--for=condition=Ready", "--timeout=50s")
     files = "cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     told = cluster.kubectl("-n", namespace, "exec", "inside", "--", "sh", "-c", files).stdout
     assert told.strip() == str(32 << 20)
@@ -84,7 +84,7 @@ def test_a_pod_bound_to_a_node_without_room_fails_in_the_kubelets_words(
             ]
         )
     )
-    cluster.kubectl("-n", namespace, "wait", "pod/first", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/first", "--for=condition=Ready", "--timeout=50s")
     apply(pod("second", spec=there, container=taken))
     reason, message = ended(cluster, namespace, "huge")
     assert reason == "OutOfmemory"

@@ -52,7 +52,7 @@ def test_a_pod_of_another_runtime_is_a_pod_like_any_other(crun: Cluster) -> None
     spec = f"runtimeClassName: other\n{VOLUMES}"
     crun.kubectl("apply", "-f", "-", stdin=pod("p", script, spec=spec, container=PROBED))
     crun.kubectl("apply", "-f", "-", stdin=pod("ours"))
-    crun.kubectl("wait", "pod/p", "pod/ours", "--for=condition=Ready", "--timeout=30s")
+    crun.kubectl("wait", "pod/p", "pod/ours", "--for=condition=Ready", "--timeout=50s")
     assert crun.kubectl("logs", "p").stdout == "begun\nhello"
     assert crun.get("pod", "p")["spec"]["overhead"] == {"cpu": "10m", "memory": "8Mi"}
     assert crun.kubectl("exec", "p", "--", "hostname").stdout == "p\n"
@@ -65,11 +65,11 @@ def test_a_pod_of_another_runtime_is_a_pod_like_any_other(crun: Cluster) -> None
     killed = crun.pid("keeper")
     for pid in (killed, crun.pid("kubelet"), crun.pid("launcher")):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: crun.pids("kubelet"), bool, seconds=30)
-    until(lambda: crun.kubectl("exec", "p", "--", "echo", "alive", check=False).stdout, "alive\n".__eq__, seconds=30)
+    until(lambda: crun.pids("kubelet"), bool, seconds=60)
+    until(lambda: crun.kubectl("exec", "p", "--", "echo", "alive", check=False).stdout, "alive\n".__eq__, seconds=60)
     assert status(crun, "p")["restartCount"] == 0
 
-    crun.kubectl("delete", "pod", "p", "--timeout=30s")
+    crun.kubectl("delete", "pod", "p", "--timeout=50s")
     assert crun.kubectl("get", "pods", "-o", "name").stdout == "pod/ours\n"
 
 
@@ -87,16 +87,16 @@ def test_its_container_is_restarted_and_one_out_of_memory_says_so(crun: Cluster)
             container="resources: {limits: {memory: 24Mi}}",
         ),
     )
-    until(lambda: int(str(status(crun, "again").get("restartCount", 0))), lambda count: count >= 1, seconds=30)
+    until(lambda: int(str(status(crun, "again").get("restartCount", 0))), lambda count: count >= 1, seconds=60)
     ended = crun.get("pod", "again")["status"]["containerStatuses"][0]["lastState"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (3, "Error")
-    crun.kubectl("wait", "pod/greedy", "--for=jsonpath={.status.phase}=Failed", "--timeout=30s")
+    crun.kubectl("wait", "pod/greedy", "--for=jsonpath={.status.phase}=Failed", "--timeout=50s")
     ended = crun.get("pod", "greedy")["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
     crun.kubectl("apply", "-f", "-", stdin=pod("users", spec=f"hostUsers: false\n{spec}"))
     refused = until(
         lambda: crun.kubectl("get", "events", "--field-selector=involvedObject.name=users").stdout,
         lambda text: "FailedCreatePodSandBox" in text,
-        seconds=30,
+        seconds=60,
     )
     assert 'RuntimeClass handler "crun" does not support user namespaces' in refused

@@ -17,7 +17,7 @@ from .waiting import until
 
 pytestmark = pytest.mark.root
 Apply = Callable[..., str]
-READY = ("--for=condition=Ready", "--timeout=30s")
+READY = ("--for=condition=Ready", "--timeout=50s")
 
 
 def pod(name: str, volumes: list[dict[str, Any]], *mounts: dict[str, Any], command: str = "exec sleep 3600") -> str:
@@ -66,7 +66,7 @@ def test_a_claims_data_outlives_the_pod_and_an_ephemeral_volumes_goes_with_it(
     left = until(
         lambda: [each["metadata"]["name"] for each in cluster.get("-n", namespace, "pvc")["items"]],
         lambda names: names == ["data"],
-        seconds=15,
+        seconds=60,
     )
     assert left == ["data"]
 
@@ -90,9 +90,9 @@ def test_what_is_missing_is_told_and_starts_the_pod_when_it_comes(
 ) -> None:
     apply(pod("waits", [{"name": "v", "secret": {"secretName": "later"}}]))
     message = 'MountVolume.SetUp failed for volume "v" : secret "later" not found'
-    until(lambda: events(cluster, namespace, "waits"), lambda found: ("FailedMount", message) in found, seconds=15)
+    until(lambda: events(cluster, namespace, "waits"), lambda found: ("FailedMount", message) in found, seconds=60)
     creating = [{"waiting": {"reason": "ContainerCreating"}}]
-    until(lambda: states(cluster, namespace, "waits"), lambda found: found == creating, seconds=5)
+    until(lambda: states(cluster, namespace, "waits"), lambda found: found == creating, seconds=60)
 
     cluster.kubectl("-n", namespace, "create", "secret", "generic", "later", "--from-literal=a=1")
 
@@ -111,7 +111,7 @@ def test_objects_are_followed_again_by_a_kubelet_that_starts_again(
     cluster.kubectl("-n", namespace, "patch", "configmap", "cm", "-p", json.dumps({"data": {"key": "new"}}))
 
     read = ("-n", namespace, "exec", "p", "--", "cat", "/v/v/key")
-    until(lambda: cluster.kubectl(*read, check=False).stdout, lambda text: text == "new", seconds=20)
+    until(lambda: cluster.kubectl(*read, check=False).stdout, lambda text: text == "new", seconds=60)
 
 
 CANNOT_BE = {
@@ -137,7 +137,7 @@ def test_volumes_that_cannot_be_say_why(cluster: Cluster, namespace: str, apply:
         apply(pod(name, [{"name": "v", **volume}]))
     for name, (_, why) in CANNOT_BE.items():
         wanted = ("FailedMount", f'MountVolume.SetUp failed for volume "v" : {why}')
-        until(lambda name=name: events(cluster, namespace, name), lambda found, w=wanted: w in found, seconds=15)
+        until(lambda name=name: events(cluster, namespace, name), lambda found, w=wanted: w in found, seconds=60)
 
 
 def test_read_only_with_all_below_it_is_shown_in_the_status(cluster: Cluster, namespace: str, apply: Apply) -> None:

@@ -41,7 +41,7 @@ def test_up_with_the_sample_runs_it_and_says_what_to_try(lone: Cluster) -> None:
     done = lone.cli(*UP, "--sample")
     assert "1 node is Ready" in done.stdout
     assert "kubectl get pods" in done.stdout
-    lone.kubectl("rollout", "status", "deploy/hello", "--timeout=30s")
+    lone.kubectl("rollout", "status", "deploy/hello", "--timeout=50s")
     assert lone.kubectl("config", "current-context").stdout == "lone\n"
 
 
@@ -58,14 +58,14 @@ def test_up_twice_brings_back_what_is_missing_and_changes_nothing_else(lone: Clu
 def test_stop_and_start_bring_workloads_back(lone: Cluster) -> None:
     lone.cli(*UP)
     lone.kubectl("apply", "-f", "-", stdin=WEB)
-    lone.kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    lone.kubectl("rollout", "status", "deploy/web", "--timeout=50s")
     lone.cli("stop", "--name", "lone")
     assert json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)["processes"] == []
     lone.cli("start", "--name", "lone")
     until(
         lambda: lone.get("deploy", "web")["status"].get("readyReplicas"),
         lambda ready: ready == 3,
-        seconds=40,
+        seconds=60,
         pause=0.2,
     )
 
@@ -80,7 +80,7 @@ def test_start_right_after_the_master_was_told_to_end_starts_another(lone: Clust
 def test_status_names_every_process_with_its_role(lone: Cluster) -> None:
     lone.cli(*UP)
     lone.kubectl("create", "-f", "-", stdin=pod("p"))
-    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
+    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=50s")
     status = json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)
     roles = {process["role"]: process for process in status["processes"]}
     assert set(roles) == {"master", "machine", "kubelet", "launcher", "keeper"}
@@ -107,7 +107,7 @@ def test_down_removes_a_cluster_that_no_record_describes_any_more(lone: Cluster)
     before = host.snapshot()["sysctls"]
     lone.cli(*UP, "--nodes", "2")
     lone.kubectl("create", "-f", "-", stdin=pod("p"))
-    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
+    lone.kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=50s")
     records = [lone.folder / "state/clusters/lone/cluster.json", *(lone.folder / "run").rglob("*.json")]
     assert {each.name for each in records} >= {"cluster.json", "master.process.json", "machine-lone-1.process.json"}
     for record in records:
@@ -150,7 +150,7 @@ def test_a_pod_runs_without_a_master_and_leaves_nothing(lone: Cluster, tmp_path:
     until(
         lambda: lone.cli("pod", "logs", "pair", "-c", "client").stdout,
         lambda t: t.count("from-server") == 2,
-        seconds=20,
+        seconds=60,
     )
     refused = lone.cli("pod", "exec", "pair", "-c", "client", "--", "sh", "-c", "exit 5", check=False)
     assert refused.returncode == 5

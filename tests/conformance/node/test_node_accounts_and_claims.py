@@ -67,7 +67,7 @@ def test_pods_have_their_accounts_tokens_and_only_while_they_live(
     cluster: Cluster, namespace: str, apply: Apply
 ) -> None:
     apply(PODS)
-    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=50s")
 
     def read(pod: str, path: str) -> str:
         return cluster.kubectl("-n", namespace, "exec", pod, "--", "cat", path).stdout
@@ -90,7 +90,7 @@ def test_pods_have_their_accounts_tokens_and_only_while_they_live(
     cluster.kubectl("-n", namespace, "delete", "pod", "auto")
 
     text = "[invalid bearer token, service account token has been invalidated]"
-    until(lambda: review(cluster, token).get("error"), lambda error: error == text, seconds=10)
+    until(lambda: review(cluster, token).get("error"), lambda error: error == text, seconds=60)
 
 
 CLAIMED = """
@@ -135,7 +135,7 @@ def test_a_claims_data_outlives_its_pods_and_not_itself(cluster: Cluster, namesp
     until(
         lambda: cluster.get("-n", namespace, "pod", "writer")["status"]["phase"],
         lambda phase: phase == "Succeeded",
-        seconds=30,
+        seconds=60,
     )
     volumes = [v for v in cluster.get("pv")["items"] if v["spec"]["claimRef"]["namespace"] == namespace]
     paths = {v["spec"]["claimRef"]["name"]: Path(v["spec"]["local"]["path"]) for v in volumes}
@@ -145,10 +145,10 @@ def test_a_claims_data_outlives_its_pods_and_not_itself(cluster: Cluster, namesp
 
     cluster.kubectl("-n", namespace, "delete", "pod", "writer")
     apply(READER)
-    cluster.kubectl("-n", namespace, "wait", "pod", "reader", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod", "reader", "--for=condition=Ready", "--timeout=50s")
     assert cluster.kubectl("-n", namespace, "exec", "reader", "--", "cat", "/data/file").stdout == "kept\n"
     assert cluster.get("-n", namespace, "pod", "reader")["spec"]["nodeName"] == node
-    until(paths["writer-own"].exists, lambda exists: not exists, seconds=10)
+    until(paths["writer-own"].exists, lambda exists: not exists, seconds=60)
     cluster.kubectl("-n", namespace, "delete", "pvc", "data", "--wait=false")
     assert cluster.get("-n", namespace, "pvc", "data")["status"]["phase"] == "Bound"
     assert (paths["data"] / "file").exists()
@@ -157,7 +157,7 @@ def test_a_claims_data_outlives_its_pods_and_not_itself(cluster: Cluster, namesp
     until(
         lambda: cluster.kubectl("get", "pv", "-o", "name").stdout,
         lambda names: paths["data"].name not in names,
-        seconds=10,
+        seconds=60,
     )
     assert not paths["data"].exists()
     assert cluster.kubectl("-n", namespace, "get", "pvc", "-o", "name").stdout == ""

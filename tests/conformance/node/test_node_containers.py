@@ -118,7 +118,7 @@ def see(cluster: Cluster, ran: str) -> Any:
     """A pod's status, once it is as wanted."""
 
     def look(name: str, wanted: Any) -> Any:
-        return until(lambda: cluster.get("-n", ran, "pod", name)["status"], wanted, seconds=25)
+        return until(lambda: cluster.get("-n", ran, "pod", name)["status"], wanted, seconds=60)
 
     return look
 
@@ -327,7 +327,7 @@ def test_an_image_changed_in_place_restarts_its_container(cluster: Cluster, ran:
 def test_a_pod_whose_command_always_fails_can_be_deleted(cluster: Cluster, ran: str, see) -> None:
     see("ends-on-failure", restarted)
 
-    cluster.kubectl("-n", ran, "delete", "pod", "ends-on-failure", "--timeout=20s")
+    cluster.kubectl("-n", ran, "delete", "pod", "ends-on-failure", "--timeout=50s")
 
 
 def test_a_variable_comes_from_a_file_that_an_init_container_wrote(log) -> None:

@@ -51,7 +51,7 @@ class Told:
 
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         cluster.kubectl(
-            "-n", namespace, "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"
+            "-n", namespace, "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=50s"
         )
         lines = cluster.kubectl("-n", namespace, "logs", name).stdout.splitlines()
         self.values = dict(line.split("=", 1) for line in lines if "=" in line)

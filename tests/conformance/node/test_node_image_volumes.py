@@ -45,4 +45,4 @@ def test_pods_of_a_node_see_the_same_image_and_hold_it(cluster: Cluster, namespa
 def test_an_image_that_is_missing_hinders_those_only_who_see_it(cluster: Cluster, namespace: str, apply: Any) -> None:
     own = {"name": "there", "mountPath": "/there"}
     apply(pod("p", there="busybox", missing="nosuch:8", mounts=(own,)))
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=30s", "pod/p")
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=50s", "pod/p")

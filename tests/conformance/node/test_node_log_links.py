@@ -23,11 +23,11 @@ def pod(name: str, script: str, **spec: Any) -> str:
 
 def test_a_collector_finds_each_containers_log_by_its_link(cluster: Cluster, namespace: str, apply: Any) -> None:
     apply(pod("talks", "echo collected; exec sleep 3600"))
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=30s", "pod/talks")
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=50s", "pod/talks")
     talks = cluster.get("-n", namespace, "pod", "talks")
     host_log = {"name": "log", "hostPath": {"path": "/var/log"}}
     apply(pod("collector", "exec sleep 3600", volumes=[host_log], nodeName=talks["spec"]["nodeName"]))
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=30s", "pod/collector")
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=50s", "pod/collector")
 
     def look(command: str) -> str:
         return cluster.kubectl("-n", namespace, "exec", "collector", "--", "sh", "-c", command).stdout
@@ -39,6 +39,6 @@ def test_a_collector_finds_each_containers_log_by_its_link(cluster: Cluster, nam
     assert look(f"cat {link}").endswith(" stdout F collected\n")
 
     cluster.kubectl("-n", namespace, "delete", "pod", "talks")
-    until(lambda: look("ls /var/log/containers"), lambda names: f"talks_{namespace}" not in names, seconds=10)
+    until(lambda: look("ls /var/log/containers"), lambda names: f"talks_{namespace}" not in names, seconds=60)
     assert not any(f"_{namespace}_" in name for name in os.listdir("/var/log"))
     assert not os.path.exists(link)

@@ -18,7 +18,7 @@ from tests.clusters import Cluster
 pytestmark = pytest.mark.root
 Apply = Callable[..., str]
 IMAGE = "busybox:latest"
-READY = ("--for=condition=Ready", "--timeout=30s")
+READY = ("--for=condition=Ready", "--timeout=50s")
 SLEEPER = """
 apiVersion: v1
 kind: Pod
@@ -66,9 +66,9 @@ def test_a_pod_is_submitted_patched_updated_and_removed(cluster: Cluster, namesp
     until(
         lambda: {each["type"] for each in cluster.get("-n", namespace, "pod", "p")["status"]["conditions"]},
         lambda types: {"example.com/seen", "Ready"} <= types,
-        seconds=10,
+        seconds=60,
     )
-    kubectl("delete", "pod", "p", "--timeout=20s")
+    kubectl("delete", "pod", "p", "--timeout=50s")
     assert cluster.get("-n", namespace, "pods")["items"] == []
 
 
@@ -81,7 +81,7 @@ def test_run_through_the_lifecycle_of_pods_and_podstatus(cluster: Cluster, names
         return cluster.kubectl(verb, "--raw", *words, *files, stdin=body and json.dumps(body)).stdout
 
     def status(wanted: Callable[[Any], bool]) -> Any:
-        return until(lambda: cluster.get("-n", namespace, "pod", "p")["status"], wanted, seconds=20)
+        return until(lambda: cluster.get("-n", namespace, "pod", "p")["status"], wanted, seconds=60)
 
     before = json.loads(raw("get", path))["metadata"]["resourceVersion"]
     apply(sleeper("p"))
@@ -95,7 +95,7 @@ def test_run_through_the_lifecycle_of_pods_and_podstatus(cluster: Cluster, names
     raw("replace", f"{path}/p/status", body=pod)
     status(lambda status: _is(status, "example.com/seen") and _is(status, "Ready"))
     raw("delete", f"{path}?labelSelector=time%3Dchanged")
-    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=20)
+    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=60)
 
     told = raw("get", f"{path}?watch=1&resourceVersion={before}&timeoutSeconds=1").splitlines()
     events = [json.loads(line) for line in told]
@@ -115,7 +115,7 @@ def test_a_shorter_deadline_ends_a_running_pod(cluster: Cluster, namespace: str,
     cluster.kubectl("-n", namespace, "patch", "pod", "p", "-p", '{"spec":{"activeDeadlineSeconds":1}}')
 
     status = until(
-        lambda: cluster.get("-n", namespace, "pod", "p")["status"], lambda s: s["phase"] == "Failed", seconds=20
+        lambda: cluster.get("-n", namespace, "pod", "p")["status"], lambda s: s["phase"] == "Failed", seconds=60
     )
     assert status["reason"] == "DeadlineExceeded"
 
@@ -150,7 +150,7 @@ def test_a_collection_of_pods_is_deleted_at_once(cluster: Cluster, namespace: st
     path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=app%3Dsleeper"
     cluster.kubectl("delete", "--raw", path)
 
-    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=20)
+    until(lambda: cluster.get("-n", namespace, "pods")["items"], lambda items: items == [], seconds=60)
 
 
 def test_ephemeral_containers_join_a_pod_that_runs(cluster: Cluster, namespace: str, apply: Apply) -> None:
@@ -161,7 +161,7 @@ def test_ephemeral_containers_join_a_pod_that_runs(cluster: Cluster, namespace: 
         found = until(
             lambda: cluster.get("-n", namespace, "pod", "p")["status"].get("ephemeralContainerStatuses", []),
             lambda found: sum("terminated" in each["state"] for each in found) == ended,
-            seconds=20,
+            seconds=60,
         )
         return {each["name"]: each for each in found}
 
@@ -182,7 +182,7 @@ def test_ephemeral_containers_join_a_pod_that_runs(cluster: Cluster, namespace: 
     until(
         lambda: cluster.get("-n", namespace, "pod", "p")["status"].get("ephemeralContainerStatuses", []),
         lambda found: "running" in {each["name"]: each for each in found}.get("second", {"state": {}})["state"],
-        seconds=20,
+        seconds=60,
     )
     kubectl("attach", "-i", "p", "-c", "second", stdin="word\n")
     assert statuses(2)["second"]["state"]["terminated"]["exitCode"] == 0
@@ -199,7 +199,7 @@ def test_a_node_is_debugged_from_a_pod_that_sees_it(cluster: Cluster, namespace:
     (pod,) = until(
         lambda: cluster.get("-n", namespace, "pods")["items"],
         lambda items: [each["status"]["phase"] for each in items] == ["Succeeded"],
-        seconds=30,
+        seconds=60,
     )
     assert pod["spec"]["hostPID"]
     assert "passwd" in cluster.kubectl("-n", namespace, "logs", pod["metadata"]["name"]).stdout
@@ -222,12 +222,12 @@ def test_a_running_pod_is_resized_in_place(cluster: Cluster, namespace: str, app
     resize(requests={"cpu": "80m"}, limits={"cpu": "200m", "memory": "48Mi"})
 
     wanted = {"requests": {"cpu": "80m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "48Mi"}}
-    status = until(container, lambda found: found["resources"] == wanted, seconds=20)
+    status = until(container, lambda found: found["resources"] == wanted, seconds=60)
     assert (status["restartCount"], status["allocatedResources"]) == (0, {"cpu": "80m", "memory": "16Mi"})
     until(
         lambda: [each["reason"] for each in cluster.get("-n", namespace, "events")["items"]],
         lambda reasons: {"ResizeStarted", "ResizeCompleted"} <= set(reasons),
-        seconds=10,
+        seconds=60,
     )
     assert "node didn't have enough allocatable resources: cpu" in resize(requests={"cpu": "1k"}, limits={"cpu": "1k"})
     assert "may not change as a result of resizing" in resize(requests=None, limits=None)
@@ -247,7 +247,7 @@ def test_a_running_pod_is_resized_as_a_whole(cluster: Cluster, namespace: str) -
     status = until(
         lambda: cluster.get("-n", namespace, "pod", "p")["status"],
         lambda status: status["resources"] == later and "PodResize" not in str(status["conditions"]),
-        seconds=20,
+        seconds=60,
     )
     assert status["allocatedResources"] == later["requests"]
     assert status["containerStatuses"][0]["restartCount"] == 0
@@ -281,10 +281,10 @@ def test_static_pods_follow_their_files_with_and_without_a_master(cluster: Clust
 
     file.write_text(text)
     try:
-        first = until(shown, ready, seconds=20)
+        first = until(shown, ready, seconds=60)
         assert first["metadata"]["ownerReferences"][0]["kind"] == "Node"
         cluster.kubectl("-n", namespace, "delete", "pod", name, "--wait=false")
-        again = until(shown, lambda pod: ready(pod) and _uid(pod) != _uid(first), seconds=20)
+        again = until(shown, lambda pod: ready(pod) and _uid(pod) != _uid(first), seconds=60)
         assert _container(again) == _container(first)
         master = cluster.pid("master")
         os.kill(master, signal.SIGSTOP)
@@ -292,11 +292,11 @@ def test_static_pods_follow_their_files_with_and_without_a_master(cluster: Clust
             file.write_text(text.replace("sleep 0.1", "sleep 0.2"))
         finally:
             os.kill(master, signal.SIGCONT)
-        changed = until(shown, lambda pod: ready(pod) and _container(pod) != _container(first), seconds=30)
+        changed = until(shown, lambda pod: ready(pod) and _container(pod) != _container(first), seconds=60)
         assert "sleep 0.2" in str(changed["spec"])
     finally:
         file.unlink()
-    until(shown, lambda pod: pod == {}, seconds=20)
+    until(shown, lambda pod: pod == {}, seconds=60)
 
 
 def _uid(pod: dict[str, Any]) -> str:

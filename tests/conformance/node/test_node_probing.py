@@ -111,7 +111,7 @@ def probed(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", "probed")
     every = {"apiVersion": "v1", "kind": "List", "items": PODS}
     cluster.kubectl("-n", "probed", "apply", "-f", "-", stdin=json.dumps(every))
-    cluster.kubectl("-n", "probed", "wait", "pod/target", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", "probed", "wait", "pod/target", "--for=condition=Ready", "--timeout=50s")
     host = cluster.get("-n", "probed", "pod", "target")["status"]["podIP"]
     callers = [
         pod("calls-post", lifecycle={"postStart": {"httpGet": {"host": host, "path": "/hook-post", "port": 8080}}}),

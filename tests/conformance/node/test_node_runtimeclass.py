@@ -39,7 +39,7 @@ def test_should_schedule_a_pod_requesting_a_runtimeclass_and_initialize_its_over
     make(cluster, "heavy", overhead={"podFixed": {"cpu": "10m", "memory": "1Mi"}})
     make(cluster, "light")
     apply(pod("heavy", spec="runtimeClassName: heavy") + "---\n" + pod("light", spec="runtimeClassName: light"))
-    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=50s")
     assert cluster.get("-n", namespace, "pod", "heavy")["spec"]["overhead"] == {"cpu": "10m", "memory": "1Mi"}
     assert "overhead" not in cluster.get("-n", namespace, "pod", "light")["spec"]
 
@@ -52,7 +52,7 @@ def test_a_pod_of_a_handler_that_the_node_has_not_waits_and_an_event_says_so(
     event = until(
         lambda: cluster.get("-n", namespace, "events")["items"],
         lambda items: any(each["reason"] == "FailedCreatePodSandBox" for each in items),
-        seconds=20,
+        seconds=60,
     )
     (message,) = {each["message"] for each in event if each["reason"] == "FailedCreatePodSandBox"}
     expected = 'rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for "nosuch" is configured'

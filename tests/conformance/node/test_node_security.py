@@ -91,7 +91,7 @@ def outputs(cluster: Cluster) -> dict[str, str]:
     ended = [f"pod/{name}" for name in OUTPUTS]
     cluster.kubectl("-n", namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", *ended)
     creating = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerError"
-    cluster.kubectl("-n", namespace, "wait", creating, "--timeout=30s", "pod/no-profile")
+    cluster.kubectl("-n", namespace, "wait", creating, "--timeout=50s", "pod/no-profile")
     return {name: cluster.kubectl("-n", namespace, "logs", name).stdout for name in OUTPUTS}
 
 
@@ -142,13 +142,13 @@ def test_a_status_names_the_user_that_each_container_was_started_as(cluster: Clu
         wish["spec"]["containers"][0] | {"name": "i", "command": ["true"], "securityContext": {"runAsUser": 65534}}
     ]
     cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(wish))
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=30s", "pod/p")
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=50s", "pod/p")
     debug = ("--image=busybox", "--container=look", "--", "sleep", "3600")
     cluster.kubectl("-n", namespace, "debug", "p", *debug)
     status = until(
         lambda: cluster.get("-n", namespace, "pod", "p")["status"],
         lambda status: "running" in status.get("ephemeralContainerStatuses", [{"state": {}}])[0]["state"],
-        seconds=30,
+        seconds=60,
     )
     kinds = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
     assert [status[kind][0]["user"]["linux"] for kind in kinds] == [

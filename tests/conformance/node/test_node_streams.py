@@ -27,7 +27,7 @@ from tests.clusters import KUBECTLS, Cluster, newest_kubectl
 
 pytestmark = pytest.mark.root
 Apply = Callable[..., str]
-READY = ("--for=condition=Ready", "--timeout=30s")
+READY = ("--for=condition=Ready", "--timeout=50s")
 BIG = 30_000_000
 
 STREAMS = f"""
@@ -75,8 +75,8 @@ def streams(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", "streams")
     cluster.kubectl("-n", "streams", "apply", "-f", "-", stdin=STREAMS)
     cluster.kubectl("-n", "streams", "wait", "pod/p", *READY)
-    cluster.kubectl("-n", "streams", "wait", "pod/waits", "--for=condition=PodScheduled", "--timeout=30s")
-    until(lambda: initialising(cluster), bool, seconds=20)
+    cluster.kubectl("-n", "streams", "wait", "pod/waits", "--for=condition=PodScheduled", "--timeout=50s")
+    until(lambda: initialising(cluster), bool, seconds=60)
     yield "streams"
     cluster.kubectl("delete", "namespace", "streams", "--wait=false")
 
@@ -115,7 +115,7 @@ async def test_a_client_of_channels_over_websocket_forwards_ports(
 def test_kubectl_logs_are_retrieved_and_filtered(cluster: Cluster, namespace: str, apply: Apply) -> None:
     script = "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; sleep 0.1; echo last"
     apply(pod("speaker", script, spec="restartPolicy: Never"))
-    cluster.kubectl("-n", namespace, "wait", "pod/speaker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    cluster.kubectl("-n", namespace, "wait", "pod/speaker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=50s")
 
     def logs(*arguments: str) -> str:
         return cluster.kubectl("-n", namespace, "logs", "speaker", *arguments).stdout
@@ -257,7 +257,7 @@ def test_clients_that_do_not_read_never_make_a_container_wait_and_logs_are_whole
         assert b"command prompt" in attached.stderr.readline()
         cluster.kubectl("-n", namespace, "exec", "talker", "--", "touch", "/tmp/go")
         cluster.kubectl(
-            "-n", namespace, "wait", "pod/talker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"
+            "-n", namespace, "wait", "pod/talker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=50s"
         )
         assert follower.stdout is not None
         seen = follower.stdout.read()
@@ -369,6 +369,6 @@ def test_a_second_pod_with_the_same_host_port_waits_for_a_node_with_free_ports(
             if each["reason"] == "FailedScheduling"
         ],
         bool,
-        seconds=20,
+        seconds=60,
     )
     assert "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports." in refused[0]

@@ -84,7 +84,7 @@ class Surroundings:
         return found
 
     def log(self, name: str) -> str:
-        until(lambda: self.get(name)["status"]["phase"], lambda phase: phase in ("Succeeded", "Failed"), seconds=30)
+        until(lambda: self.get(name)["status"]["phase"], lambda phase: phase in ("Succeeded", "Failed"), seconds=60)
         return self.cluster.kubectl("-n", NAMESPACE, "logs", name).stdout
 
     def seen(self, name: str) -> dict[str, str]:
@@ -291,5 +291,5 @@ def test_a_host_path_of_another_type_is_refused_in_the_kubelets_words(
     until(
         lambda: {each["message"] for each in surroundings.cluster.get(*find)["items"]},
         lambda found: message in found,
-        seconds=20,
+        seconds=60,
     )

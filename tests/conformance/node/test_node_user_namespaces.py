@@ -101,7 +101,7 @@ def sh(cluster: Cluster, name: str, script: str, inside: str = "c") -> str:
 
 
 def status(cluster: Cluster, name: str, wanted: Any) -> Any:
-    return until(lambda: cluster.get("-n", NAMESPACE, "pod", name)["status"], wanted, seconds=25)
+    return until(lambda: cluster.get("-n", NAMESPACE, "pod", name)["status"], wanted, seconds=60)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def changed(volumes: Volumes) -> dict[str, Seen]:
             for short in map(short_name, KINDS)
         ) and all(b"key3" in (files[f"{prefix}down/labels"].content or b"") for prefix in ("", "pr-"))
 
-    return until(lambda: volumes.files("root", again=True), shown, seconds=20)
+    return until(lambda: volumes.files("root", again=True), shown, seconds=60)
 
 
 # -- configMap, secret, projected configMap, projected secret ----------------------------------------------------------
@@ -269,7 +269,7 @@ def test_empty_dir_wrapper_volumes_should_not_conflict_and_not_race(volumes: Vol
     spec = {"containers": [container], "volumes": wanted, "terminationGracePeriodSeconds": 0}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "racey"}, "spec": spec}
     volumes.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*made, pod]}))
-    volumes.kubectl("wait", "pod/racey", "--for=condition=Ready", "--timeout=30s")
+    volumes.kubectl("wait", "pod/racey", "--for=condition=Ready", "--timeout=50s")
 
     assert sorted(volumes.sh("racey", "for f in /etc/racey-*/data; do cat $f; echo; done").split()) == sorted(names)
     assert volumes.sh("racey", "cat /etc/s/data-1") == "value-1"
@@ -313,5 +313,5 @@ def test_fail_substituting_values_in_a_volume_subpath_with(volumes: Volumes, pod
 
 def test_verify_that_a_failing_subpath_expansion_can_be_modified_during_the_lifecycle(volumes: Volumes) -> None:
     volumes.kubectl("annotate", "pod", "later", "mysubpath=mypath")
-    volumes.kubectl("wait", "pod/later", "--for=condition=Ready", "--timeout=30s")
+    volumes.kubectl("wait", "pod/later", "--for=condition=Ready", "--timeout=50s")
     assert volumes.sh("later", "cat /whole/mypath/later/test.log") == "test\n"
