@@ -35,6 +35,8 @@ spec:
     volumeMounts: [{{name: shared, mountPath: /s, readOnly: true}}]
 """
 
+PATIENCE = 90.0
+
 
 class Host:
     """A network namespace in which the command line is run, and directories of its own."""
@@ -45,9 +47,14 @@ class Host:
 
     def __call__(self, *arguments: str, status: int = 0, stdin: str | None = None) -> str:
         command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
-        done = subprocess.run(
-            [*self.enter, *command, *arguments], capture_output=True, text=True, timeout=60, input=stdin
-        )
+        try:
+            done = subprocess.run(
+                [*self.enter, *command, *arguments], capture_output=True, text=True, timeout=PATIENCE, input=stdin
+            )
+        except subprocess.TimeoutExpired as expired:
+            log = self.state / "standalone/agent.log"
+            said = log.read_text() if log.exists() else "nothing"
+            raise AssertionError(f"{expired}; so far it said {expired.output!r}, and the agent:\n{said}") from expired
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr
 
