@@ -16,7 +16,7 @@ from minikube_raw.oci import recipes
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.cri import ContainerConfig, PodSandboxConfig
 from minikube_raw.runtime.service import Runtime
-from tests.bench import attachments, kernelpods, report
+from tests.bench import attachments, disk, kernelpods, report
 from tests.bench.podstart import build_image, runtime, start_pod
 from tests.bench.processes import pss
 
@@ -28,8 +28,7 @@ HEEDS = "trap 'exit 0' TERM; while :; do sleep 0.01; done"
 
 def measure() -> list[report.Section]:
     """Fill a node and look at its first and last pods; then end pods that heed SIGTERM."""
-    with tempfile.TemporaryDirectory(prefix="mkr-bench-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="mkr-bench-") as name, disk.journaled(Path(name)) as folder:
         by_hand = {
             "made by hand": kernelpods.starts(PODS),
             "made by hand, without link-local addresses": kernelpods.starts(PODS, quiet=True),
