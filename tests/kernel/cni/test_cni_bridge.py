@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from minikube_raw.cni import Network
-from minikube_raw.netlink import addresses, links, routes
+from minikube_raw.netlink import NetlinkSocket, addresses, links, routes
 from netplugins import bridge, errors, skel
 from netplugins.errors import CNIError
 from tests.netns import NetworkNamespace
@@ -115,6 +115,18 @@ def test_the_first_pod_of_a_bridge_waits_until_that_carries_what_the_host_sends(
     first = host.run(lambda: network().add("a", make_pod().path)).interfaces[1].name
     second = host.run(lambda: network().add("b", make_pod().path)).interfaces[1].name
     assert waited_for == [first, "cni0", second]
+
+
+def test_no_add_asks_for_a_list_of_anything(host, make_pod, network, monkeypatch):
+    """Whatever the kernel lists is as long as there are pods."""
+    listed = []
+    dump = NetlinkSocket.dump
+    monkeypatch.setattr(
+        NetlinkSocket, "dump", lambda self, message: (listed.append(message.what), dump(self, message))[1]
+    )
+    for number in range(2):
+        host.run(lambda number=number: network().add(f"c{number}", make_pod().path))
+    assert listed == []
 
 
 def heard_by(pod: NetworkNamespace, happens: Callable[[], object]) -> list[bytes]:
