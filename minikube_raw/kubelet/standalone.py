@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import uvloop
@@ -72,6 +72,7 @@ POD_CIDR = "10.245.0.0/24"
 MASQUERADE_TABLE = "minikube_raw_pods"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 HALTED = msgspec.structs.replace(ending.SHUTDOWN, keeps_volumes=True)
+_GOODBYE_SECONDS = 5.0  # for those who are being answered when we leave
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _MOUNTS = "mounts"  # what the launcher holds our mount namespace as
 
@@ -111,6 +112,7 @@ class StandaloneAgent:
         self._changed = asyncio.Event()
         self._workers: PodWorkers | None = None
         self.halting, self._halted = False, asyncio.Event()
+        self._lock: IO[bytes] | None = None
         self._known: dict[str, str] = {}  # manifest file → pod uid
         capacity = node.read_capacity("", options.state_dir, options.max_pods)
         self._facts = convert.NodeFacts(
@@ -162,7 +164,7 @@ class StandaloneAgent:
             await self._changed.wait()
             self._changed.clear()
         await self._workers.close()
-        self._options.socket.unlink(missing_ok=True)
+        self._leave(await asyncio.to_thread(localagent.take_lock, self._options))
         self._halted.set()
 
     def _status_changed(self) -> None:
@@ -187,11 +189,16 @@ class StandaloneAgent:
             self._read_manifests()
             if self._known or self._workers.all():
                 continue
-            with await asyncio.to_thread(localagent.take_lock, self._options):
-                self._read_manifests()
-                if not self._known:
-                    self._options.socket.unlink(missing_ok=True)
-                    return None
+            lock = await asyncio.to_thread(localagent.take_lock, self._options)
+            self._read_manifests()
+            if not self._known:
+                return self._leave(lock)
+            lock.close()
+
+    def _leave(self, lock: IO[bytes]) -> None:
+        """Be reached by nobody any more. The lock is ours until we have ended: whoever starts the next agent waits for that."""
+        self._lock = lock
+        self._options.socket.unlink(missing_ok=True)
 
     def pods(self) -> list[nodeview.PodView]:
         """Every pod with its status."""
@@ -242,7 +249,7 @@ class StandaloneAgent:
         application = self._server.application(check_client=False)
         application.router.add_get("/events", self._show_events)
         application.router.add_post("/halt", self._asked_to_halt)
-        runner = web.AppRunner(application, access_log=None)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
         await runner.setup()
         self._options.socket.unlink(missing_ok=True)
         with short_name(str(self._options.socket)) as name:

@@ -186,6 +186,33 @@ def test_volumes_in_memory_outlive_the_agent(host: Host) -> None:
     until(lambda: host("pod", "logs", "kept") == f"{first}up\n", "it found what it had left, on the same devices")
 
 
+def test_a_pod_that_comes_while_the_agent_leaves_gets_another_once_it_has_left(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("first"))
+    agent, socket = host.agent(), options_for(host.state, host.run_dir).socket
+    assert agent is not None
+    rubbish = host.state / "standalone/pods/.removed/removed-before"
+    rubbish.mkdir(parents=True)
+    for number in range(30_000):  # to be deleted before the agent leaves, so that we see it do so
+        (rubbish / str(number)).touch()
+    host("pod", "rm", "first", "--no-wait")
+    until(lambda: not socket.exists(), "the agent leaves")
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may have left
+        agent.suspend()
+    with host.started("pod", "run", "-f", host.manifest("second")) as running:
+        lock = f":{(host.state / 'standalone/lock').stat().st_ino} "
+        until(lambda: running.poll() is not None or any(lock in each for each in locks_waited_for()), "it waits")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent.resume()
+        assert running.wait(60) == 0
+    psutil.wait_procs([agent], timeout=60)
+    assert (len(host.launchers()), "minikube-raw0" in host.links()) == (1, True)
+    assert host("pod", "exec", "second", "--", "cat", "/i/name") == "second"
+
+
+def locks_waited_for() -> list[str]:
+    return [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+
+
 def test_objects_beside_a_pod_are_its_own_and_its_streams_can_be_joined(host: Host) -> None:
     manifest = host.manifest("set", CONFIGURED)
     host("pod", "run", "-f", manifest)
