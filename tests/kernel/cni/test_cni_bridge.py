@@ -167,7 +167,7 @@ def test_only_a_pod_whose_link_is_known_to_be_ipv4_alone_has_no_link_local_addre
         result = host.run(lambda network=network, pod=pod, number=number: network.add(f"c{number}", pod.path))
         assert ipv6(host, result.interfaces[1].name) == []
         pods.append(pod)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not all(has_link_local(pod) for pod in pods[1:]):
         assert time.monotonic() < deadline
     assert not has_link_local(pods[0])

@@ -26,7 +26,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     for each in made.pods():
         made("pod", "rm", each["metadata"]["name"])
     gone(made)
-    assert not psutil.wait_procs(made.launchers(), timeout=10)[1]
+    assert not psutil.wait_procs(made.launchers(), timeout=60)[1]
     holder.stdout.close()
     holder.kill()
     holder.wait()

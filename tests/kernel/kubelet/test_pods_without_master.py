@@ -136,7 +136,7 @@ def test_a_killed_agent_is_replaced_and_no_container_notices(host: Host) -> None
     agent = host.agent()
     assert agent is not None
     os.kill(agent.pid, signal.SIGKILL)
-    psutil.wait_procs([agent], timeout=10)
+    psutil.wait_procs([agent], timeout=60)
 
     host("pod", "run", "-f", host.manifest("other"))
 
@@ -172,7 +172,7 @@ def test_volumes_in_memory_outlive_the_agent(host: Host) -> None:
     agent = host.agent()
     assert agent is not None
     os.kill(agent.pid, signal.SIGKILL)
-    psutil.wait_procs([agent], timeout=10)
+    psutil.wait_procs([agent], timeout=60)
     host("pod", "run", "-f", host.manifest("other"))
 
     host("pod", "exec", "kept", "--", "kill", "1")
@@ -464,7 +464,7 @@ def cut_power(host: Host) -> None:
     for process in dying:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(dying, timeout=10)
+    psutil.wait_procs(dying, timeout=60)
     assert group.kill_all()
     group.remove()
     shutil.rmtree(host.run_dir)

@@ -148,7 +148,7 @@ def test_a_fork_bomb_is_killed_to_the_last(group: Cgroup) -> None:
     if group.set_limits(Limits(pids_limit=40)):
         pytest.skip("without a pids controller a fork bomb would leave its test")
     start(group, fork_for_ever)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(group.procs()) < 40 and time.monotonic() < deadline:
         select.select([], [], [], 0.001)
     assert len(group.procs()) == 40

@@ -40,7 +40,7 @@ async def test_a_program_is_executed_with_the_null_device_and_not_with_what_is_c
     await runtime.start_container(created)
     status = await runtime.container_status(created)
     assert status is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not os.path.exists(status.log_path) or "ready" not in node.output(status):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -227,7 +227,7 @@ async def test_ports_of_a_pod_are_reached_by_its_own_loopback(
     security = SecurityContext(add_capabilities=("NET_ADMIN",))
     created = await runtime.create_container(sandbox, container("sh", "-c", script, security=security))
     await runtime.start_container(created)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with await connected(runtime, sandbox) as connection:
             assert await asyncio.get_running_loop().sock_recv(connection, 10) == b"here\n"
     refused = r"IPv4: dial tcp4 127\.0\.0\.1:9: connect: connection refused IPv6 dial tcp6 \[::1\]:9"
@@ -258,7 +258,7 @@ async def test_output_without_any_new_line_is_cut_into_pieces_and_held_nowhere(n
     created = await start(node, runtime, "sh", "-c", "head -c 50000000 /dev/zero; sleep 0.1")
     sandbox = next(iter(runtime._state.sandboxes.values()))
     assert sandbox.peer is not None
-    hello, _ = await sandbox.peer.request({"op": "hello"}, timeout=5)
+    hello, _ = await sandbox.peer.request({"op": "hello"}, timeout=60)
     status = await ended(runtime, created, 60)
     assert sum(len(line) - 40 for line in Path(status.log_path).read_bytes().splitlines()) == 50_000_000
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{hello['pid']}/status").read_text())

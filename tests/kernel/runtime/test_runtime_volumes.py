@@ -53,9 +53,9 @@ def test_a_link_that_is_swapped_while_a_sub_path_is_opened_never_leads_outside(
     outside.mkdir()
     inside = (volume / "x").stat().st_ino
     swapper = swap_for_ever(volume, outside)
-    found, refused, deadline = set(), 0, time.monotonic() + 3
-    try:
-        while time.monotonic() < deadline and len(found) + refused < 1_000_000:
+    found, refused, began = set(), 0, time.monotonic()
+    try:  # for three seconds, or until the other side, which may get less of the machine, has raced often enough
+        while (lasted := time.monotonic() - began) < 3 or (refused <= 1000 and lasted < 60):
             try:
                 mount = opening.open_volume({"source": "", "beneath": str(volume), "path": "x"})
             except OSError:

@@ -54,7 +54,7 @@ def phases(claimed: PersistentVolumeClaim | None, given: PersistentVolume | None
 
 async def events(master, reason: str, about: str = "") -> list[str]:
     """Wait for the first Events of a reason."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (said := await master.events(reason, about)):  # noqa: ASYNC110 -- the Event is on the server only
             await asyncio.sleep(0.001)
     return said
@@ -62,7 +62,7 @@ async def events(master, reason: str, about: str = "") -> list[str]:
 
 async def told(master, about: str, message: str) -> None:
     """Wait for an Event of that text."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while message not in await master.events(about=about):  # noqa: ASYNC110 -- the Event is on the server only
             await asyncio.sleep(0.001)
 

@@ -192,7 +192,7 @@ async def test_output_that_a_slow_client_has_not_taken_is_sent_after_the_process
     monkeypatch.setattr(streaming, "_DRAIN_SECONDS", 0.02)
     await start(runtime)
     runtime.session = session = Session()
-    async with asyncio.timeout(10), connect(http) as socket:
+    async with asyncio.timeout(60), connect(http) as socket:
         os.set_blocking(session.child_stdout, False)
         written, quiet = 0, 0
         while quiet < 20:  # until no buffer on the way takes more

@@ -64,7 +64,7 @@ async def forwarded(handler: Handler) -> AsyncIterator[tuple[Pod, str]]:
     server = TestServer(application)
     await server.start_server()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             yield pod, str(server.make_url("/portForward"))
     finally:
         listening.close()

@@ -249,7 +249,7 @@ def _set_size(fd: int, *, rows: int, columns: int) -> None:
 def test_a_client_that_vanishes_ends_what_it_began(api: Exec) -> None:
     async def vanish() -> None:
         process = await api.start("exec", "-i", "box", "--", "cat")
-        await asyncio.wait_for(api.started.wait(), 5)
+        await asyncio.wait_for(api.started.wait(), 60)
         process.kill()
         await asyncio.wait_for(api.ended.wait(), 5)
         await process.communicate()
@@ -269,10 +269,10 @@ def test_a_client_is_missed_even_while_its_input_is_not_read(api: Exec, monkeypa
 
     async def vanish(endless: int) -> None:
         process = await api.start("exec", "-i", "box", "--", "stall", stdin=endless)
-        await asyncio.wait_for(api.started.wait(), 5)
+        await asyncio.wait_for(api.started.wait(), 60)
         process.kill()
         await process.communicate()
-        await asyncio.wait_for(api.ended.wait(), 3)
+        await asyncio.wait_for(api.ended.wait(), 60)
         await api.no_connections()
 
     api.commands["stall"] = stall
