@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from typing import Any, NamedTuple
+import struct
+from typing import NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
-from .transport import NLM_F_CREATE, NLM_F_EXCL, Message, NetlinkSocket, from_pyroute2, to_pyroute2
+from .transport import NLM_F_CREATE, NLM_F_EXCL, Message, NetlinkSocket, attribute, from_pyroute2, to_pyroute2, u32
 
+# struct ifaddrmsg (rtnetlink(7)) and linux/if_addr.h
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 0x02
 IFA_F_NOPREFIXROUTE = 0x200
 
@@ -28,34 +32,29 @@ def family_of(text: str) -> int:
     return socket.AF_INET6 if ":" in text else socket.AF_INET
 
 
-def _message(index: int, cidr: str) -> ifaddrmsg:
+def _body(index: int, cidr: str) -> bytes:
     interface = ipaddress.ip_interface(cidr)
-    message = ifaddrmsg()
-    message["family"] = family_of(cidr)
-    message["index"] = index
-    message["prefixlen"] = interface.network.prefixlen
-    attributes: list[tuple[str, Any]] = [("IFA_ADDRESS", str(interface.ip)), ("IFA_LOCAL", str(interface.ip))]
-    if interface.version == 4 and interface.network.prefixlen < 31:
-        attributes.append(("IFA_BROADCAST", str(interface.network.broadcast_address)))
+    length, packed = interface.network.prefixlen, interface.ip.packed
+    body = IFADDRMSG.pack(family_of(cidr), length, 0, 0, index)
+    body += attribute(IFA_ADDRESS, packed) + attribute(IFA_LOCAL, packed)
+    if interface.version == 4 and length < 31:
+        body += attribute(IFA_BROADCAST, interface.network.broadcast_address.packed)
     if interface.version == 6:
         # duplicate address detection would leave the address unusable for a second; host-local already proved it unique
-        attributes.append(("IFA_FLAGS", IFA_F_NODAD))
-    message["attrs"] = attributes
-    return message
+        body += attribute(IFA_FLAGS, u32(IFA_F_NODAD))
+    return body
 
 
 def add(index: int, cidr: str) -> Message:
     """A message that gives the device an address; one that is there already is fine."""
-    return from_pyroute2(
-        _message(index, cidr), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "address add", cidr, (errno.EEXIST,)
-    )
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return Message(RTM_NEWADDR, flags, _body(index, cidr), "address add", cidr, (errno.EEXIST,))
 
 
 def delete(index: int, cidr: str) -> Message:
     """A message that takes an address away; a missing address or device is fine."""
-    return from_pyroute2(
-        _message(index, cidr), RTM_DELADDR, 0, "address delete", cidr, (errno.EADDRNOTAVAIL, errno.ENODEV)
-    )
+    ignored = (errno.EADDRNOTAVAIL, errno.ENODEV)
+    return Message(RTM_DELADDR, 0, _body(index, cidr), "address delete", cidr, ignored)
 
 
 def dump(netlink: NetlinkSocket, *, index: int = 0, family: int = socket.AF_UNSPEC) -> list[Address]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import struct
 from typing import Any, NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_DELNEIGH, RTM_DELROUTE, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWNEIGH, RTM_NEWROUTE
@@ -16,8 +17,23 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from .addresses import family_of
-from .transport import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, NetlinkSocket, from_pyroute2, to_pyroute2
+from .transport import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    NetlinkSocket,
+    attribute,
+    from_pyroute2,
+    to_pyroute2,
+    u32,
+)
 
+# struct rtmsg and struct ndmsg (rtnetlink(7)), linux/rtnetlink.h and linux/neighbour.h
+RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source lengths, tos, table, protocol, scope, type, flags
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_METRICS, RTAX_MTU = 1, 4, 5, 7, 8, 2
+NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+NDA_DST, NDA_LLADDR = 1, 2
 AF_BRIDGE = 7
 NUD_PERMANENT = 0x80
 NTF_SELF = 0x02
@@ -51,25 +67,27 @@ class Neighbour(NamedTuple):
     mac: str
 
 
-def _route_message(route: Route) -> rtmsg:
+def _route_body(route: Route) -> bytes:
     network = ipaddress.ip_network(route.destination, strict=False)
-    message = rtmsg()
-    message["family"] = family_of(route.destination)
-    message["dst_len"] = network.prefixlen
-    message["table"], message["proto"], message["type"] = RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST
-    message["scope"] = RT_SCOPE_UNIVERSE if route.gateway or network.version == 6 else RT_SCOPE_LINK
-    message["flags"] = RTNH_F_ONLINK if route.onlink else 0
-    attributes: list[tuple[str, Any]] = [("RTA_OIF", route.device)]
+    scope = RT_SCOPE_UNIVERSE if route.gateway or network.version == 6 else RT_SCOPE_LINK
+    flags = RTNH_F_ONLINK if route.onlink else 0
+    body = RTMSG.pack(
+        family_of(route.destination), network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, flags
+    )
+    body += attribute(RTA_OIF, u32(route.device))
     if network.prefixlen:
-        attributes.append(("RTA_DST", str(network.network_address)))
+        body += attribute(RTA_DST, network.network_address.packed)
     if route.gateway:
-        attributes.append(("RTA_GATEWAY", route.gateway))
+        body += attribute(RTA_GATEWAY, _packed(route.gateway))
     if route.source:
-        attributes.append(("RTA_PREFSRC", route.source))
+        body += attribute(RTA_PREFSRC, _packed(route.source))
     if route.mtu:
-        attributes.append(("RTA_METRICS", {"attrs": [("RTAX_MTU", route.mtu)]}))
-    message["attrs"] = attributes
-    return message
+        body += attribute(RTA_METRICS, attribute(RTAX_MTU, u32(route.mtu)))
+    return body
+
+
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(family_of(address), address)
 
 
 def _described(route: Route) -> str:
@@ -78,20 +96,18 @@ def _described(route: Route) -> str:
 
 def add(route: Route) -> Message:
     """A message that adds a route; one to the same destination with the same metric is EEXIST."""
-    return from_pyroute2(_route_message(route), RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, "route add", _described(route))
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _route_body(route), "route add", _described(route))
 
 
 def replace(route: Route) -> Message:
     """A message that makes this the route to its destination."""
-    return from_pyroute2(
-        _route_message(route), RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "route replace", _described(route)
-    )
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route_body(route), "route replace", _described(route))
 
 
 def delete(route: Route) -> Message:
     """A message that removes a route; a missing one is fine."""
-    message = _route_message(route)
-    return from_pyroute2(message, RTM_DELROUTE, 0, "route delete", _described(route), (errno.ESRCH, errno.ENODEV))
+    ignored = (errno.ESRCH, errno.ENODEV)
+    return Message(RTM_DELROUTE, 0, _route_body(route), "route delete", _described(route), ignored)
 
 
 def dump(netlink: NetlinkSocket, *, index: int = 0, family: int = socket.AF_INET) -> list[Route]:
@@ -142,49 +158,37 @@ def uplink_to(netlink: NetlinkSocket, address: str) -> Route | None:
     return _parse_route(message, family_of(address))
 
 
-def _neighbour_message(entry: Neighbour, *, fdb: bool) -> ndmsg:
-    message = ndmsg()
-    message["family"] = AF_BRIDGE if fdb else family_of(entry.address)
-    message["ifindex"] = entry.device
-    message["state"] = NUD_PERMANENT
-    message["flags"] = NTF_SELF if fdb else 0
-    attributes: list[tuple[str, Any]] = [("NDA_DST", entry.address)]
-    if entry.mac:
-        attributes.append(("NDA_LLADDR", entry.mac))
-    message["attrs"] = attributes
-    return message
+def _neighbour_body(entry: Neighbour, *, fdb: bool) -> bytes:
+    family = AF_BRIDGE if fdb else family_of(entry.address)
+    body = NDMSG.pack(family, entry.device, NUD_PERMANENT, NTF_SELF if fdb else 0, 0)
+    body += attribute(NDA_DST, _packed(entry.address))
+    return body + (attribute(NDA_LLADDR, bytes.fromhex(entry.mac.replace(":", ""))) if entry.mac else b"")
 
 
 def replace_neighbour(entry: Neighbour) -> Message:
     """A message that writes a permanent neighbour entry, whatever was there."""
-    message = _neighbour_message(entry, fdb=False)
-    return from_pyroute2(
-        message, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "neighbour replace", f"{entry.address} lladdr {entry.mac}"
-    )
+    body, subject = _neighbour_body(entry, fdb=False), f"{entry.address} lladdr {entry.mac}"
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, "neighbour replace", subject)
 
 
 def delete_neighbour(entry: Neighbour) -> Message:
     """A message that removes a neighbour entry; a missing one is fine."""
-    message = _neighbour_message(entry._replace(mac=""), fdb=False)
-    return from_pyroute2(message, RTM_DELNEIGH, 0, "neighbour delete", entry.address, (errno.ENOENT, errno.ENODEV))
+    body, ignored = _neighbour_body(entry._replace(mac=""), fdb=False), (errno.ENOENT, errno.ENODEV)
+    return Message(RTM_DELNEIGH, 0, body, "neighbour delete", entry.address, ignored)
 
 
 def replace_fdb(entry: Neighbour) -> Message:
     """A message that writes a permanent FDB entry on a VXLAN device: frames for `mac` travel to the node at
     `address`.
     """
-    message = _neighbour_message(entry, fdb=True)
-    return from_pyroute2(
-        message, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "fdb replace", f"{entry.mac} dst {entry.address}"
-    )
+    body, subject = _neighbour_body(entry, fdb=True), f"{entry.mac} dst {entry.address}"
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, "fdb replace", subject)
 
 
 def delete_fdb(entry: Neighbour) -> Message:
     """A message that removes an FDB entry; a missing one is fine."""
-    message = _neighbour_message(entry, fdb=True)
-    return from_pyroute2(
-        message, RTM_DELNEIGH, 0, "fdb delete", f"{entry.mac} dst {entry.address}", (errno.ENOENT, errno.ENODEV)
-    )
+    body, subject = _neighbour_body(entry, fdb=True), f"{entry.mac} dst {entry.address}"
+    return Message(RTM_DELNEIGH, 0, body, "fdb delete", subject, (errno.ENOENT, errno.ENODEV))
 
 
 def dump_neighbours(

@@ -232,6 +232,11 @@ def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
+def u32(value: int) -> bytes:
+    """A number as most attributes have it."""
+    return struct.pack("=I", value)
+
+
 def attributes(body: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """Walks the attributes (type without flags, value) of a body from `offset`; stops at a malformed length."""
     while offset + 4 <= len(body):

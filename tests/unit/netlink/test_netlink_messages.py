@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import errno
 import struct
+from typing import Any
 
 import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from minikube_raw.netlink import links, nftables, overlay, transport
+from minikube_raw.netlink import addresses, links, nftables, overlay, routes, transport
 from minikube_raw.netlink.transport import HEADER, Message
 
 
@@ -64,3 +69,66 @@ def test_comments_come_back(comment):
     found = nftables.comment_of(nftables.userdata(comment))
     assert comment.startswith(found.rstrip("�"))
     assert len(found) >= min(len(comment), 120)
+
+
+def read(message_class: Any, message: Message) -> Any:
+    return transport.to_pyroute2(message_class, message.body)
+
+
+def test_a_veth_pair_is_packed_as_pyroute2_reads_it():
+    ends = {"mac": "02:00:00:00:00:01", "peer_mac": "0a:00:00:00:00:02", "mtu": 1450, "master": 4}
+    found = read(ifinfmsg, links.add_veth("veth1", peer_name="eth0", peer_netns=7, **ends))
+    assert (found.get_attr("IFLA_IFNAME"), found.get_attr("IFLA_ADDRESS")) == ("veth1", "02:00:00:00:00:01")
+    assert (found.get_attr("IFLA_MTU"), found.get_attr("IFLA_MASTER"), found["flags"]) == (1450, 4, links.IFF_UP)
+    assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "veth"
+    peer = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "VETH_INFO_PEER")
+    assert (peer.get_attr("IFLA_IFNAME"), peer.get_attr("IFLA_ADDRESS")) == ("eth0", "0a:00:00:00:00:02")
+    assert (peer.get_attr("IFLA_MTU"), peer.get_attr("IFLA_NET_NS_FD"), peer["flags"]) == (1450, 7, 0)
+
+
+def test_a_change_of_a_link_is_packed_as_pyroute2_reads_it():
+    found = read(ifinfmsg, links.change(3, name="x", mtu=1400, master=0, up=False, promiscuous=True, netns=9))
+    assert (found["index"], found["flags"], found["change"]) == (3, links.IFF_PROMISC, links.IFF_PROMISC | links.IFF_UP)
+    assert (found.get_attr("IFLA_IFNAME"), found.get_attr("IFLA_MTU")) == ("x", 1400)
+    assert (found.get_attr("IFLA_MASTER"), found.get_attr("IFLA_NET_NS_FD")) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("cidr", "broadcast", "flags"),
+    [("10.1.2.3/16", "10.1.255.255", None), ("10.1.2.3/32", None, None), ("fd00::5/64", None, addresses.IFA_F_NODAD)],
+)
+def test_an_address_is_packed_as_pyroute2_reads_it(cidr, broadcast, flags):
+    found = read(ifaddrmsg, addresses.add(2, cidr))
+    address, length = cidr.split("/")
+    assert (found["index"], found["prefixlen"]) == (2, int(length))
+    assert found.get_attr("IFA_ADDRESS") == found.get_attr("IFA_LOCAL") == address
+    assert (found.get_attr("IFA_BROADCAST"), found.get_attr("IFA_FLAGS")) == (broadcast, flags)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        routes.Route("0.0.0.0/0", 2, "10.1.0.1"),
+        routes.Route("10.2.0.0/16", 3, "10.9.9.9", onlink=True, mtu=1400, source="10.1.1.1"),
+        routes.Route("10.3.0.0/24", 5),
+        routes.Route("::/0", 3, "fe80::1"),
+    ],
+    ids=["default", "everything", "direct", "ipv6"],
+)
+def test_a_route_is_packed_as_it_is_read_again(route):
+    found = read(rtmsg, routes.replace(route))
+    assert routes._parse_route(found, addresses.family_of(route.destination)) == route
+    assert found["scope"] == (routes.RT_SCOPE_UNIVERSE if route.gateway else routes.RT_SCOPE_LINK)
+
+
+def test_neighbours_are_packed_as_pyroute2_reads_them():
+    entry = routes.Neighbour(3, "10.0.0.1", "02:00:00:00:00:01")
+    for message, family, flags in (
+        (routes.replace_neighbour(entry), 2, 0),
+        (routes.replace_fdb(entry), routes.AF_BRIDGE, routes.NTF_SELF),
+    ):
+        found = read(ndmsg, message)
+        assert (found["family"], found["ifindex"], found["flags"]) == (family, 3, flags)
+        assert (found["state"], found.get_attr("NDA_DST")) == (routes.NUD_PERMANENT, "10.0.0.1")
+        assert found.get_attr("NDA_LLADDR") == "02:00:00:00:00:01"
+    assert read(ndmsg, routes.delete_neighbour(entry)).get_attr("NDA_LLADDR") is None
