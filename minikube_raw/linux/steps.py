@@ -25,6 +25,7 @@ class _Recorder(_thread._local):
 
 
 _recorder = _Recorder()
+_KEPT = (str, tuple)
 _wanted = not os.environ.get("MINIKUBE_RAW_NO_STEPS")
 
 
@@ -65,8 +66,8 @@ def end(began: int, what: str, subject: object = "") -> None:
     A tuple is the system call's arguments, flags as numbers: whoever shows them names the bits (runtime/callwords.py).
     """
     if began and (log := _recorder.log) is not None:
-        kept = subject if isinstance(subject, str | tuple) else str(subject)
-        log.append((began, monotonic_ns() - began, what, kept))
+        took = monotonic_ns() - began
+        log.append((began, took, what, subject if subject.__class__ in _KEPT else str(subject)))
 
 
 def add(steps: list[Step]) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class Child:
     """A forked child; `status` hears from it and closes when its program runs."""
 
-    def __init__(self, pod: Pod, cgroup: str, pid_namespace: int = -1) -> None:
+    def __init__(self, pod: Pod, cgroup: str, pid_namespace: int = -1, *, usual: dict[str, Any] | None = None) -> None:
+        """`usual` is what it may prepare while it waits (spec.usual_spec), if it will have to."""
         self.cgroup = cgroup
         self.status, theirs = wire.pair()
         flags = namespaces.CLONE_NEWNS
@@ -45,7 +46,7 @@ class Child:
             pid_namespace = pod.pause_pidns
         self.pid, self.pidfd = pod.fork(flags, cgroup, pid_namespace)
         if self.pid == 0:
-            init.run_container(theirs, cgroup)
+            init.run_container(theirs, cgroup, usual, pod.request["mountPoint"])
         theirs.close()
 
     @classmethod

@@ -216,7 +216,8 @@ class Containers:
             self._state.note_started(container, answer["started_at"])
             self._state.not_enforced(answer.get("not_enforced", ()))
             self._check_oom_score(container)
-        self._state.background(self._save_trace(sandbox))
+        if sandbox.trace is not None:
+            sandbox.trace.save()
 
     def _check_oom_score(self, container: Container) -> None:
         """Without CAP_SYS_RESOURCE an oom_score_adj cannot be lowered: the container has ours (runtime.init kept it)."""
@@ -253,10 +254,6 @@ class Containers:
         container.finish(ended)
         self._state.look_again(sandbox.record.config.uid)
         raise RuntimeServiceError(reason, message)
-
-    async def _save_trace(self, sandbox: Sandbox) -> None:
-        if sandbox.trace is not None:
-            await self._state.in_thread(sandbox.trace.save)
 
     async def stop(self, container_id: str, grace: float) -> None:
         """StopContainer: the stop signal, `grace` seconds, then SIGKILL to the whole cgroup until it is empty."""

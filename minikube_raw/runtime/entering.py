@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import fds, namespaces, pidfd, process, signals, steps
+from minikube_raw.linux import fds, namespaces, pidfd, process, signals
 from minikube_raw.linux.cgroups import manager
 
 from . import init, sandbox, wire
@@ -53,8 +53,7 @@ def fork_inside(job: Job, container_pidfd: int, pid_namespace: int, *, user_name
 
 
 def _join(job: Job, answer: int, container_pidfd: int, pid_namespace: int, *, user_namespace: bool) -> None:
-    """Lets go of what is the node's and joins the container's cgroup and namespaces; the children's steps begin here."""
-    steps.start_recording()
+    """Lets go of what is the node's and joins the container's cgroup and namespaces."""
     process.set_parent_death_signal(signals.SIGKILL)
     kept = [answer, job.status.fileno(), job.null, *job.streams]
     fds.close_all_but([0, 1, 2, *kept, container_pidfd, pid_namespace])

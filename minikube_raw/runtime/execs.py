@@ -43,7 +43,6 @@ class Exec:
         ended: Callable[[int], None],
     ) -> None:
         self.pod, self.answer, self._ended_callback = pod, answer, ended
-        self._steps: list[str] = []
         self._error: Request | None = None
         self._ready = False
         self.to_client: list[int] = []
@@ -102,15 +101,14 @@ class Exec:
             self._status.close()
             self._done()
             return
-        self._steps += [wire.recorded("child", self.pid, text) for text in message.get("steps", ())]
-        if "terminal" in message:
+        if "error" in message:
+            self._error = message
+        elif "terminal" in message:
             os.set_blocking(received[0], False)
             self.to_client.append(received[0])
         elif "ready" in message:
             self._ready = True
             wire.send(self._status, {"go": True})
-        else:
-            self._error = message
 
     def _done(self) -> None:
         if self._error is None and not self._ready:
@@ -119,9 +117,9 @@ class Exec:
             if self.pidfd >= 0:
                 pidfd.reap(self.pidfd)
                 os.close(self.pidfd)
-            self.answer({"error": self._error["error"], "reason": "ExecError", "steps": self._steps})
+            self.answer({"error": self._error["error"], "reason": "ExecError"})
         else:
-            self.answer({"pid": self.pid, "steps": self._steps}, self.to_client)
+            self.answer({"pid": self.pid}, self.to_client)
             self.pod.loop.watch(self.pidfd, self._exited)
         wire.close(self.to_client)
 

@@ -11,7 +11,7 @@ import stat
 
 from minikube_raw.linux import files, mounts, overlay, pidfd, process, signals
 
-from . import atomic, execs, handover, init, rootfs, sandbox, starting, wire
+from . import atomic, execs, handover, init, recording, rootfs, sandbox, starting, wire
 from .ociruntime import Failed, OciRuntime
 
 TYPE_CHECKING = False
@@ -38,6 +38,7 @@ class _RuntimeStart(starting.Start):
     """A container that an OCI runtime makes in namespaces, cgroup and streams of ours."""
 
     def _make_process(self, volumes: list[int], streams: list[int]) -> None:
+        self._set_limits()
         runtime, pids = OciRuntime(self._request), self._pid_namespace()
         try:
             if runtime.known:
@@ -46,7 +47,7 @@ class _RuntimeStart(starting.Start):
             found, self.pid, terminal = runtime.create(
                 lambda: self._furnish(runtime.bundle, pids, volumes, streams), streams
             )
-            self._steps += found["steps"]
+            self.child_steps = recording.pack(found["steps"])
             self._take(found, terminal)
             runtime.start()
         except Failed as error:

@@ -13,7 +13,8 @@ import stat
 from minikube_raw.linux import fds, namespaces, paths, process, rlimits, signals, steps, terminals
 from minikube_raw.linux.cgroups import manager
 
-from . import podusers, privileges, rootfs, users, wire
+from . import podusers, privileges, recording, rootfs, users, wire
+from .prepared import Prepared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ class Job:
         self.volumes, self.null = tuple(volumes), null
 
 
-def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
-    """Joins the cgroup, waits to be told which container this is, builds its world, becomes its first process. Never returns."""
+def run_container(status: wire.Socket, cgroup: str, usual: Spec | None, mount_point: str) -> NoReturn:
+    """Joins the cgroup, waits to be told which container this is, builds its world, becomes its first process. Never returns.
+
+    What `usual` says (spec.usual_spec) is made before that, with the help of a place to mount at.
+    """
 
     def work() -> NoReturn:
         _leave_keeper([status.fileno()])
@@ -60,6 +64,7 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
         if not inside:
             join_keyring(cgroup)
         join_cgroup(cgroup)
+        prepared = Prepared(usual, mount_point) if usual and not inside else None
         message, received = wire.receive(status)
         spec, places = message["spec"], message["rootfs"]
         given = sum(index >= 0 for index in message["streams"])
@@ -78,7 +83,14 @@ def run_container(status: wire.Socket, cgroup: str) -> NoReturn:
             visible = {}
             root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
         user = find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
-        job.null = rootfs.populate(root, spec, binds, images, devices, visible)
+        if prepared is not None and prepared.fits(spec):
+            prepared.attach(root)
+            rootfs.attach_volumes(root, spec, binds, images)
+            job.null = prepared.null
+        else:
+            if prepared is not None:
+                prepared.discard()
+            job.null = rootfs.populate(root, spec, binds, images, devices, visible)
         _exec(job, root, user)
 
     _become(work, status)
@@ -138,7 +150,15 @@ def _become(work: Callable[[], NoReturn], status: wire.Socket) -> NoReturn:
 
 
 def _report(status: wire.Socket, reason: str, message: str) -> None:
-    wire.send(status, {"error": message, "reason": reason, "steps": [wire.text(steps.stop_recording())]})
+    _send_last(status, {"error": message, "reason": reason})
+
+
+def _send_last(status: wire.Socket, message: Spec) -> None:
+    """Sends a message that ends the recording, then what was recorded, if that was done: the keeper can go on meanwhile."""
+    recorded = steps.stop_recording()
+    wire.send(status, {**message, "stepsFollow": bool(recorded)})
+    if recorded:
+        wire.send_bytes(status, recording.pack(recorded))
 
 
 def describe(error: OSError) -> str:
@@ -235,9 +255,9 @@ def _change_directory(root: int, path: str) -> None:
 
 
 def _await_permission(job: Job, user: users.User) -> None:
-    """Sends what was recorded and waits until the keeper has written down who we are."""
+    """Waits until the keeper has written down who we are; sends what was recorded meanwhile."""
     identity = {"uid": user.uid, "gid": user.gid, "supplemental_groups": user.groups}
-    wire.send(job.status, {"ready": True, "user": identity, "steps": [wire.text(steps.stop_recording())]})
+    _send_last(job.status, {"ready": True, "user": identity})
     wire.receive(job.status)
     fds.close_on_exec_all_but([0, 1, 2])
 

@@ -49,6 +49,7 @@ def main_spare(orders: Socket, launcher: str) -> NoReturn:
 
     def make(first: First) -> None:
         first.prepare()
+        wire.send(orders, {"ready": True}, [first.network])
         message, received = wire.receive(orders)
         orders.close()
         first.serve(message["sandbox"], wire.adopt(received[0]), launcher)
@@ -123,7 +124,7 @@ class Keeper:
         self._workers.add(first)
         self.loop.watch(control.fileno(), lambda: self._dismiss(control, first))
         if "adopted" in message:
-            if not self._send(connection, {"id": 0, **self._hello(), "not_enforced": [], "steps": message["adopted"]}):
+            if not self._send(connection, {"id": 0, **self._hello(), "not_enforced": []}):
                 return
         elif "started" in message:
             if self.request.get("foreign"):
@@ -319,7 +320,7 @@ class Keeper:
 
     def _answering(self, connection: Socket, request_id: int) -> Callable[..., None]:
         def answer(result: Request, descriptors: Any = ()) -> None:
-            self._send(connection, {"id": request_id, "steps": [], **result}, descriptors)
+            self._send(connection, {"id": request_id, **result}, descriptors)
 
         return answer
 

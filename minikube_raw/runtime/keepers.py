@@ -10,13 +10,17 @@ from contextlib import suppress
 
 import msgspec
 
-from . import adoption, wire
+from minikube_raw.linux.cgroup_mounts import hierarchies
+
+from . import adoption, trace, wire
 from .cri import RuntimeServiceError
 from .launching import NODE
 from .peers import Gone, Message, Peer, refuse_errors
 from .pods import Sandbox
 from .records import ExitRecord, SandboxRecord
-from .spec import limits
+from .sandbox import is_usual
+from .spares import Spares
+from .spec import limits, usual_spec
 from .state import NodeState
 
 Answer = asyncio.Future[tuple[Message, list[int]]]
@@ -31,6 +35,15 @@ class Keepers:
 
     def __init__(self, state: NodeState, launcher: str) -> None:
         self._state, self._launcher = state, launcher
+        self._spares = Spares(launcher)
+
+    def get_ready(self) -> None:
+        """Has a keeper made for the next pod."""
+        self._spares.want()
+
+    def close(self) -> None:
+        """Leaves: a keeper that waits for a pod ends."""
+        self._spares.close()
 
     async def ask(
         self,
@@ -47,7 +60,29 @@ class Keepers:
 
     async def create(self, sandbox: Sandbox, netns: asyncio.Future[int]) -> Answer:
         """Starts the keeper of a new sandbox; returns the future of its answer. `netns` gets the network namespace before that."""
-        return await self._start(sandbox, self._request(sandbox.record), netns)
+        request = self._request(sandbox.record)
+        spare = self._spares.take() if is_usual(request) else None
+        if spare is not None:
+            with spare.orders:
+                answered = self._order(sandbox, request, spare.orders)
+            if answered is not None:
+                netns.set_result(spare.netns)
+                return answered
+            os.close(spare.netns)
+        return await self._start(sandbox, request, netns)
+
+    def _order(self, sandbox: Sandbox, request: Message, orders: wire.Socket) -> Answer | None:
+        """Gives a sandbox to the spare keeper; None when that has just ended."""
+        ours, theirs = wire.pair()
+        try:
+            wire.send(orders, {"sandbox": request}, [theirs.fileno()])
+        except OSError:
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+        sandbox.peer = self._peer(sandbox, ours)
+        return sandbox.peer.first_answer()
 
     async def recover(self, sandbox: Sandbox) -> None:
         """Brings a recorded sandbox back into our hands: through its keeper, or a new one in its place."""
@@ -108,6 +143,9 @@ class Keepers:
             "socket": layout.keeper_socket(record.id),
             "mountPoint": layout.mount_point,
             "firstCgroup": f"{record.cgroup}/{record.first_container}" if record.first_container else "",
+            "firstRunDir": layout.container(record.first_container),
+            "trace": trace.trace_path(layout.traces, config.namespace, config.name),
+            "usual": usual_spec(hierarchies()),
         }
 
     async def _adopt(self, sandbox: Sandbox) -> None:

@@ -14,7 +14,7 @@ import sys
 from minikube_raw.linux import fds, features, mounts, namespaces, pidfd, process, proctitle, rlimits, signals
 from minikube_raw.linux.cgroups import manager
 
-from . import rehearsal, sandbox, wire, worker
+from . import rehearsal, wire, worker
 from .loop import Loop
 from .template import Template
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 _MOST_ORPHANS = 4096
-SPARE_SECONDS = 0.03  # the pod that took the spare keeper starts meanwhile
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -113,14 +112,13 @@ def forbid_imports() -> None:
 
 
 class Launcher:
-    """Serves kubelets (run) and keepers (hold, release, take)."""
+    """Serves kubelets (run, spare) and keepers (hold, release, take)."""
 
     def __init__(self, run_dir: str) -> None:
         self._socket = f"{run_dir}/launcher.sock"
         self._loop = Loop()
         self._clients: dict[int, Socket] = {}
         self._held: dict[str, dict[str, int]] = {}  # sandbox → name → descriptor
-        self._spare: Socket | None = None  # orders to a keeper made ahead of time
         self._template: Template | None = None
         self._orphans: dict[int, int] = {}  # pid → exit code of processes whose keeper had died
 
@@ -132,7 +130,6 @@ class Launcher:
         forbid_imports()
         gc.collect()
         gc.freeze()  # keepers' collections then touch (and copy) none of the pages shared with us
-        self._loop.call_later(0, self._make_spare)
         self._loop.run()
 
     def _watch_children(self) -> None:
@@ -177,8 +174,11 @@ class Launcher:
         operation = message["op"]
         if operation == "run":
             self._run(message["sandbox"], received[0])
+        elif operation == "spare":
+            self._make_spare(connection)
         elif operation == "hold":
-            self._hold(message["sandbox"], message["name"], received[0])
+            names = message["names"] if "names" in message else [message["name"]]  # a keeper of an earlier release
+            self._hold(message["sandbox"], dict(zip(names, received, strict=True)))
         elif operation == "release":
             self._release(message["sandbox"], message.get("name"))
         elif operation == "retain":
@@ -194,10 +194,7 @@ class Launcher:
             wire.close(received)
 
     def _run(self, request: Request, connection: int) -> None:
-        """Gives a sandbox to the spare keeper or to one forked now; it answers for itself on the connection."""
-        if self._spare is not None and sandbox.is_usual(request) and self._order_spare(request, connection):
-            os.close(connection)
-            return
+        """Gives a sandbox to a keeper forked now; it answers for itself on the connection."""
         try:
             self._order(lambda template: template.fork_keeper(request, connection))
         except OSError as error:
@@ -225,36 +222,22 @@ class Launcher:
         template.close()
         self._template = None
 
-    def _order_spare(self, request: Request, connection: int) -> bool:
-        """False when the spare keeper has died meanwhile."""
-        assert self._spare is not None
-        orders, self._spare = self._spare, None
-        self._loop.call_later(SPARE_SECONDS, self._make_spare)
-        with orders:
-            try:
-                wire.send(orders, {"sandbox": request}, [connection])
-            except OSError:
-                return False
-        return True
-
-    def _make_spare(self) -> None:
-        """Has a keeper forked ahead of time, so that a pod need not wait for fork, page faults and namespaces."""
-        if self._spare is not None:
-            return
+    def _make_spare(self, connection: Socket) -> None:
+        """Has a keeper forked ahead of time, so that a pod need not wait for fork, page faults and namespaces; answers with its orders."""
         orders, theirs = wire.pair()
-        with theirs:
+        with orders, theirs:
             try:
                 self._order(lambda template: template.fork_spare(theirs.fileno()))
             except OSError as error:
                 worker.report("launcher: no spare keeper", error)
-                orders.close()
-                return
-        self._spare = orders
+                wire.send(connection, {"error": error.strerror or str(error)})
+            else:
+                wire.send(connection, {}, [orders.fileno()])
 
-    def _hold(self, sandbox_id: str, name: str, fd: int) -> None:
-        names = self._held.setdefault(sandbox_id, {})
-        wire.close([names.pop(name, -1)])
-        names[name] = fd
+    def _hold(self, sandbox_id: str, descriptors: dict[str, int]) -> None:
+        held = self._held.setdefault(sandbox_id, {})
+        wire.close([held[name] for name in descriptors.keys() & held.keys()])
+        held |= descriptors
 
     def _release(self, sandbox_id: str, name: str | None) -> None:
         """Closes what is held under a name and below it, or with None all that a sandbox has."""

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from minikube_raw.linux import mounts, namespaces, steps
 
-from . import atomic
 from .cri import PodSandboxConfig, PortMapping, RuntimeServiceError
 
 INTERFACE = "eth0"
@@ -61,8 +60,11 @@ def attach(
 
 def pin(netns: int, path: str) -> None:
     """Binds a network namespace to a path; one that an attempt before has left there is replaced."""
-    namespaces.unpin(path)
-    atomic.write(path, b"")
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        namespaces.unpin(path)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     mounts.bind(f"/proc/self/fd/{netns}", path, recursive=False)
 
 

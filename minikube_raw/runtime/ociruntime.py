@@ -146,9 +146,7 @@ class OciRuntime:
             os.setsid()
             hide_other_hierarchies()
             found = prepare() if prepare is not None else {}
-            wire.send(
-                status, {**found, "steps": [wire.recorded("child", os.getpid(), wire.text(steps.stop_recording()))]}
-            )
+            wire.send(status, {**found, "steps": steps.stop_recording()})
             os.chdir(self.bundle)
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             for number, fd in enumerate(streams or (-1, -1, -1)):

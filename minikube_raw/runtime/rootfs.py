@@ -152,6 +152,24 @@ def populate(
     return null
 
 
+def attach_volumes(root: int, spec: Spec, volumes: Sequence[int], images: Sequence[int]) -> None:
+    """Mounts what populate() would of bind and image entries alone, where all else is there already."""
+    left = {"bind": list(volumes), "image": list(images)}
+    for entry in spec["mounts"]:
+        if entry["type"] in left:
+            with steps.step(f"mount {entry['type']}", entry["destination"]):
+                _attach_volume(root, entry, left[entry["type"]].pop(0))
+
+
+def place_for_system(root: int, destination: str) -> int:
+    """Opens the place of one of the kernel's file systems, made if it is missing.
+
+    It must not be a link: over a link /proc would land elsewhere (CVE-2019-16884).
+    """
+    os.close(paths.make_directories_in_root(root, destination))
+    return paths.open_in_root(root, destination, os.O_PATH | os.O_DIRECTORY, resolve=paths.RESOLVE_NO_SYMLINKS)
+
+
 def make_console(root: int, terminal: int) -> None:
     """Shows the container's terminal as /dev/console too, by descriptors: neither name can be swapped (CVE-2025-52565)."""
     place = _place(root, "/dev/console", is_directory=False)
@@ -170,11 +188,10 @@ def finish(spec: Spec) -> None:
 
 
 def _mount_system(root: int, entry: Spec, visible: dict[str, int]) -> None:
-    """Mounts one of the kernel's file systems. Its place must not be a link: over a link /proc would land elsewhere (CVE-2019-16884)."""
+    """Mounts one of the kernel's file systems."""
     destination: str = entry["destination"]
     if not destination.startswith("/dev/") and not destination.startswith("/sys/"):
-        os.close(paths.make_directories_in_root(root, destination))
-        os.close(paths.open_in_root(root, destination, os.O_PATH | os.O_DIRECTORY, resolve=paths.RESOLVE_NO_SYMLINKS))
+        os.close(place_for_system(root, destination))
     elif destination.startswith("/dev/"):
         files.make_directory(destination)
     options = entry.get("options", ())
@@ -260,7 +277,7 @@ def _attach_volume(root: int, entry: Spec, volume: int) -> None:
     is_directory = stat.S_ISDIR(os.fstat(volume).st_mode)
     target = _place(root, destination, is_directory)
     try:
-        if os.fstat(target).st_dev == os.stat("/proc").st_dev:
+        if _is_in_proc(target):
             raise OSError(errno.EPERM, "cannot be mounted because it is inside /proc", destination)
         options = entry.get("options", ())
         propagation = next((_PROPAGATION[option] for option in options if option in _PROPAGATION), 0)
@@ -273,6 +290,13 @@ def _attach_volume(root: int, entry: Spec, volume: int) -> None:
     finally:
         os.close(target)
         os.close(volume)
+
+
+def _is_in_proc(place: int) -> bool:
+    """Says whether an open file is one of procfs's, or of what masks one of them."""
+    if os.fstat(place).st_dev == os.stat("/proc").st_dev:
+        return True
+    return os.readlink(f"/proc/self/fd/{place}").startswith("/proc/")
 
 
 def _prepare_volume(volume: int, options: Sequence[str], propagation: int) -> None:

@@ -111,22 +111,30 @@ def _is_own(name: str, kinds: dict[str, int]) -> bool:
     )
 
 
-def create_cgroup(
-    path: str, limits: Request, *, all_devices: bool = True, devices: Sequence[Request] = ()
-) -> list[str]:
-    """Makes a cgroup (and its missing parents) in every hierarchy, with limits and, unless `all_devices`, the usual devices only.
+def create_cgroup(path: str, *, all_devices: bool = True, devices: Sequence[Request] = ()) -> None:
+    """Makes a cgroup (and its missing parents) in every hierarchy; unless `all_devices`, for the usual devices only.
 
     `devices` may be used too; they are as in OCI's linux.resources.devices.
-
-    Returns the names of the limits that this host cannot enforce.
     """
     group = manager(path)
     group.create()
-    not_enforced = group.set_limits(Limits(**limits))
     if not all_devices:
-        given = (DeviceRule(each["type"], each["major"], each["minor"], each["access"]) for each in devices)
-        group.set_devices([*DEFAULT_DEVICES, *given])
-    return not_enforced
+        group.set_devices([*DEFAULT_DEVICES, *_rules(devices)])
+
+
+def allow_more_devices(path: str, *, all_devices: bool, devices: Sequence[Request]) -> None:
+    """Lets a cgroup that create_cgroup() made for the usual devices use all, or these too, at any time."""
+    if all_devices or devices:
+        manager(path).allow_devices([DeviceRule("a")] if all_devices else _rules(devices), DEFAULT_DEVICES)
+
+
+def _rules(devices: Sequence[Request]) -> list[DeviceRule]:
+    return [DeviceRule(each["type"], each["major"], each["minor"], each["access"]) for each in devices]
+
+
+def set_limits(path: str, limits: Request) -> list[str]:
+    """Sets a cgroup's limits; returns the names of those that this host cannot enforce."""
+    return manager(path).set_limits(Limits(**limits))
 
 
 def fork_into(cgroup: str, flags: int) -> tuple[int, int]:
@@ -145,7 +153,7 @@ def start_pause(request: Request, fork: Callable[[int, str, int], tuple[int, int
     It lives in a cgroup below the pod's, so that it ends with the pod even when nobody is left who knows of it.
     """
     cgroup = f"{request['cgroup']}/pause"
-    create_cgroup(cgroup, {}, all_devices=False)
+    create_cgroup(cgroup, all_devices=False)
     pid, pidfd = fork(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS, cgroup, -1)
     if pid == 0:
         _pause(cgroup, request["mountPoint"])

@@ -188,7 +188,10 @@ class Sandboxes:
                 self._state.warn(f"cgroup {path} is not removed yet: {error}")
         if sandbox.record.netns:
             namespaces.unpin(sandbox.record.netns)
-        shutil.rmtree(self._state.layout.sandbox(sandbox.id), ignore_errors=True)
+        layout, first = self._state.layout, sandbox.record.first_container
+        shutil.rmtree(layout.sandbox(sandbox.id), ignore_errors=True)
+        if first and first not in self._state.containers:  # FIFOs were made for it, but it was not
+            shutil.rmtree(layout.container(first), ignore_errors=True)
 
     def _own_cgroups(self, sandbox: Sandbox) -> list[str]:
         """The pod's cgroup; only what is in it of this sandbox when another of the same pod lives there."""

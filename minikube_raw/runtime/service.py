@@ -107,6 +107,7 @@ class Runtime:
         async with asyncio.TaskGroup() as group:
             for sandbox in self._state.sandboxes.values():
                 group.create_task(self._recover(sandbox))
+        self._keepers.get_ready()
 
     async def _warm_up(self) -> None:
         try:
@@ -143,6 +144,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Leaves: connections are closed, pods run on."""
+        self._keepers.close()
         await self._state.close()
 
     async def settled(self) -> None:

@@ -97,6 +97,14 @@ def container_spec(
     }
 
 
+def usual_spec(hierarchies: Hierarchies) -> Spec:
+    """Returns the part of container_spec() that is the same for every container without a wish of its own; see prepared.py."""
+    return {
+        "mounts": list(_system_mounts(["ro"], hierarchies)),
+        "linux": {"maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)},
+    }
+
+
 def process_spec(
     sandbox: PodSandboxConfig, config: ContainerConfig, image: ImageConfig, open_files: tuple[int, int]
 ) -> Spec:

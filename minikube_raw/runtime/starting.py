@@ -16,12 +16,15 @@ from .logs import LogFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from .child import Child
     from .worker import Worker
 
     Request = dict[str, Any]
+
+OUTPUTS = ("stdout", "stdout.staging", "stderr", "stderr.staging")
 
 
 class Start:
@@ -34,23 +37,18 @@ class Start:
         self._tty = bool(request["spec"]["process"].get("terminal"))
         self._child: Child | None = None
         self._not_enforced: list[str] = []
-        self._steps: list[str] = []
-        self._ready = False
+        self._identity: tuple[str, int, int] | None = None
+        self._ready = self._steps_follow = False
         self._error: Request | None = None
         self.pid = 0
         self.started_at = 0
         self.answer: Request = {}
+        self.child_steps = b""  # packed
 
     def begin(self, volumes: list[int]) -> None:
         """Forks the first process; the worker's loop stops when its program runs or cannot. Owns `volumes`."""
-        LogFile(self._request["logPath"]).close()  # what cannot be logged is not started
         files.make_directories(self._run_dir)
-        self._not_enforced = sandbox.create_cgroup(
-            self._request["cgroup"],
-            self._request["limits"],
-            all_devices=self._request["privileged"],
-            devices=self._request["spec"]["linux"].get("allowedDevices", ()),
-        )
+        self._make_cgroup()
         opened = self._open_volumes(volumes)
         streams = self._make_streams()
         self._make_process(opened, streams)
@@ -63,11 +61,28 @@ class Start:
             layers = [*self._open_images(), self._enter_user_namespace(volumes, streams)]
         child = self._child = self._worker.take_child(self._request["cgroup"], self._request.get("pidTarget", ""))
         self.pid = child.pid
-        self._worker.hold(f"{self._id}/process", child.pidfd)
         child.tell({"spec": self._request["spec"], "rootfs": places}, streams, [*volumes, *layers])
-        handover.write_request(self._request)  # now that the child has something to do
+        # What follows is done while the child builds its world: it runs no program before _let_go().
+        self._worker.hold(f"{self._id}/process", child.pidfd)
         wire.close([*volumes, *layers, *streams])
+        self._set_limits()
+        handover.write_request(self._request)
+        self._identity = pidfd.process_identity(self.pid)
         self._worker.loop.watch(child.status.fileno(), self._hear)
+
+    def _make_cgroup(self) -> None:
+        """Makes the container's cgroup, or fits the one that was made ahead of time."""
+        cgroup, all_devices = self._request["cgroup"], self._request["privileged"]
+        devices = self._request["spec"]["linux"].get("allowedDevices", ())
+        if self._worker.has_waiting(cgroup):
+            sandbox.allow_more_devices(cgroup, all_devices=all_devices, devices=devices)
+        else:
+            sandbox.create_cgroup(cgroup, all_devices=all_devices, devices=devices)
+
+    def _set_limits(self) -> None:
+        """Before the program may run: sets the container's limits, and makes sure that it can be logged."""
+        self._not_enforced = sandbox.set_limits(self._request["cgroup"], self._request["limits"])
+        LogFile(self._request["logPath"]).close()
 
     def _open_volumes(self, received: list[int]) -> list[int]:
         """Puts the descriptors that the kubelet opened and those the worker opens (shared memory) in the order of the spec."""
@@ -103,9 +118,8 @@ class Start:
         ends = [-1, -1, -1]
         if self._request["stdin"]:
             ends[0] = self._make_stdin()
+        make_outputs(self._worker, self._id, self._run_dir)
         for number, name in ((1, "stdout"), (2, "stderr")):
-            self._fifo(name)
-            self._fifo(f"{name}.staging", STAGING_SIZE)
             # Both directions: while the container itself could read, a moment without any keeper is no SIGPIPE for it.
             ends[number] = os.open(f"{self._run_dir}/{name}", os.O_RDWR | os.O_CLOEXEC)
         return ends
@@ -113,52 +127,39 @@ class Start:
     def _make_stdin(self) -> int:
         """Makes the FIFO of stdin, of which only a write end is held: closing that one is the container's end of input."""
         path = f"{self._run_dir}/stdin"
-        both = self._open_fifo("stdin", PIPE_SIZE)
+        both = _open_fifo(path, PIPE_SIZE)
         reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._worker.hold(f"{self._id}/stdin", writer)
         wire.close([both, writer])
         return reader
 
-    def _fifo(self, name: str, size: int = PIPE_SIZE) -> None:
-        """Makes a FIFO, if it is not there, that keeper and launcher hold for both directions.
-
-        Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
-        """
-        fd = self._open_fifo(name, size)
-        self._worker.hold(f"{self._id}/{name}", fd)
-        os.close(fd)
-
-    def _open_fifo(self, name: str, size: int) -> int:
-        path = f"{self._run_dir}/{name}"
-        if not os.path.lexists(path):
-            os.mkfifo(path, 0o600)
-        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        fds.set_pipe_size(fd, size)
-        return fd
-
     def _hear(self) -> None:
         assert self._child is not None
         try:
+            if self._steps_follow:
+                self._steps_follow = False
+                self.child_steps, _ = wire.receive_bytes(self._child.status)
+                return
             message, received = wire.receive(self._child.status)
         except wire.Closed:
             self._done()
             return
-        self._steps += [wire.recorded("child", self.pid, text) for text in message.get("steps", ())]
-        if "terminal" in message:
+        self._steps_follow = message.get("stepsFollow", False)
+        if "error" in message:
+            self._error = message
+        elif "terminal" in message:
             self._take_terminal(received[0])
         elif "ready" in message:
             self._ready = True
             self._let_go(message["user"])
             wire.send(self._child.status, {"go": True})
-        else:
-            self._error = message
 
     def _take_terminal(self, master: int) -> None:
         """Holds the container's terminal, whose last close would send SIGHUP."""
         os.set_blocking(master, False)
         self._worker.hold(f"{self._id}/terminal", master)
-        self._fifo("stdout.staging", STAGING_SIZE)
+        make_outputs(self._worker, self._id, self._run_dir, ["stdout.staging"])
         os.close(master)
 
     def _let_go(self, user: Request) -> None:
@@ -166,7 +167,7 @@ class Start:
 
         Not earlier: until now it dies with us, and whoever takes over would take its death for the program's.
         """
-        boot, pid, started = pidfd.process_identity(self.pid)
+        boot, pid, started = self._identity or pidfd.process_identity(self.pid)
         identity = {"boot_id": boot, "pid": pid, "start_time": started, "created_at": time.time_ns(), "user": user}
         atomic.write_json(f"{self._run_dir}/process.json", identity)
 
@@ -179,12 +180,12 @@ class Start:
         else:
             self.started_at = time.time_ns()
             executed = {"pid": self.pid, "started_at": self.started_at, "executed_ns": time.monotonic_ns()}
-            self.answer = {**executed, "not_enforced": self._not_enforced, "steps": self._steps}
+            self.answer = {**executed, "not_enforced": self._not_enforced}
         self._worker.loop.stop()
 
     def failed(self, error: str, reason: str) -> None:
         """Its program does not run, and whatever was started of it has ended or is about to."""
-        self.answer = {"error": error, "reason": reason, "steps": self._steps}
+        self.answer = {"error": error, "reason": reason}
 
     def adopt(self, identity: Request) -> Request:
         """Finds again what runs since before an earlier keeper died: streams as the launcher held them or by name, the process.
@@ -193,12 +194,9 @@ class Start:
         """
         handover.write_request(self._request)
         if not self._tty:
-            names = [f"{stream}{kind}" for stream in ("stdout", "stderr") for kind in ("", ".staging")]
-        else:
-            names = ["stdout.staging"] if f"{self._id}/terminal" in self._worker.held else []
-        for name in names:
-            if f"{self._id}/{name}" not in self._worker.held:
-                self._fifo(name, STAGING_SIZE if name.endswith(".staging") else PIPE_SIZE)
+            make_outputs(self._worker, self._id, self._run_dir)
+        elif f"{self._id}/terminal" in self._worker.held:
+            make_outputs(self._worker, self._id, self._run_dir, ["stdout.staging"])
         if f"{self._id}/process" not in self._worker.held:
             try:
                 process = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
@@ -208,3 +206,25 @@ class Start:
                 pass  # it has ended, and nobody can say how
         started_at = self._request.get("startedAt") or identity["created_at"]
         return handover.summary(self._request, identity["pid"], started_at)
+
+
+def make_outputs(worker: Worker, container_id: str, run_dir: str, names: Sequence[str] = OUTPUTS) -> None:
+    """Makes a container's FIFOs that are not held yet, so that keeper and launcher hold them for both directions.
+
+    Both directions: then neither the death of the keeper nor an early close by the container ends the stream.
+    """
+    made = {}
+    for name in names:
+        if f"{container_id}/{name}" not in worker.held:
+            size = STAGING_SIZE if name.endswith(".staging") else PIPE_SIZE
+            made[f"{container_id}/{name}"] = _open_fifo(f"{run_dir}/{name}", size)
+    worker.hold_all(made)
+    wire.close(made.values())
+
+
+def _open_fifo(path: str, size: int) -> int:
+    if not os.path.lexists(path):
+        os.mkfifo(path, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fds.set_pipe_size(fd, size)
+    return fd

@@ -78,7 +78,11 @@ def send(connection: Socket, message: Message, descriptors: Sequence[int] = (), 
     """Sends one packet. Raises OSError when the peer is gone; BlockingIOError when it does not read and we do not wait for it."""
     if len(descriptors) > MOST_DESCRIPTORS:
         raise OSError(errno.E2BIG, f"{len(descriptors)} descriptors do not fit a packet of {MOST_DESCRIPTORS}")
-    body = text(message).encode()
+    send_bytes(connection, jsontext.dumps(message).encode(), descriptors, wait=wait)
+
+
+def send_bytes(connection: Socket, body: bytes, descriptors: Sequence[int] = (), *, wait: bool = True) -> None:
+    """send() of what is no message, for a receiver that expects it; it must not be empty, which is how a connection ends."""
     memory = -1
     try:
         if len(body) > _LARGEST_INLINE:
@@ -106,6 +110,13 @@ def _in_memory(body: bytes) -> int:
 
 def receive(connection: Socket) -> tuple[Message, list[int]]:
     """Receives one packet and the descriptors beside it (the caller owns them). Raises Closed at the end of the connection."""
+    body, received = receive_bytes(connection)
+    message: Message = jsontext.loads(body)
+    return message, received
+
+
+def receive_bytes(connection: Socket) -> tuple[bytes, list[int]]:
+    """receive() of what send_bytes() sent."""
     try:
         body, ancillary, _flags, _ = connection.recvmsg(_LARGEST_INLINE + 1, _ANCILLARY, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
@@ -120,18 +131,7 @@ def receive(connection: Socket) -> tuple[Message, list[int]]:
         memory = received.pop()
         body = os.pread(memory, os.fstat(memory).st_size, 0)
         os.close(memory)
-    message: Message = jsontext.loads(body)
-    return message, received
-
-
-def text(value: object) -> str:
-    """Returns a value as JSON text, which travels as one string that nobody on its way takes apart (a child's steps)."""
-    return jsontext.dumps(value)
-
-
-def recorded(who: str, pid: int, steps_text: str) -> str:
-    """Returns the steps of a process (text() of their list) with who it is: a line of the pod's trace."""
-    return f'{{"who":"{who}","pid":{pid},"steps":{steps_text}}}'
+    return body, received
 
 
 def close(descriptors: Iterable[int]) -> None:

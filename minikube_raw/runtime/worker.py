@@ -12,13 +12,14 @@ import errno
 import os
 import select
 
-from minikube_raw.linux import fds, namespaces, pidfd, process, proctitle, signals, steps
+from minikube_raw.linux import fds, files, namespaces, pidfd, process, proctitle, signals, steps
 from minikube_raw.linux.cgroups import manager
 
-from . import executors, handover, podusers, sandbox, wire
+from . import executors, handover, podusers, recording, sandbox, wire
 from .child import Child
 from .execs import Target
 from .loop import Loop
+from .starting import make_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +89,16 @@ class Worker:
 
     def hold(self, name: str, fd: int) -> None:
         """Lets keeper and launcher hold copies of a descriptor until it is released: it must not be closed when we end."""
-        self._tell_launcher({"op": "hold", "sandbox": self.request["id"], "name": name}, [fd])
-        self.held[name] = os.dup(fd)
-        self.made.append(name)
+        self.hold_all({name: fd})
+
+    def hold_all(self, descriptors: dict[str, int]) -> None:
+        """hold() of several by name: one packet instead of many that wake the launcher."""
+        if descriptors:
+            message = {"op": "hold", "sandbox": self.request["id"], "names": list(descriptors)}
+            self._tell_launcher(message, list(descriptors.values()))
+        for name, fd in descriptors.items():
+            self.held[name] = os.dup(fd)
+            self.made.append(name)
 
     def _tell_launcher(self, message: Request, descriptors: Any = ()) -> None:
         if self.launcher is not None:
@@ -120,6 +128,10 @@ class Worker:
                 namespaces.setns(self._own_pidns, namespaces.CLONE_NEWPID)
         return pid, child
 
+    def has_waiting(self, cgroup: str) -> bool:
+        """Whether a child waits in a cgroup, which is therefore there."""
+        return self.spare is not None and self.spare.cgroup == cgroup
+
     def take_child(self, cgroup: str, pid_target: str = "") -> Child:
         """Returns a child that waits to become a container: the one forked while the network was made, or a new one.
 
@@ -128,7 +140,7 @@ class Worker:
         if pid_target:
             return self._child_beside(cgroup, pid_target)
         child = self.spare
-        if child is None or child.cgroup != cgroup:
+        if child is None or not self.has_waiting(cgroup):
             return Child(self, cgroup)
         self.spare = None
         if not pidfd.has_ended(child.pidfd):
@@ -152,9 +164,11 @@ class Worker:
 
     # What the keeper is told.
 
-    def recorded(self) -> str:
-        """What was done here since this was asked last, for the pod's trace."""
-        return wire.recorded("keeper", os.getpid(), wire.text(steps.take()))
+    def trace(self, parts: bytes = b"") -> None:
+        """Writes what was done here since this was called last into the pod's trace, and parts of others."""
+        if (path := self.request.get("trace")) is not None:
+            own = recording.part("keeper", os.getpid(), recording.pack(steps.take()))
+            recording.append(path, own + parts)
 
     def tell(self, message: Request, descriptors: dict[str, int] | None = None) -> None:
         """Sends a message to the keeper, with what is held that it does not know of yet and descriptors under other names."""
@@ -170,16 +184,16 @@ class Worker:
             self.loop.run()
         except OSError as error:
             start.failed(wording(error), "StartError")
-        start.answer["steps"].insert(0, self.recorded())
+        self.trace(recording.part("child", start.pid, start.child_steps))
         return {"container": handover.summary(request, start.pid, start.started_at), "answer": start.answer}
 
     def execute(self, message: Request, container: Target) -> None:
-        """Runs a process beside a container's first one, until it has ended."""
+        """Runs a process beside a container's first one, until it has ended. None of it is recorded: a pod may be probed for ever."""
+        steps.stop_recording()
 
         def started(result: Request, descriptors: Any = ()) -> None:
             if "error" in result:
                 self.loop.stop()
-            result["steps"] = [self.recorded(), *result.get("steps", ())]
             self.tell({"answer": result}, {str(number): fd for number, fd in enumerate(descriptors)})
 
         def ended(code: int) -> None:
@@ -212,6 +226,11 @@ class First(Worker):
         """Makes the namespaces that nearly every pod has, before it is known which."""
         self._namespaces = sandbox.create_namespaces(sandbox.USUAL)
 
+    @property
+    def network(self) -> int:
+        """The network namespace that was prepared."""
+        return self._namespaces["net"]
+
     def serve(self, request: Request, connection: Socket, launcher: str) -> None:
         """Makes (or takes over) the sandbox, answers on `connection`, starts the container asked for next, hands all over."""
         title = f"keeper {request['namespace']}/{request['name']}"
@@ -228,18 +247,18 @@ class First(Worker):
             else:
                 self._create(connection)
         except OSError as error:
-            _answer(connection, {"id": 0, "error": wording(error), "steps": [self.recorded()]})
+            self.trace()
+            _answer(connection, {"id": 0, "error": wording(error)})
             self._vanish()
             raise
         listener = wire.listen(request["socket"])
         if not request.get("adopt"):
-            made = {"not_enforced": self._not_enforced, "steps": [self.recorded()]}
-            if not _answer(
-                connection, {"id": 0, "version": wire.VERSION, "pid": os.getppid(), "containers": {}, **made}
-            ):
+            made = {"pid": os.getppid(), "containers": {}, "not_enforced": self._not_enforced}
+            if not _answer(connection, {"id": 0, "version": wire.VERSION, **made}):
                 # whoever asked has died: nobody knows of this keeper, and the next kubelet will want one of its own
                 self._vanish()
                 return
+            self._make_ready()
         self._hand_over(connection, listener, *self._first_request(connection, listener))
 
     def _connect(self, launcher: str) -> None:
@@ -252,7 +271,8 @@ class First(Worker):
     def _first_request(self, connection: Socket, listener: Socket) -> tuple[Request, dict[str, int]]:
         """Waits for what comes after the sandbox; starts a container itself, leaves anything else to the keeper."""
         if self.request.get("adopt"):
-            return {"adopted": [self.recorded()]}, {}
+            self.trace()
+            return {"adopted": True}, {}
         poll = select.poll()
         for each in (connection, listener):
             poll.register(each.fileno(), select.POLLIN)
@@ -294,23 +314,39 @@ class First(Worker):
             manager(self.spare.cgroup).remove()
 
     def _create(self, connection: Socket) -> None:
-        made = self._namespaces or self._create_namespaces()
-        if "net" in made:
-            _answer(connection, {"event": "network namespace"}, [made["net"]])
-        for kind, fd in made.items():
-            self.hold(f"ns/{kind}", fd)
+        """Makes the sandbox; what takes longest first, since others wait for it: the network, then the child."""
+        made = self._namespaces
+        if not made:
+            made = self._create_namespaces()
+            if "net" in made:
+                _answer(connection, {"event": "network namespace"}, [made["net"]])
+        self.hold_all({f"ns/{kind}": fd for kind, fd in made.items()})
         wire.close(made.values())
-        sandbox.configure(self.request)
-        self._not_enforced = sandbox.create_cgroup(self.request["cgroup"], self.request["limits"])
+        sandbox.create_cgroup(self.request["cgroup"])
         if self.request["pid"] == sandbox.POD:
-            pid, child = sandbox.start_pause(self.request, self.fork)
-            pause_pidns = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            self.hold("pause", child)
-            self.hold("ns/pid", pause_pidns)
-            wire.close([child, pause_pidns])
+            self._start_pause()
         if self.request["firstCgroup"]:
-            manager(self.request["firstCgroup"]).create()
-            self.spare = Child(self, self.request["firstCgroup"])
+            sandbox.create_cgroup(self.request["firstCgroup"], all_devices=False)
+            self.spare = Child(self, self.request["firstCgroup"], usual=self.request.get("usual"))
+        sandbox.configure(self.request)
+        self._not_enforced = sandbox.set_limits(self.request["cgroup"], self.request["limits"])
+
+    def _start_pause(self) -> None:
+        pid, child = sandbox.start_pause(self.request, self.fork)
+        held = {"pause": child, "ns/pid": os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)}
+        self.hold_all(held)
+        wire.close(held.values())
+
+    def _make_ready(self) -> None:
+        """Makes what the first container will need, while the network is still being attached."""
+        run_dir = self.request.get("firstRunDir")
+        if self.spare is None or not run_dir:
+            return
+        try:
+            files.make_directories(run_dir)
+            make_outputs(self, os.path.basename(self.spare.cgroup), run_dir)
+        except OSError:
+            pass  # whoever starts the container meets it again, and tells
 
     def _create_namespaces(self) -> dict[str, int]:
         """Makes the namespaces of a pod that no spare keeper is made for; a user namespace before all others."""

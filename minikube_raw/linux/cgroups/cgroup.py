@@ -244,6 +244,13 @@ class Cgroup:
         else:
             raise NotImplementedError("this host has no devices controller and no unified hierarchy")
 
+    def allow_devices(self, more: Sequence[DeviceRule], besides: Sequence[DeviceRule]) -> None:
+        """Lets the processes use `more` devices; `besides` is what set_devices() was given. Nothing is refused meanwhile."""
+        if "devices" in self._hierarchies.v1:
+            devices.allow_v1(f"{self._hierarchies.v1['devices']}/{self.path}", more)
+        else:
+            self.set_devices([*besides, *more])
+
     # Stopping
 
     @property

@@ -54,6 +54,11 @@ DEFAULT_DEVICES: tuple[DeviceRule, ...] = (
 def write_v1(directory: str, allowed: Sequence[DeviceRule]) -> None:
     """devices.deny everything, then devices.allow each rule."""
     files.write(f"{directory}/devices.deny", "a")
+    allow_v1(directory, allowed)
+
+
+def allow_v1(directory: str, allowed: Sequence[DeviceRule]) -> None:
+    """devices.allow each rule."""
     for rule in allowed:
         files.write(f"{directory}/devices.allow", str(rule))
 

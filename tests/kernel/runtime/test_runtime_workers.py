@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,47 @@ async def test_a_sandbox_whose_worker_is_killed_before_the_first_container_goes_
     created = await runtime.create_container(sandbox, container("sh", "-c", "exit 6"))
     await runtime.start_container(created)
     assert (await ended(runtime, created)).exit_code == 6
+
+
+def spares(node: Node) -> list[int]:
+    """The node's keepers that wait for a pod, each with a worker of the same title."""
+    found = []
+    for pid in manager(f"{node.cgroup}/system").procs():
+        with suppress(OSError):  # it has just ended
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"keeper spare"):
+                found.append(pid)
+    return found
+
+
+async def test_a_spare_keeper_that_is_killed_is_missed_by_no_pod_and_made_again(node: Node, runtime: Runtime) -> None:
+    await eventually(lambda: runtime._keepers._spares._spare is not None)
+    for pid in spares(node):
+        with suppress(ProcessLookupError):  # a worker dies with its keeper
+            os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: runtime._keepers._spares._spare is None)
+    await sleeping(node, runtime)
+    await eventually(lambda: len(spares(node)) == 2)
+
+
+async def test_a_spare_keeper_ends_with_its_kubelet_and_the_next_kubelet_has_one(node: Node, runtime: Runtime) -> None:
+    await eventually(lambda: len(spares(node)) == 2)
+    await runtime.close()
+    await eventually(lambda: spares(node) == [])
+    fresh = node.make_runtime()
+    await fresh.start()
+    await eventually(lambda: len(spares(node)) == 2)
+    await sleeping(node, fresh)
+    await fresh.close()
+
+
+async def test_a_pod_starts_while_the_launcher_that_made_the_spare_keeper_is_dead(node: Node, runtime: Runtime) -> None:
+    await eventually(lambda: runtime._keepers._spares._spare is not None)
+    assert node.launcher is not None
+    node.launcher.kill()
+    node.launcher.wait()
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    created = await runtime.create_container(sandbox, container("sh", "-c", "exit 7"))
+    await runtime.start_container(created)
+    assert (await ended(runtime, created)).exit_code == 7
+    node.start_launcher()
+    await eventually(lambda: len(spares(node)) == 2)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minikube_raw.runtime import atomic, trace, wire
+from minikube_raw.runtime import atomic, wire
 from minikube_raw.runtime.cri import ContainerConfig, PodSandboxConfig
 from minikube_raw.runtime.records import ContainerRecord, ExitRecord, SandboxRecord, Shelf
 
@@ -142,29 +142,3 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON object"):
         atomic.read_json(str(tmp_path / "x"))
     assert atomic.read_json(str(tmp_path / "missing")) is None
-
-
-def test_a_trace_puts_everybodys_steps_on_one_line_of_time(tmp_path: Path) -> None:
-    path = trace.trace_path(str(tmp_path), "ns", "pod")
-    made = trace.PodTrace(path, "ns/pod")
-    began = made.began
-    made.add([wire.recorded("child", 7, wire.text([(began + 3_000_000, 500_000, "umount2", ("/proc", 2))]))])
-    made.save()
-    made.add([wire.text([(began + 1_000_000, 250_000, "open_tree", "/a")])])  # as keepers of earlier releases send it
-    made.program_ran(began + 5_000_000)
-    made.program_ran(began + 9_000_000)
-    made.save()
-    with open(path, "ab") as file:
-        file.write(b'{"who":"keeper","steps":[[')  # a line that is being written
-    found = trace.load(str(tmp_path), "ns", "pod")
-    assert found == {
-        "pod": "ns/pod",
-        "start_ms": 5.0,
-        "steps": [
-            {"at_ms": 1.0, "took_ms": 0.25, "what": "open_tree", "object": "/a", "who": "keeper", "pid": 0},
-            {"at_ms": 3.0, "took_ms": 0.5, "what": "umount2", "object": "/proc, MNT_DETACH", "who": "child", "pid": 7},
-        ],
-    }
-    trace.forget(str(tmp_path), "ns", "pod")
-    trace.forget(str(tmp_path), "ns", "pod")
-    assert trace.load(str(tmp_path), "ns", "pod") is None
