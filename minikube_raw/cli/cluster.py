@@ -114,11 +114,16 @@ def up(
             click.echo(f"cluster {name} exists; bringing back what is missing")
         else:
             check_port_free(api_port)
-            taken = [*underlay.networks_in_use(), *recorded_networks(options.state_dir)]
+            others = recorded(options.state_dir, options.run_dir)
+            taken = [
+                *underlay.networks_in_use(),
+                *(each.underlay for each in others),
+                *(each.pod_cidr for each in others),
+            ]
             refuse_taken(pod_cidr, taken)
             record = ClusterRecord(
                 name=name,
-                link=free_link(options.state_dir),
+                link=free_link(others),
                 underlay=underlay.free_network(UNDERLAY_POOL, [*taken, pod_cidr, service_cidr]),
                 pod_cidr=pod_cidr,
                 service_cidr=service_cidr,
@@ -268,10 +273,10 @@ def parse_memory(text: str | None) -> int | None:
         raise Failure(f"--node-memory {text}: {error}", "write it as 512Mi or 2Gi") from error
 
 
-def recorded_networks(state_dir: Path) -> list[str]:
-    """Underlays and pods' networks of the clusters of this installation, running or not."""
-    records = [Layout(state_dir, state_dir, name).load() for name in clusters(state_dir)]
-    return [network for record in records if record is not None for network in (record.underlay, record.pod_cidr)]
+def recorded(state_dir: Path, run_dir: Path) -> list[ClusterRecord]:
+    """The clusters of this installation, running or not. Raises Failure naming one whose record is damaged."""
+    records = [load(Layout(state_dir, run_dir, name)) for name in clusters(state_dir)]
+    return [record for record in records if record is not None]
 
 
 def refuse_taken(pod_cidr: str, taken: Iterable[str]) -> None:
@@ -284,10 +289,9 @@ def refuse_taken(pod_cidr: str, taken: Iterable[str]) -> None:
         )
 
 
-def free_link(state_dir: Path) -> str:
-    """The first of mkr0, mkr1, … that neither a device nor a stopped cluster of this installation has."""
-    records = [Layout(state_dir, state_dir, name).load() for name in clusters(state_dir)]
-    taken = {record.link for record in records if record is not None} | underlay.device_names()
+def free_link(others: Iterable[ClusterRecord]) -> str:
+    """The first of mkr0, mkr1, … that neither a device nor one of the other clusters, which may be stopped, has."""
+    taken = {record.link for record in others} | underlay.device_names()
     return next(f"mkr{n}" for n in range(1000) if f"mkr{n}" not in taken)
 
 

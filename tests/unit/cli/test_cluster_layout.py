@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from minikube_raw.cli import cluster
+from minikube_raw.cli.errors import Failure
 from minikube_raw.machine import layout, underlay
 from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord
 
@@ -105,3 +107,13 @@ def test_a_lost_record_is_read_from_its_copy_for_removal(place: Layout) -> None:
     place.save(record())
     place.record.unlink()
     assert place.remains() == record()
+
+
+def test_a_neighbour_whose_record_is_damaged_is_named_with_what_removes_it(place: Layout) -> None:
+    place.save(record())
+    assert cluster.recorded(place.state_root, place.run_root) == [record()]
+    for copy in (place.record, place.run / "cluster.json"):
+        copy.write_text("{")
+    with pytest.raises(Failure, match=r"cluster\.json is not a cluster record") as it:
+        cluster.recorded(place.state_root, place.run_root)
+    assert "down --name demo" in it.value.cure
