@@ -53,8 +53,9 @@ class Machine:
 
     command = f"{REPOSITORY}/.venv/bin/minikube-raw"
 
-    def __init__(self, name: str, number: int, directory: Path, system: image.Image, tree: Path) -> None:
+    def __init__(self, name: str, number: int, directory: Path, system: image.Image, tree: Path, numa: int = 1) -> None:
         self.name, self._number, self._directory, self._image, self._tree = name, number, directory, system, tree
+        self._numa = numa
         self._qemu: subprocess.Popen[bytes] | None = None
         config = SSH_CONFIG.format(name=name, port=2300 + number, key=system.key, control=directory / f"{name}.socket")
         (directory / f"{name}.ssh_config").write_text(config)
@@ -68,7 +69,7 @@ class Machine:
         self._qemu = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL", "nice", "qemu-system-x86_64", "-name", self.name),
-                *("-accel", "tcg,thread=single,tb-size=192", "-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", MEMORY),
+                *("-accel", "tcg,thread=single,tb-size=192", "-machine", "q35", "-cpu", CPU, *numa_nodes(self._numa)),
                 *("-nodefaults", "-display", "none", "-serial", f"file:{self.console}"),
                 *("-drive", f"if=none,id=root,file={disk},format=qcow2,cache=unsafe"),
                 *("-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"),
@@ -170,15 +171,24 @@ class Machine:
         self._hang_up()
 
 
+def numa_nodes(count: int) -> list[str]:
+    """QEMU's words for a machine whose memory lies on so many NUMA nodes with a CPU each."""
+    words = ["-smp", str(count), "-m", MEMORY]
+    for number in range(count) if count > 1 else ():
+        words += ["-object", f"memory-backend-ram,id=node{number},size={int(MEMORY) // count}M"]
+        words += ["-numa", f"node,nodeid={number},cpus={number},memdev=node{number}"]
+    return words
+
+
 @contextmanager
-def machine(name: str = "lab", number: int = 1) -> Iterator[Machine]:
-    """A booted machine with the working tree in it; afterwards there is nothing of it."""
+def machine(name: str = "lab", number: int = 1, *, numa: int = 1) -> Iterator[Machine]:
+    """A booted machine with the working tree in it, of so many NUMA nodes; afterwards there is nothing of it."""
     system = image.find()
     assert system is not None, "there is no image yet: python -m tests.lab.image"
     with tempfile.TemporaryDirectory(prefix="minikube-raw-lab-") as directory:
         tree = Path(directory) / "tree.raw"
         pack_working_tree(tree)
-        made = Machine(name, number, Path(directory), system, tree)
+        made = Machine(name, number, Path(directory), system, tree, numa)
         try:
             made.boot()
             yield made
