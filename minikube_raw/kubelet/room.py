@@ -72,7 +72,7 @@ class Room:
         except ValueError as error:
             return Refusal("UnexpectedAdmissionError", f"Unexpected error while admitting the pod: {error}")
         if refused is None:
-            if known or started:
+            if started and known is None:
                 self._placement.readmit(pod)
             self._admitted[pod.metadata.uid] = wish
         return refused

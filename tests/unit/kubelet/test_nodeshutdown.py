@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,11 @@ async def test_only_logind_can_say_that_the_machine_shuts_down(machine: Machine,
 
     await eventually(lambda: machine.events)
     assert machine.events == ["Normal Shutdown Shutdown manager detected shutdown cancellation"]
+
+
+def test_a_node_that_delays_no_shutdown_does_not_load_the_library() -> None:
+    code = "import sys, minikube_raw.kubelet.main, minikube_raw.kubelet.standalone; print('jeepney' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 async def test_without_a_grace_period_no_bus_is_asked(machine: Machine) -> None:
