@@ -190,7 +190,9 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> None:
     """Refuse a policy that cannot be, before a node refuses to start. Raises Failure."""
     try:
-        cputopology.chosen_options(asked["cpu_manager_policy_options"])
+        chosen = cputopology.chosen_options(asked["cpu_manager_policy_options"])
+        if cputopology.BY_SOCKET in chosen:
+            cputopology.check_by_socket(cputopology.read(), asked["topology_manager_policy"])
     except ValueError as error:
         raise Failure(str(error), "write it as OPTION=true") from error
     if asked["cpu_manager_policy"] == cputopology.NONE and not asked["reserved_cpus"]:

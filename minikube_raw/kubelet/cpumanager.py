@@ -44,7 +44,8 @@ class CPUManager:
         self._all = frozenset(cpu.number for cpu in self._topology)
         self._reserved = reserved
         self._kept = reserved if cputopology.STRICT in options else frozenset[int]()  # nobody's at all
-        self.promises = CPUPromises(self._topology, reserved, whole_cores=cputopology.WHOLE_CORES in options)
+        whole_cores, by_socket = cputopology.WHOLE_CORES in options, cputopology.BY_SOCKET in options
+        self.promises = CPUPromises(self._topology, reserved, whole_cores=whole_cores, by_socket=by_socket)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -151,6 +152,8 @@ def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
         return CPUManager(runtime)
     topology = cputopology.read()
     reserved = sum(qos.milli_cpu(each) for each in options.reserved)
+    if cputopology.BY_SOCKET in chosen:
+        cputopology.check_by_socket(topology, options.topology_manager_policy)
     kept = cputopology.reserved_cpus(options.reserved_cpus, reserved, topology)
     return CPUManager(runtime, STATIC, topology, kept, chosen)
 

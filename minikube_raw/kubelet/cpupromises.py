@@ -6,11 +6,13 @@ Pure, but for what it remembers. Rules are the kubelet's (pkg/kubelet/cm/cpumana
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import cputopology, qos
 from minikube_raw.kubelet.cputopology import CPU, CPUs
+from minikube_raw.kubelet.numa import Nodes
 from minikube_raw.kubelet.pods import all_containers, is_sidecar
 from minikube_raw.kubelet.topologyhints import Hint, Hints, Misplaced, sets_of
 
@@ -25,10 +27,15 @@ class Misaligned(Misplaced):
 
 
 class CPUPromises:
-    """Of one node's CPUs but the reserved ones: see topologymanager.Provider. `whole_cores`: of no core only a part."""
+    """Of one node's CPUs but the reserved ones: see topologymanager.Provider.
 
-    def __init__(self, topology: Sequence[CPU], reserved: CPUs, *, whole_cores: bool = False) -> None:
-        self._topology = topology
+    `whole_cores`: of no core only a part. `by_socket`: the NUMA nodes of a socket are as good as one; sockets have such nodes.
+    """
+
+    def __init__(
+        self, topology: Sequence[CPU], reserved: CPUs, *, whole_cores: bool = False, by_socket: bool = False
+    ) -> None:
+        self._topology, self._by_socket = topology, by_socket
         if whole_cores:
             reserved = cputopology.siblings(topology, reserved)
         self._threads = cputopology.threads(topology) if whole_cores else 1
@@ -69,7 +76,13 @@ class CPUPromises:
         if count and container.name not in own:
             free = self.free | self._reusable(pod)
             self._check_cores(count, len(free))
-            own[container.name] = cputopology.take_near(self._topology, free, count, affinity.nodes)
+            own[container.name] = cputopology.take_near(self._topology, free, count, self._near(affinity.nodes))
+
+    def _near(self, nodes: Nodes | None) -> Nodes | None:
+        if nodes is None or not self._by_socket:
+            return nodes
+        sockets = cputopology.sockets_of(self._topology, nodes)
+        return frozenset(cpu.node for cpu in self._topology if cpu.socket in sockets)
 
     def _check_cores(self, count: int, free: int) -> None:
         if self._threads == 1:
@@ -100,14 +113,21 @@ class CPUPromises:
     def _hints(self, available: CPUs, reusable: CPUs, count: int) -> list[Hint]:
         """Preferred are the fewest nodes that ever could have so many; what is used again must be on them."""
         nodes = {cpu.number: cpu.node for cpu in self._topology}
-        fewest, possible = len(set(nodes.values())), list[frozenset[int]]()
+        fewest, possible = len(set(nodes.values())), list[Nodes]()
         for those in sets_of(set(nodes.values())):
             if sum(node in those for node in nodes.values()) >= count:
                 fewest = min(fewest, len(those))
             found = sum(nodes[cpu] in those for cpu in available) + len(reusable)
             if found >= count and all(nodes[cpu] in those for cpu in reusable):
                 possible.append(those)
-        return [Hint(those, len(those) == fewest) for those in possible]
+        return [Hint(those, len(those) == fewest or self._is_aligned(those, fewest)) for those in possible]
+
+    def _is_aligned(self, nodes: Nodes, fewest: int) -> bool:
+        """By sockets: whether the nodes are on no more sockets than the fewest nodes need."""
+        if not self._by_socket:
+            return False
+        per_socket = len({cpu.node for cpu in self._topology}) // len({cpu.socket for cpu in self._topology})
+        return len(cputopology.sockets_of(self._topology, nodes)) == math.ceil(fewest / per_socket)
 
 
 def whole_cpus(pod: Pod, name: str) -> int:

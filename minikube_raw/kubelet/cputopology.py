@@ -17,8 +17,8 @@ import msgspec
 SYSTEM = Path("/sys/devices/system/cpu")
 NONE, STATIC = "none", "static"
 POLICIES = (NONE, STATIC)  # of the CPU manager
-WHOLE_CORES, STRICT = "full-pcpus-only", "strict-cpu-reservation"
-OPTIONS = (WHOLE_CORES, STRICT)  # of the static policy
+WHOLE_CORES, BY_SOCKET, STRICT = "full-pcpus-only", "align-by-socket", "strict-cpu-reservation"
+OPTIONS = (WHOLE_CORES, BY_SOCKET, STRICT)  # of the static policy
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 CPUs = frozenset[int]
 
@@ -150,6 +150,11 @@ def siblings(topology: Sequence[CPU], cpus: CPUs) -> CPUs:
     return frozenset(cpu.number for cpu in topology if _core(cpu) in cores)
 
 
+def sockets_of(topology: Sequence[CPU], nodes: frozenset[int]) -> frozenset[int]:
+    """The sockets that NUMA nodes are parts of."""
+    return frozenset(cpu.socket for cpu in topology if cpu.node in nodes)
+
+
 def threads(topology: Sequence[CPU]) -> int:
     """How many CPUs a core has."""
     return len(topology) // max(len({_core(cpu) for cpu in topology}), 1)
@@ -163,6 +168,14 @@ def chosen_options(given: Mapping[str, str]) -> frozenset[str]:
         if value not in ("true", "false"):
             raise ValueError(f"bad value for option {name!r}: {value!r} is neither true nor false")
     return frozenset(name for name, value in given.items() if value == "true")
+
+
+def check_by_socket(topology: Sequence[CPU], policy: str) -> None:
+    """Refuse align-by-socket where sockets have no NUMA nodes of their own, or one node alone is wanted. Raises ValueError."""
+    if policy == "single-numa-node":
+        raise ValueError(f"topology manager policy {policy} is incompatible with the CPU manager's option {BY_SOCKET}")
+    if len({cpu.socket for cpu in topology}) > len({cpu.node for cpu in topology}):
+        raise ValueError(f"{BY_SOCKET} is not compatible with hardware that has more sockets than NUMA nodes")
 
 
 def reserved_cpus(named: str, reserved: int, topology: Sequence[CPU]) -> CPUs:

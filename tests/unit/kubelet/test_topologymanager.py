@@ -12,7 +12,7 @@ from pod_builders import pod
 from worked_node import Node
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import memorymanager, topologymanager
+from minikube_raw.kubelet import cputopology, memorymanager, topologymanager
 from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.cputopology import CPU, show
@@ -20,7 +20,7 @@ from minikube_raw.kubelet.memorymanager import MemoryManager, check_reserved, pa
 from minikube_raw.kubelet.numa import NUMANode
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.room import NodeView, Room
-from minikube_raw.kubelet.topologyhints import BEST_EFFORT, NONE, RESTRICTED, SINGLE
+from minikube_raw.kubelet.topologyhints import BEST_EFFORT, NONE, RESTRICTED, SINGLE, Hint
 from minikube_raw.kubelet.topologymanager import TopologyManager
 
 GI = 1 << 30
@@ -282,3 +282,38 @@ def test_who_has_no_static_policy_keeps_no_pod_away() -> None:
         assert manager.refusal(asking("a", 600, "600Gi")) is None
     with pytest.raises(ValueError, match="unknown memory manager policy 'static'"):
         memorymanager.make(options(memory_manager_policy="static"), GI)
+
+
+# Two sockets of two NUMA nodes of two CPUs each.
+SUBNUMA = tuple(CPU(socket=n // 4, core=n % 4, number=n, node=n // 2) for n in range(8))
+QUARTERS = tuple(NUMANode(number, {"memory": GI}) for number in range(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal", "cpus"),
+    [
+        pytest.param((), AFFINITY, "", id="on two nodes where one would do: not restricted enough"),
+        pytest.param(("align-by-socket",), None, "1-2", id="on two nodes of one socket"),
+    ],
+)
+def test_by_socket_its_nodes_are_as_good_as_one(options: tuple[str, ...], refusal: Refusal | None, cpus: str) -> None:
+    promises = CPUManager(FakeRuntime(), "static", SUBNUMA, frozenset({0, 3, 4, 6}), options).promises
+    manager = TopologyManager([promises], QUARTERS, RESTRICTED)
+    assert manager.refusal(asking("wish", 2, "1Mi")) == refusal
+    assert show(promises.of("wish", "c") or frozenset()) == cpus
+
+
+@pytest.mark.parametrize(("options", "cpus"), [((), "1,5"), (("align-by-socket",), "2-3")])
+def test_by_socket_its_other_nodes_are_taken_before_those_of_another(options: tuple[str, ...], cpus: str) -> None:
+    promises = CPUManager(FakeRuntime(), "static", SUBNUMA, frozenset({0, 4, 6, 7}), options).promises
+    wish = asking("wish", 2, "1Mi")
+    promises.allocate(wish, wish.spec.containers[0], Hint(frozenset({0}), False))
+    assert show(promises.of("wish", "c") or frozenset()) == cpus
+
+
+def test_sockets_without_nodes_of_their_own_and_a_single_node_do_not_go_with_it() -> None:
+    cputopology.check_by_socket(SUBNUMA, RESTRICTED)
+    with pytest.raises(ValueError, match="policy single-numa-node is incompatible"):
+        cputopology.check_by_socket(SUBNUMA, SINGLE)
+    with pytest.raises(ValueError, match="more sockets than NUMA nodes"):
+        cputopology.check_by_socket([CPU(socket=n, core=n, number=n) for n in range(2)], RESTRICTED)
