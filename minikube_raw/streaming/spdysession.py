@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import select
 from collections.abc import Callable
 from typing import cast
 
@@ -243,11 +244,26 @@ class Session(asyncio.Protocol):
         self._ping()
 
     def _ping(self) -> None:
-        """Ping now and then: when the client has vanished the write fails, even while we do not read."""
+        """Ping now and then: when the client has vanished the write fails, even while we do not read.
+
+        But asyncio's TLS (not uvloop's) says nothing of a client's end, and sends no more, as long as we do not read what came
+        before it.
+        """
+        if not self._reading and self._client_has_closed():
+            self.abort()
+            return
         if self._ping_id:
             self.send(spdy.Ping(self._ping_id))
         self._ping_id += 2
         self._set_timer(PING_SECONDS, self._ping)
+
+    def _client_has_closed(self) -> bool:
+        connection = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connection is None:
+            return False
+        closed = select.poll()
+        closed.register(connection.fileno(), select.POLLRDHUP)
+        return bool(closed.poll(0))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake whoever waits for this connection."""

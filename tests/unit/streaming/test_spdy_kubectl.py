@@ -278,3 +278,31 @@ def test_a_client_is_missed_even_while_its_input_is_not_read(api: Exec, monkeypa
     api.commands["stall"] = stall
     with open("/dev/zero", "rb") as endless:
         api.run(vanish(endless.fileno()))
+
+
+def test_a_client_is_missed_that_was_through_with_its_input_before_it_vanished(
+    api: Exec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its end has come, behind more than we have read.
+    monkeypatch.setattr(spdysession, "PING_SECONDS", 0.02)
+    unread = asyncio.Event()
+
+    async def stall(channels: SpdyChannels) -> bytes:
+        while channels._session._reading:  # noqa: ASYNC110 -- no event tells that the transport is not read any more
+            await asyncio.sleep(0.005)
+        unread.set()
+        await asyncio.Event().wait()
+        return SUCCESS
+
+    async def vanish() -> None:
+        process = await api.start("exec", "-i", "box", "--", "stall")
+        assert process.stdin is not None
+        process.stdin.write(bytes(spdysession.UNREAD_BYTES + 40_000))
+        await asyncio.wait_for(unread.wait(), 60)
+        process.kill()
+        await process.communicate()
+        await asyncio.wait_for(api.ended.wait(), 60)
+        await api.no_connections()
+
+    api.commands["stall"] = stall
+    api.run(vanish())
