@@ -10,6 +10,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvloop
@@ -20,7 +21,7 @@ from minikube_raw.client.rest import Client
 from minikube_raw.kubelet.images import StoredImages
 from minikube_raw.kubelet.kubelet import Kubelet
 from minikube_raw.kubelet.options import KubeletOptions
-from minikube_raw.linux import proctitle, rlimits
+from minikube_raw.linux import process, proctitle, rlimits
 from minikube_raw.oci.images import ImageStore
 from minikube_raw.runtime.service import Runtime
 
@@ -30,12 +31,15 @@ def run(options: KubeletOptions) -> None:
     plain_text.log_to_stderr()
     rlimits.raise_open_files()  # a socket for every pod, a pidfd for every container
     proctitle.set_title(f"kubelet {options.node_name}")
+    process.go_first()
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(_run(options))
 
 
 async def _run(options: KubeletOptions) -> None:
     cancel_on_signals()
+    threads = ThreadPoolExecutor(thread_name_prefix="kubelet", initializer=process.go_with_others)
+    asyncio.get_running_loop().set_default_executor(threads)
     store = ImageStore(Path(options.images_dir))
     runtime = make_runtime(options, store)
     await runtime.start()

@@ -189,6 +189,7 @@ def _exec(job: Job, root: int, user: users.User) -> NoReturn:
     rootfs.finish(job.spec)
     os.close(root)
     os.umask(wanted.get("umask", 0o022))
+    process.go_with_others()
     finish = privileges.drop(job.spec, user)
     program = _look_path(wanted["args"][0], environment.get("PATH", DEFAULT_PATH))
     signals.reset()

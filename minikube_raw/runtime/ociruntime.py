@@ -154,6 +154,7 @@ class OciRuntime:
             fds.close_all_but([0, 1, 2, status.fileno()])
             os.umask(0o022)
             signals.reset()
+            process.go_with_others()
             os.execve(argv[0], argv, {"PATH": init.DEFAULT_PATH})
         except users.UnknownUser as error:
             wire.send(status, {"error": str(error), "reason": "CreateContainerError"})

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from minikube_raw.linux import process
+
 from . import pods
 from .cri import CREATE_ERROR, RuntimeServiceError
 from .layout import Layout
@@ -36,7 +38,7 @@ class NodeState:
         self.tell: Callable[[str, str], None] = lambda reason, message: None
         self._told: set[str] = set()
         self.look_again: Callable[[str], None] = lambda uid: None
-        self._threads = ThreadPoolExecutor(_THREADS, "runtime")
+        self._threads = ThreadPoolExecutor(_THREADS, "runtime", process.go_with_others)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def load(self) -> None:

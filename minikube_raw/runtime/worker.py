@@ -204,6 +204,7 @@ class Worker:
             wire.receive(self.control)  # the one thing a keeper says; its end is ours
             process_beside.kill()
 
+        process.go_first()  # somebody waits for it, and should not wait for pods that are being made
         try:
             process_beside = executors.of(container.request).execute(self, container, message, started, ended)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -41,6 +42,25 @@ def test_a_cpu_limit_holds_within_a_tenth(cluster: Cluster, namespace: str, appl
     time.sleep(5)  # what is measured is a rate: it needs a stretch of time
     share = (cpu_seconds(cluster, namespace, "spin") - used) / (time.monotonic() - began)
     assert 0.18 <= share <= 0.22
+
+
+def test_of_a_node_only_its_kubelets_loop_goes_first(cluster: Cluster, namespace: str, apply: Apply) -> None:
+    apply(pod("kept"))
+    cluster.kubectl("-n", namespace, "wait", "pod/kept", "--for=condition=Ready", "--timeout=30s")
+    node = cluster.get("-n", namespace, "pod", "kept")["spec"]["nodeName"]
+    kubelet = cluster.pid("kubelet", node)
+    threads = {nice(int(thread)) for thread in os.listdir(f"/proc/{kubelet}/task") if int(thread) != kubelet}
+    others = {nice(pid) for role in ("machine", "launcher", "keeper") for pid in cluster.pids(role, node)}
+    assert (nice(kubelet), threads, others) == (-10, {0}, {0})
+    told = cluster.kubectl(
+        "-n", namespace, "exec", "kept", "--", "cut", "-d ", "-f19", "/proc/1/stat", "/proc/self/stat"
+    )
+    assert told.stdout.split() == ["0", "0"]
+
+
+def nice(pid: int) -> int:
+    """The nice value of a process or thread, as the host sees them."""
+    return os.getpriority(os.PRIO_PROCESS, pid)
 
 
 def cpu_seconds(cluster: Cluster, namespace: str, name: str) -> float:

@@ -48,6 +48,28 @@ def test_a_program_started_after_reset_ignores_and_blocks_nothing() -> None:
     )
 
 
+def test_what_went_first_goes_with_others_again_and_no_further(in_child: InChild) -> None:
+    def check() -> None:
+        process.go_first()
+        assert os.getpriority(os.PRIO_PROCESS, 0) == -10
+        process.go_with_others()
+        assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        process.go_with_others()
+        assert os.getpriority(os.PRIO_PROCESS, 0) == 5
+
+    in_child(check)
+
+
+def test_who_may_not_go_first_goes_with_others(in_child: InChild) -> None:
+    def check() -> None:
+        os.setresuid(65534, 65534, 65534)
+        process.go_first()
+        assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+
+    in_child(check)
+
+
 def test_only_the_descriptors_that_are_kept_stay_open(in_child: InChild) -> None:
     def check() -> None:
         opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(300)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from runtime_node import Node, container, ended, eventually, kill
 
+from minikube_raw.linux import process
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime.cri import ContainerState, SandboxState
 from minikube_raw.runtime.service import Runtime
@@ -90,6 +91,25 @@ async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nob
     session.close()
     assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
     assert keeper_of(runtime, created) == keeper
+
+
+async def test_what_makes_an_exec_goes_first_and_its_program_goes_with_others(node: Node, runtime: Runtime) -> None:
+    _, created, keeper = await sleeping(node, runtime)
+    session = await runtime.exec(created, ["sleep", "1000"])
+    (worker,) = workers(keeper)
+    assert os.getpriority(os.PRIO_PROCESS, worker) == -10
+    await session.kill()
+    session.close()
+    stat = (await runtime.exec_sync(created, ["cat", "/proc/self/stat"])).stdout.decode()
+    assert stat.rpartition(")")[2].split()[16] == "0"  # nice, the 19th field of proc_pid_stat(5)
+
+
+async def test_threads_of_a_loop_that_goes_first_do_not(runtime: Runtime) -> None:
+    process.go_first()
+    try:
+        assert await runtime._state.in_thread(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == 0
+    finally:
+        process.go_with_others()
 
 
 async def test_a_keeper_whose_worker_is_killed_over_a_start_is_replaced(node: Node, runtime: Runtime) -> None:
