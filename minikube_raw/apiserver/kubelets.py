@@ -5,10 +5,13 @@ Logs come as a body, exec and attach as a WebSocket with Kubernetes' channels, p
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 from collections.abc import Mapping, Sequence
 
 import aiohttp
+from yarl import URL
 
 from minikube_raw.api import status
 from minikube_raw.apiserver.objects import decode
@@ -19,6 +22,7 @@ from minikube_raw.streaming import upgrading
 DEFAULT_PORT = 10250
 _PREFERRED = ("InternalIP", "Hostname", "ExternalIP")
 _CONNECT_SECONDS = 10.0
+_SPARE_SECONDS = 60.0  # how long a connection that nobody uses is kept
 _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 Parameters = Sequence[tuple[str, str]]
 
@@ -46,6 +50,7 @@ class Kubelets:
         self._nodes = registry.core("nodes")
         self._context = context
         self._session: aiohttp.ClientSession | None = None
+        self._dialling: dict[str, asyncio.Task[None]] = {}
 
     async def logs(self, pod: Object, container: str, parameters: Parameters) -> aiohttp.ClientResponse:
         """Ask for a container's log. Raises 400, 404, 500 in the kubelet's words, 503 when it cannot be reached."""
@@ -90,6 +95,23 @@ class Kubelets:
             return await self._client().ws_connect(url, params=list(parameters), protocols=protocols, max_msg_size=0)
         except aiohttp.ClientError as error:
             raise _unreachable(url, error) from None
+        finally:
+            self._prepare_next(url)
+
+    def _prepare_next(self, url: str) -> None:
+        """Have a connection to that kubelet waiting for the next stream, which takes one for itself.
+
+        A handshake costs both sides several turns of their loops, each of them behind whatever else a busy node does.
+        """
+        base = str(URL(url).origin())
+        if base not in self._dialling:
+            task = self._dialling[base] = asyncio.create_task(self._dial(base))
+            task.add_done_callback(lambda _: self._dialling.pop(base, None))
+
+    async def _dial(self, base: str) -> None:
+        with contextlib.suppress(Refused, aiohttp.ClientError, TimeoutError):  # whoever asks next will hear of it
+            async with self._client().get(f"{base}/healthz") as answer:
+                await answer.read()
 
     async def port_forward(
         self, pod: Object, protocols: Sequence[str], parameters: Parameters
@@ -117,6 +139,10 @@ class Kubelets:
 
     async def close(self) -> None:
         """Let go of the connections."""
+        dialling = list(self._dialling.values())
+        for task in dialling:
+            task.cancel()
+        await asyncio.gather(*dialling, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -125,7 +151,7 @@ class Kubelets:
             if self._context is None:
                 raise _no_certificate()
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-            connector = aiohttp.TCPConnector(ssl=self._context, limit=0)
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=_SPARE_SECONDS)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, auto_decompress=False, raise_for_status=_refuse
             )

@@ -232,20 +232,31 @@ async def test_only_administrators_act_in_anothers_name(served: Served) -> None:
 
 # --- through a kubelet ---
 
+CONNECTION = web.RequestKey("connection", tuple)
+
 
 @pytest.fixture
 async def kubelet(served: Served) -> AsyncIterator[list[web.Request]]:
     """A kubelet that answers logs with what it was asked and echoes exec's stdin; yields the requests it saw."""
     seen: list[web.Request] = []
 
-    async def logs(request: web.Request) -> web.Response:
+    def note(request: web.Request) -> None:
+        assert request.transport is not None
+        request[CONNECTION] = request.transport.get_extra_info("peername")
         seen.append(request)
+
+    async def logs(request: web.Request) -> web.Response:
+        note(request)
         if request.match_info["container"] == "waiting":
             raise web.HTTPBadRequest(text='container "waiting" in pod "p" is waiting to start: ContainerCreating')
         return web.Response(text="one\ntwo\n")
 
+    async def health(request: web.Request) -> web.Response:
+        note(request)
+        return web.Response(text="ok")
+
     async def echo(request: web.Request) -> web.WebSocketResponse:
-        seen.append(request)
+        note(request)
         if request.match_info["container"] == "waiting":
             raise web.HTTPInternalServerError(text='container not found ("waiting")')
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
@@ -260,6 +271,7 @@ async def kubelet(served: Served) -> AsyncIterator[list[web.Request]]:
 
     app = web.Application()
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
+    app.router.add_get("/healthz", health)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", echo)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(served.pki.ca))
     tls.verify_mode = ssl.CERT_REQUIRED
@@ -332,6 +344,28 @@ async def test_exec_speaks_every_channel_protocol(served: Served, kubelet: list[
             await socket.send_bytes(b"\xff\0")
             assert (await socket.receive_bytes())[:1] == b"\3"
     assert kubelet[0].query.getall("command") == ["cat", "-"]
+
+
+async def test_a_connection_to_the_kubelet_waits_for_the_next_exec(served: Served, kubelet: list[web.Request]) -> None:
+    url = f"{served.url}{CORE}pods/p/exec?container=main&command=cat&stdin=true&stdout=true"
+    for _ in range(2):
+        async with served.client.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+            await socket.receive_bytes()
+            await asyncio.gather(*served.server._kubelets._dialling.values())
+    first, spare, second = (request[CONNECTION] for request in kubelet[:3])
+    assert [request.path for request in kubelet[:3:2]] == ["/exec/default/p/main"] * 2
+    assert second == spare != first
+
+
+async def test_a_kubelet_that_has_gone_meanwhile_is_dialled_anew(served: Served, kubelet: list[web.Request]) -> None:
+    url = f"{served.url}{CORE}pods/p/exec?container=main&command=cat&stdin=true&stdout=true"
+    for _ in range(2):
+        async with served.client.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+            assert await socket.receive_bytes() == b"\1"
+            await asyncio.gather(*served.server._kubelets._dialling.values())
+        for request in kubelet:
+            if request.transport is not None:
+                request.transport.abort()
 
 
 async def test_exec_without_upgrade_or_node_is_refused(served: Served, kubelet: list[web.Request]) -> None:
