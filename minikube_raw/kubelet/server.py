@@ -159,6 +159,7 @@ def tls_context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
     context.load_cert_chain(certificate, key)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # the API server resumes no session
     return context
 
 

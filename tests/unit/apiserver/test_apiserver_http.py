@@ -76,6 +76,15 @@ async def test_a_certificate_of_the_cluster_without_rights_is_forbidden(served: 
         assert (await refused.json())["message"].startswith('pods is forbidden: User "jane" cannot list')
 
 
+async def test_a_client_is_handed_no_tickets_that_none_comes_back_with(served: Served) -> None:
+    port = int(served.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context(served.pki, served.pki.admin))
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")  # whatever a handshake ends with has come by now
+    assert not writer.get_extra_info("ssl_object").session.has_ticket
+    writer.close()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_three_megabytes_is_refused(served: Served, chunked: bool) -> None:
     async def pieces() -> AsyncIterator[bytes]:
