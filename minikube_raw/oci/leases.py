@@ -7,8 +7,9 @@ since after a power cut no overlay of before is mounted again.
 
 from __future__ import annotations
 
-import glob
+import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,9 +24,14 @@ class Leases:
         (self._directory / container_id).write_text(f"{image}\n{snapshot}\n")
 
     def release(self, container_id: str) -> None:
-        """The container is gone, and with it what it used for its volumes; twice is fine."""
-        for lease in (self._directory / container_id, *self._directory.glob(f"{glob.escape(container_id)}.*")):
-            lease.unlink(missing_ok=True)
+        """The container is gone, and with it what it used for its volumes; twice is fine.
+
+        Without a look at other containers' leases; one that a crash leaves behind, with no directory, is found by _live().
+        """
+        with suppress(FileNotFoundError):
+            (self._directory / container_id).unlink()
+            for number in itertools.count():
+                (self._directory / f"{container_id}.{number}").unlink()
 
     def images(self) -> set[str]:
         """Manifest digests in use."""
