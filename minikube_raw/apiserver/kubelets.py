@@ -92,11 +92,11 @@ class Kubelets:
     ) -> aiohttp.ClientWebSocketResponse:
         try:
             # No heartbeat: while a slow client makes us stop reading, the kubelet's pong waits behind its output.
-            return await self._client().ws_connect(url, params=list(parameters), protocols=protocols, max_msg_size=0)
+            opened = await self._client().ws_connect(url, params=list(parameters), protocols=protocols, max_msg_size=0)
         except aiohttp.ClientError as error:
             raise _unreachable(url, error) from None
-        finally:
-            self._prepare_next(url)
+        self._prepare_next(url)
+        return opened
 
     def _prepare_next(self, url: str) -> None:
         """Have a connection to that kubelet waiting for the next stream, which takes one for itself.

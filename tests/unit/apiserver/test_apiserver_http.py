@@ -395,3 +395,5 @@ async def test_a_kubelets_refusal_of_exec_is_passed_on_in_its_own_words(
     async with served.client.request(method, url, headers=headers) as refused:
         assert (refused.status, refused.content_type) == (500, "text/plain")
         assert await refused.text() == 'container not found ("waiting")\n'
+    await asyncio.gather(*served.server._kubelets._dialling.values())
+    assert [request.path for request in kubelet] == ["/exec/default/p/waiting"]  # and no connection for another
