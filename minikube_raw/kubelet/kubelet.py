@@ -30,6 +30,7 @@ from minikube_raw.kubelet import (
     server,
     topologymanager,
 )
+from minikube_raw.kubelet.checkpoints import Checkpoints
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.ending import Ending
 from minikube_raw.kubelet.eviction import Eviction
@@ -116,7 +117,8 @@ class Kubelet:
         collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._node.warn, self._clock)
         self._reclaim = Reclaim(lambda: self._workers, collector)
         self._eviction = self._make_eviction()
-        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
+        checkpoints = Checkpoints(runtime, options.checkpoints_dir, self._clock)
+        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats, checkpoints)
         self._listeners = Listeners(options, self._server)
 
     async def run(self) -> None:

@@ -121,6 +121,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.run_dir, "volumes")
 
     @property
+    def checkpoints_dir(self) -> Path:
+        """Archives of containers that were checkpointed."""
+        return Path(self.state_dir, "checkpoints")
+
+    @property
     def logs_dir(self) -> Path:
         """Container logs, one directory per pod."""
         return Path(self.state_dir, "logs")

@@ -18,6 +18,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.api.status import StatusError
 from minikube_raw.client.clock import Clock
 from minikube_raw.kubelet import portforward, statsserver, streaming
+from minikube_raw.kubelet.checkpoints import Checkpoints
 from minikube_raw.kubelet.logserver import LogServer, runs_of
 from minikube_raw.kubelet.nodeview import Node, PodView
 from minikube_raw.kubelet.pods import container as find_container
@@ -41,9 +42,10 @@ class Server:
         watcher: FileWatcher,
         clock: Clock,
         stats: StatsProvider | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._node = node
-        self._stats = stats
+        self._stats, self._checkpoints = stats, checkpoints
         self._runtime = runtime
         self._log_server = LogServer(node, runtime, watcher, clock)
 
@@ -62,6 +64,8 @@ class Server:
                 app.router.add_route(method, f"/portForward/{pod}", self._port_forward)
         if self._stats is not None:
             statsserver.add_routes(app, self._stats)
+        if self._checkpoints is not None:
+            self._checkpoints.add_route(app, self._find_pod)
         app.router.add_post("/run/{namespace}/{pod}/{container}", self._run)
         return app
 

@@ -41,6 +41,7 @@ from minikube_raw.kubelet import (
     server,
     watching,
 )
+from minikube_raw.kubelet.checkpoints import Checkpoints
 from minikube_raw.kubelet.classshares import ClassShares, cgroup_writer
 from minikube_raw.kubelet.givenclaims import GivenClaims
 from minikube_raw.kubelet.images import ImageManager, ImageSource
@@ -127,7 +128,8 @@ class StandaloneAgent:
             security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )
         self._stats = StatsProvider(options, self, runtime)
-        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats)
+        checkpoints = Checkpoints(runtime, options.checkpoints_dir, self._clock)
+        self._server = server.Server(self, runtime, self._watcher, self._clock, self._stats, checkpoints)
 
     async def run(self, ready: int = -1) -> None:
         """Work until the last pod is removed; a byte on `ready` says that the socket answers."""

@@ -356,6 +356,10 @@ class RuntimeService(Protocol):
         """Write output to a new log file of the same path: the old one was renamed. Raises RuntimeServiceError."""
         ...
 
+    async def checkpoint_container(self, container_id: str, location: str, timeout: float = 0) -> None:
+        """Write an archive of a running container to a file; after timeout seconds (0: the runtime's own) give it up."""
+        ...
+
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
         """Run a command in a container and collect its output; after timeout seconds (0: never) kill it and raise TimeoutError."""
         ...

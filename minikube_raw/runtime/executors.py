@@ -44,9 +44,7 @@ class _RuntimeStart(starting.Start):
             if runtime.known:
                 runtime.delete()
             handover.write_request(self._request)  # whoever finds what a crash leaves knows whose it is
-            found, self.pid, terminal = runtime.create(
-                lambda: self._furnish(runtime.bundle, pids, volumes, streams), streams
-            )
+            found, self.pid, terminal = runtime.create(lambda: self._furnish(runtime.bundle, pids, volumes), streams)
             self.child_steps = recording.pack(found["steps"])
             self._take(found, terminal)
             runtime.start()
@@ -58,23 +56,20 @@ class _RuntimeStart(starting.Start):
         self._ready = True
         self._done()
 
-    def _furnish(self, bundle: str, pids: str, volumes: list[int], streams: Sequence[int]) -> Request:
+    def _furnish(self, bundle: str, pids: str, volumes: list[int]) -> Request:
         """In the process that becomes the runtime: mounts what it finds by path, and writes config.json; who the user is.
 
         `pids` is the path of the PID namespace to join, "" for a new one.
         """
         spec, places = self._request["spec"], self._request["rootfs"]
-        process.set_oom_score_adj(
-            spec["process"].get("oomScoreAdj", 0)
-        )  # inherited, since a runtime may not be let lower it
+        # Inherited: a runtime would fail where this host does not let it be lowered.
+        process.set_oom_score_adj(spec["process"].get("oomScoreAdj", 0))
         images = rootfs.open_images(spec, places["mountPoint"])
         _attach(spec, f"{bundle}/volumes", volumes, images)
         overlay.forget_volatile(places["work"])  # of a start that a crash interrupted
         mounts.overlay(places["mountPoint"], places["lowers"], places["upper"], places["work"], volatile=True)
         root = os.open(places["mountPoint"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = init.find_user(root, spec["process"]["user"])
-        for fd in {fd for fd in streams if fd >= 0}:
-            os.fchown(fd, user.uid, -1)
         found = {"uid": user.uid, "gid": user.gid, "supplemental_groups": user.groups}
         atomic.write_json(f"{bundle}/config.json", self._config(found, user.home, pids))
         return {"user": found, "home": user.home}

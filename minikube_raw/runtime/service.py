@@ -18,6 +18,7 @@ from minikube_raw.oci.images import ImageStore
 from minikube_raw.oci.snapshots import Snapshots
 
 from . import adoption, filters, podfiles, sweep
+from .checkpointing import Checkpoints
 from .containers import Containers, Images, SnapshotStore
 from .cri import (
     ContainerConfig,
@@ -76,6 +77,7 @@ class Runtime:
         self._sandboxes = Sandboxes(self._state, self._keepers, network, self._handlers)
         self._containers = Containers(self._state, self._keepers, images, snapshots, self._handlers)
         self._resources = Resources(self._state)
+        self._checkpoints = Checkpoints(self._state)
         self._streams = Streams(self._state, self._keepers)
 
     @property
@@ -232,6 +234,10 @@ class Runtime:
     async def reopen_container_log(self, container_id: str) -> None:
         """CRI's ReopenContainerLog: the kubelet has renamed the log file, output goes to a new one of the old name."""
         await self._streams.reopen_log(container_id)
+
+    async def checkpoint_container(self, container_id: str, location: str, timeout: float = 0) -> None:
+        """See cri."""
+        await self._checkpoints.checkpoint(container_id, location, timeout)
 
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> ExecResult:
         """See cri."""

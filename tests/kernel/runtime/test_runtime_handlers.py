@@ -13,11 +13,13 @@ from runtime_node import SHARED_PID, Node, container, ended, eventually, run_to_
 
 from minikube_raw.linux import pidfd
 from minikube_raw.linux.cgroups import detect, manager
-from minikube_raw.runtime import handlers, wire
+from minikube_raw.runtime import handlers, rootfs, wire
 from minikube_raw.runtime.cri import (
     LinuxContainerResources,
     LinuxContainerUser,
     Mount,
+    NamespaceMode,
+    NamespaceOption,
     RuntimeServiceError,
     SecurityContext,
 )
@@ -30,7 +32,7 @@ ARGUMENTS = {"runc": [], "crun": [], "runsc": ["--platform=ptrace", "--network=h
 
 
 def found(name: str) -> Any:
-    missing = pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed: scripts/setup test")
+    missing = pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
     return pytest.param(name, marks=missing)
 
 
@@ -91,10 +93,10 @@ def children(pid: int) -> list[str]:
 @AND_GVISOR
 async def test_its_output_is_logged_and_its_exit_code_known(node: Node, runtime: Runtime, handler: str) -> None:
     sandbox = await pod(node, runtime, handler)
-    said = "echo out; echo err >&2; id -u; hostname; exit 3"
+    said = "echo out; echo err >&2; id -u; hostname; echo again >/dev/stdout; exit 3"
     status = await run_to_end(runtime, sandbox, container("sh", "-c", said, security=SecurityContext(run_as_user=1000)))
     assert (status.exit_code, status.reason, node.output(status, "stderr")) == (3, "Error", "err\n")
-    assert node.output(status) == "out\n1000\npod\n"
+    assert node.output(status) == "out\n1000\npod\nagain\n"
     assert status.user == LinuxContainerUser(1000, 1001, (1001, 2000))
     again = await run_to_end(runtime, sandbox, container("sh", "-c", "kill -9 $$; exit 4", attempt=1))
     assert again.exit_code in (4, 137)  # gVisor lets a first process kill itself
@@ -168,11 +170,12 @@ async def test_exec_with_a_terminal_has_one_with_a_size(node: Node, runtime: Run
         os.write(session.stdin, b"\n")
         assert await session.wait() == 5
         assert session.stdout is not None
-        seen = os.read(session.stdout, 4096)
+        seen = b""
+        while b"/dev/pts/" not in seen:
+            seen += os.read(session.stdout, 4096)
     finally:
         session.close()
     assert b"43 132" in seen
-    assert b"/dev/pts/" in seen
 
 
 async def test_a_container_with_a_terminal_is_attached_logged_and_outlives_its_keeper(
@@ -302,6 +305,42 @@ async def test_containers_can_share_their_processes(node: Node, runtime: Runtime
     await runtime.stop_container(main, 0)
 
 
+async def test_a_pod_on_the_nodes_network_and_among_its_processes_leaves_no_orphan_behind(
+    node: Node, runtime: Runtime, handler: str
+) -> None:
+    modes = NamespaceOption(network=NamespaceMode.NODE, pid=NamespaceMode.NODE, ipc=NamespaceMode.NODE)
+    sandbox = await pod(node, runtime, handler, namespaces=modes)
+    script = "for kind in net pid ipc uts; do readlink /proc/self/ns/$kind; done; sleep 1234 & exit 0"
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", script))
+    kinds = ("net", "pid", "ipc", "uts")
+    assert node.output(status).split() == [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+    assert manager(runtime._state.containers[status.id].record.request["cgroup"]).procs() == []
+
+
+async def test_security_is_what_the_pod_asks_for(node: Node, runtime: Runtime, handler: str) -> None:
+    sandbox = await pod(node, runtime, handler)
+    asked = SecurityContext(
+        run_as_user=1000,
+        drop_capabilities=("ALL",),
+        add_capabilities=("NET_BIND_SERVICE",),
+        readonly_rootfs=True,
+        no_new_privs=True,
+    )
+    script = "grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; touch /x || echo fixed; ls /proc/acpi | wc -l"
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", script, security=asked))
+    words = "CapBnd: 0000000000000400 NoNewPrivs: 1 Seccomp: 2 fixed 0"
+    assert " ".join(node.output(status).split()) == words
+    free = SecurityContext(privileged=True)
+    status = await run_to_end(
+        runtime,
+        sandbox,
+        container("sh", "-c", "ls /dev | wc -l; grep Seccomp: /proc/self/status", name="free", security=free),
+    )
+    devices, *seccomp = node.output(status).split()
+    assert int(devices) >= len(rootfs.host_devices())
+    assert seccomp == ["Seccomp:", "0"]
+
+
 async def test_an_ephemeral_container_sees_its_targets_processes(node: Node, runtime: Runtime, handler: str) -> None:
     sandbox, target = await start(node, runtime, handler, "sleep", "1234")
     debug = await run_to_end(runtime, sandbox, container("ps", "-o", "args", name="debug", pid_target=target))
@@ -388,6 +427,10 @@ async def test_a_worker_that_is_killed_while_the_runtime_works_leaves_nothing(
 
 
 async def test_what_no_record_owns_is_forgotten_by_its_runtime(node: Node, runtime: Runtime, handler: str) -> None:
+    script, asked = node.run.parent / "runtime", node.run.parent / "asked"
+    script.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexec {node.handlers[handler][0]} "$@"\n')
+    script.chmod(0o755)
+    runtime._handlers._commands = {handler: [str(script)]}
     _, created = await start(node, runtime, handler, "sleep", "1000")
     process = runtime._state.containers[created].open_pidfd()
     await runtime.close()
@@ -397,6 +440,7 @@ async def test_what_no_record_owns_is_forgotten_by_its_runtime(node: Node, runti
     await fresh.start()
     try:
         assert pidfd.has_ended(process, 5)
+        assert asked.read_text().splitlines()[-1].endswith(f"delete --force {created}")
         assert os.listdir(node.run / "containers") == []
     finally:
         os.close(process)

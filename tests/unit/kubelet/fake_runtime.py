@@ -110,6 +110,9 @@ class FakeRuntime:
     async def port_forward(self, sandbox_id: str, port: int) -> Any:
         raise NotImplementedError
 
+    async def checkpoint_container(self, container_id: str, location: str, timeout: float = 0) -> None:
+        self._called("checkpoint_container", container_id, location, timeout)
+
     async def exec_sync(self, container_id: str, command: list[str], timeout: float = 0) -> cri.ExecResult:
         """What `answers` has for the command: the next result (the last one again and again), or success at an event."""
         self.execs.append((container_id, *command))
