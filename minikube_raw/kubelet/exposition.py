@@ -6,14 +6,14 @@ be filled to be emptied again. Names and labels are the kubelet's and cAdvisor's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import psutil
 
 from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.summary import PodDisk
-from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
+from minikube_raw.kubelet.usage import PRESSURES, ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Stats, Transfers
 from minikube_raw.linux.disk_usage import FileSystem
 
@@ -96,6 +96,10 @@ _CADVISOR: dict[str, tuple[str, Value]] = {
 }
 
 
+# PSI: cAdvisor's word → the kernel's.
+_STALLS = {"stalled": "full", "waiting": "some"}
+
+
 _FILE_SYSTEM: dict[str, Callable[[FileSystem], int]] = {
     "container_fs_inodes_free": lambda found: found.inodes_free,
     "container_fs_inodes_total": lambda found: found.inodes,
@@ -132,6 +136,7 @@ def cadvisor(use: NodeUse, beside: Beside) -> str:
         total = {"cpu": "total"} if name == "container_cpu_usage_seconds_total" else {}
         figures = ((labels, value(row.stats), row.at) for labels, row in rows)
         page.family(name, kind, name, [({**labels, **total}, n, at) for labels, n, at in figures if n is not None])
+    _pressures(page, rows)
     _file_systems(page, use, beside)
     _transfers(page, rows, beside.device_name)
     _networks(page, use, beside)
@@ -140,6 +145,16 @@ def cadvisor(use: NodeUse, beside: Beside) -> str:
         "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", starts
     )
     return page.text()
+
+
+def _pressures(page: Page, rows: Sequence[tuple[Labels, Reading]]) -> None:
+    """How long the tasks of a cgroup, some or all of them, could not go on for want of a resource."""
+    for resource in PRESSURES:
+        for word, kind in _STALLS.items():
+            found = ((labels, row.pressures.get(resource, {}).get(kind), row.at) for labels, row in rows)
+            totals = [(labels, line.total_us / 1e6, at) for labels, line, at in found if line is not None]
+            name = f"container_pressure_{resource}_{word}_seconds_total"
+            page.family(name, "counter", name, totals)
 
 
 def _file_systems(page: Page, use: NodeUse, beside: Beside) -> None:

@@ -92,7 +92,7 @@ class StatsProvider:
 
     async def cadvisor(self) -> str:
         """/metrics/cadvisor."""
-        use, disks = await self.usage(pressures=False), await self.disks(max_age=DISK_AGE)
+        use, disks = await self.usage(), await self.disks(max_age=DISK_AGE)
         return await asyncio.to_thread(lambda: exposition.cadvisor(use, self._beside(disks)))
 
     def _beside(self, disks: dict[str, PodDisk]) -> exposition.Beside:

@@ -23,7 +23,7 @@ from minikube_raw.linux.cgroups import Pressure, Stats, manager
 from minikube_raw.runtime import cri
 
 LEAST_WINDOW = 2.0  # seconds between the two readings of a rate
-_RESOURCES = ("cpu", "memory", "io")
+PRESSURES = ("cpu", "memory", "io")
 Pressures = dict[str, dict[str, Pressure]]
 
 
@@ -129,7 +129,7 @@ class UsageReader:
         group = manager(path)
         if not os.path.isdir(group.directories[0]):
             raise FileNotFoundError(path)
-        found = {name: group.pressure(name) for name in _RESOURCES} if pressures else {}
+        found = {name: group.pressure(name) for name in PRESSURES} if pressures else {}
         return self._reading(path, since, group.stats(), found)
 
     def _reading(self, key: str, since: float, stats: Stats, pressures: Pressures) -> Reading:

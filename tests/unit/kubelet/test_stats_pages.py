@@ -87,6 +87,15 @@ def test_cadvisor_metrics_name_the_node_the_pod_and_the_container() -> None:
     assert not any(line.startswith("container_cpu_cfs_periods_total{") for line in lines)  # nobody counts them here
 
 
+def test_cadvisor_metrics_tell_how_long_tasks_have_stalled_where_the_kernel_does() -> None:
+    lines = exposition.cadvisor(use(), exposition.Beside()).splitlines()
+    of_the_node = '{container="",id="/",image="",name="",namespace="",pod=""}'
+    assert [line for line in lines if line.startswith("container_pressure_")] == [
+        f"container_pressure_cpu_waiting_seconds_total{of_the_node} 7e-06 1700000010000"
+    ]
+    assert "# TYPE container_pressure_memory_stalled_seconds_total counter" in lines
+
+
 def test_cadvisor_metrics_have_disks_by_device_and_networks_by_interface() -> None:
     disks = {"u1": PodDisk(AT, {"c": Use(28_672, 10)}, {}, {}, {})}
     traffic = {"self": {"eth0": Traffic(*range(8))}, "7": {"eth0": Traffic(*range(10, 18))}}
