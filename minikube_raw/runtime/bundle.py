@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,8 @@ class Facts(msgspec.Struct, frozen=True):
     """What only the host knows of a container that is about to be put into a bundle.
 
     `namespaces` maps pid, network, ipc and uts to the path of the pod's, or to "" for a new one; one that is missing is the
-    node's. `available` is the bounding set here, `shm` where the pod's /dev/shm lies, `devices` what a privileged one gets.
+    node's. `available` is the bounding set here, `shm` where the pod's /dev/shm lies, `devices` what a privileged one gets,
+    `unlimited` the names in linux.resources that this host's cgroups have no files for: another runtime would refuse them.
     """
 
     user: User
@@ -47,6 +48,7 @@ class Facts(msgspec.Struct, frozen=True):
     oom_score_adj: int = 0
     devices: Sequence[Device] = ()
     seccomp: Json | None = None  # the profile, which our own document has compiled only
+    unlimited: Collection[str] = ()
 
 
 def config(spec: Mapping[str, Any], facts: Facts) -> Json:
@@ -107,12 +109,13 @@ def _root_propagation(mounts: Sequence[Mapping[str, Any]]) -> str:
 
 def _linux(linux: Mapping[str, Any], facts: Facts) -> Json:
     own = [_namespace(kind, facts.namespaces[kind]) for kind in _NAMESPACES if kind in facts.namespaces]
+    limits = {name: limit for name, limit in linux["resources"].items() if name not in facts.unlimited}
     return {
         "namespaces": [*own, {"type": "mount"}, {"type": "cgroup"}],
         # Beside the container's own: runc removes its cgroup in the end, and will refuse one that somebody is in.
         "cgroupsPath": f"{linux['cgroupsPath']}-bundle",
         "resources": {
-            **linux["resources"],
+            **limits,
             "devices": [*_device_rules(linux["hostDevices"]), *linux.get("allowedDevices", ())],
         },
         "devices": [_device(device) for device in facts.devices],

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.linux import capabilities, mounts, namespaces
+from minikube_raw.linux.cgroup_mounts import Hierarchies, hierarchies
 
 from . import bundle, rootfs, seccomp, users
 from .cri import NamespaceMode, NamespaceOption
@@ -55,6 +56,7 @@ def describe(layout: Layout, record: ContainerRecord, root: Path) -> dict[str, A
         oom_score_adj=int(Path(f"/proc/{identity.pid}/oom_score_adj").read_text()),
         seccomp=seccomp.document(record.config.security, spec["process"]["capabilities"], os.uname().machine),
         devices=rootfs.host_devices() if spec["linux"].get("hostDevices") else (),
+        unlimited=_unlimited(hierarchies()),
     )
     return bundle.config(spec, facts)
 
@@ -103,6 +105,13 @@ def _user(root: Path, wanted: dict[str, Any]) -> users.User:
     return users.resolve(
         wanted.get("username", ""), texts[0], texts[1], gid=gid, supplemental=supplemental, strict=strict
     )
+
+
+def _unlimited(host: Hierarchies) -> list[str]:
+    """What of OCI's resources has no file here: v2's own files beside v1, huge pages where v1 is mounted without them."""
+    if host.mode == "v2":
+        return [] if "hugetlb" in host.unified_controllers else ["hugepageLimits"]
+    return ["unified", *([] if "hugetlb" in host.v1 else ["hugepageLimits"])]
 
 
 def _namespaces(modes: NamespaceOption, pid: int) -> dict[str, str]:

@@ -29,7 +29,7 @@ _FLAGS: dict[str, int] = {
     "strictatime": 1 << 24,  # MS_STRICTATIME
 }
 _PROPAGATION: dict[str, int] = {"rprivate": mounts.MS_PRIVATE, "rslave": mounts.MS_SLAVE, "rshared": mounts.MS_SHARED}
-# runc, libcontainer/specconv DefaultDevices ("core" is left out, as /proc/kcore is masked).
+# runc, libcontainer/specconv DefaultDevices.
 _DEVICES: tuple[tuple[str, int, int], ...] = (
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -245,6 +245,8 @@ def _make_devices(extra: Sequence[tuple[str, int, int]], visible: dict[str, int]
             files.make_character_device(f"/dev/{name}", major, minor)
     for name, target in _LINKS:
         files.make_symlink(f"/dev/{name}", target)
+    if os.access("/proc/kcore", os.F_OK):  # not every kernel has one
+        files.make_symlink("/dev/core", "/proc/kcore")
     standard = {name for name, _, _ in _DEVICES}
     for name, mode, number in extra:
         if name not in standard:

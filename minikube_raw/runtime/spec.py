@@ -290,4 +290,6 @@ def resources_spec(resources: LinuxContainerResources) -> Spec:
         # OCI's swap is memory and swap together: none beyond the limit.
         "memory": {} if memory is None else {"limit": memory, "swap": memory},
         "pids": {} if resources.pids_limit is None else {"limit": resources.pids_limit},
+        "hugepageLimits": [{"pageSize": size, "limit": amount} for size, amount in resources.hugepage_limits.items()],
+        "unified": dict(resources.unified),
     }

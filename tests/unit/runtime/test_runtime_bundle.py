@@ -12,7 +12,14 @@ from minikube_raw.linux import capabilities
 from minikube_raw.linux.cgroup_mounts import Hierarchies
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.runtime import bundle, spec
-from minikube_raw.runtime.cri import ContainerConfig, Mount, MountPropagation, PodSandboxConfig, SecurityContext
+from minikube_raw.runtime.cri import (
+    ContainerConfig,
+    LinuxContainerResources,
+    Mount,
+    MountPropagation,
+    PodSandboxConfig,
+    SecurityContext,
+)
 from minikube_raw.runtime.users import User
 
 POD = PodSandboxConfig(name="web", namespace="default", uid="u", hostname="web-0")
@@ -27,9 +34,18 @@ def config(
     propagation: MountPropagation = MountPropagation.PRIVATE,
     volumes: tuple[Mount, ...] = (),
     layers: dict[str, tuple[str, ...]] | None = None,
+    resources: LinuxContainerResources | None = None,
+    unlimited: tuple[str, ...] = (),
     **security: Any,
 ) -> Any:
-    wanted = ContainerConfig(name="c", attempt=0, image="i", command=("sh",), security=SecurityContext(**security))
+    wanted = ContainerConfig(
+        name="c",
+        attempt=0,
+        image="i",
+        command=("sh",),
+        security=SecurityContext(**security),
+        resources=resources or LinuxContainerResources(),
+    )
     mounts = [Mount("/dev/shm", SHM), Mount("/v", "/host/v", readonly=True, propagation=propagation), *volumes]
     document = spec.container_spec(
         POD,
@@ -48,6 +64,7 @@ def config(
         shm=SHM,
         oom_score_adj=7,
         devices=devices,
+        unlimited=unlimited,
     )
     return bundle.config(document, facts)
 
@@ -129,6 +146,24 @@ def test_a_volume_that_passes_mounts_on_needs_a_root_that_does(
     propagation: MountPropagation, expected: str | None
 ) -> None:
     assert config(propagation=propagation)["linux"].get("rootfsPropagation") == expected
+
+
+def test_limits_are_in_ocis_words_but_for_those_that_this_host_has_no_files_for() -> None:
+    limits = LinuxContainerResources(
+        cpu_shares=51,
+        cpuset_cpus="0",
+        memory_limit_in_bytes=4096,
+        hugepage_limits={"2MB": 0},
+        unified={"memory.high": "2048"},
+    )
+    resources = config(resources=limits)["linux"]["resources"]
+    assert (resources["cpu"], resources["memory"]) == (
+        {"shares": 51, "period": 100_000, "cpus": "0"},
+        {"limit": 4096, "swap": 4096},
+    )
+    assert resources["hugepageLimits"] == [{"pageSize": "2MB", "limit": 0}]
+    assert resources["unified"] == {"memory.high": "2048"}
+    assert "unified" not in config(resources=limits, unlimited=("unified",))["linux"]["resources"]
 
 
 def test_the_cgroup_lies_beside_the_containers_own() -> None:
