@@ -109,6 +109,19 @@ def options(command: Command) -> Command:
             help="LimitedSwap: burstable pods may swap, each by what it asks of the memory (cgroup v2).",
         ),
         click.option(
+            "--memory-qos/--no-memory-qos",
+            default=False,
+            show_default=True,
+            help="Containers near their memory limit are slowed down before they are killed (cgroup v2).",
+        ),
+        click.option(
+            "--memory-reservation-policy",
+            type=click.Choice(["None", "TieredReservation"]),
+            default="None",
+            show_default=True,
+            help="TieredReservation: what pods ask of the memory is kept from reclaim (with --memory-qos).",
+        ),
+        click.option(
             "--reserved-cpus",
             metavar="LIST",
             default="",
@@ -183,6 +196,8 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
             ("cpu_manager_policy", cputopology.NONE),
             ("reserved_cpus", ""),
             ("memory_swap_behavior", "NoSwap"),
+            ("memory_qos", False),
+            ("memory_reservation_policy", "None"),
         )
     }
 

@@ -127,7 +127,7 @@ class Kubelet:
             async with asyncio.TaskGroup() as tasks:
                 self._nodes.add_handler(self._node_event)
                 self._node.enforce_allocatable()
-                shares = ClassShares(cgroup_writer(self._options.cgroup_root))
+                shares = ClassShares(cgroup_writer(self._options.cgroup_root), reserves=self._options.reserves_memory)
                 self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._feed_static_pods)
                 self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
                 self._runtime.on_warning(self._node.warn)

@@ -20,6 +20,7 @@ from minikube_raw.api import quantity
 from minikube_raw.api.quantity import Quantity
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet import qos
+from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.linux.cgroup_mounts import hierarchies
 from minikube_raw.linux.cgroups import detect, manager
 from minikube_raw.linux.pidfd import boot_id
@@ -101,15 +102,20 @@ def _binary(amount: int) -> str:
     return str(Quantity(amount * quantity.NANO, quantity.BINARY_SI))
 
 
-def kernel(*, memory_qos: bool, limited_swap: bool = False, memory: int = 0) -> qos.Kernel:
-    """What this node's kernel does for every container: v1 has no memory.oom.group, no memory.min, and no swap apart from memory."""
-    swap = psutil.swap_memory().total if limited_swap else 0
+def kernel(options: KubeletOptions, memory: int, allocatable: Mapping[str, str]) -> qos.Kernel:
+    """What this node's kernel does for every container, by the node's `options`, bytes of memory and what of it is for pods.
+
+    v1 has no memory.oom.group, no memory.min, and no swap apart from memory.
+    """
+    swap = psutil.swap_memory().total if options.memory_swap_behavior == "LimitedSwap" else 0
     kept = read_hugepages()
     return qos.Kernel(
         oom_group=detect() == "v2",
-        memory_qos=memory_qos,
+        memory_qos=options.memory_qos,
+        reserves_memory=options.reserves_memory,
         swap=swap if detect() == "v2" else None,
         memory=memory,
+        allocatable=quantity.resource(allocatable, "memory").value(),
         hugepage_sizes=tuple(sorted(size for size, amount in kept.items() if amount)),
     )
 

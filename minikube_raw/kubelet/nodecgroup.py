@@ -12,16 +12,21 @@ from minikube_raw.kubelet.reserved import Amounts, pods_limit
 from minikube_raw.linux.cgroups import Limits, manager
 
 PODS = "kubepods"
+UNLIMITED = -1
 # Told as (type, reason, message) of an Event of the node.
 Tell = Callable[[str, str, str], None]
 
 
-def limits(capacity: Amounts, reserved: Sequence[Amounts], pids: int) -> Limits:
-    """The limits of all pods together; `pids` is the node's capacity of them, limited only where some are reserved."""
+def limits(capacity: Amounts, reserved: Sequence[Amounts], pids: int, *, swaps: bool = False) -> Limits:
+    """The limits of all pods together; `pids` is the node's capacity of them, limited only where some are reserved.
+
+    Without `swaps` none of them ever does.
+    """
     reserves_pids = any("pid" in each for each in reserved)
     return Limits(
         cpu_shares=qos.cpu_shares(pods_limit(capacity, reserved, "cpu").milli()),
         memory_limit=pods_limit(capacity, reserved, "memory").value(),
+        swap_limit=UNLIMITED if swaps else None,
         pids_limit=pods_limit({"pid": str(pids)}, reserved, "pid").value() if reserves_pids else None,
     )
 

@@ -68,7 +68,8 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     oci_runtimes: dict[str, str] = {}  # handler → command line of an OCI runtime of the host; before those above
     allowed_unsafe_sysctls: tuple[str, ...] = ()  # names, or patterns with * at the end, that pods may set here
     memory_swap_behavior: Literal["NoSwap", "LimitedSwap"] = "NoSwap"  # KEP-2400; on cgroup v2
-    memory_qos: bool = False  # KEP-2570: memory.min and memory.high, on cgroup v2
+    memory_qos: bool = False  # KEP-2570: memory.high, on cgroup v2
+    memory_reservation_policy: Literal["None", "TieredReservation"] = "None"  # with it: memory.min and memory.low too
     # Seconds by which a shutdown of the machine is delayed for its pods (KEP-2000, KEP-2712), by systemd-logind; 0: none.
     shutdown_grace_period: float = 0.0
     shutdown_grace_period_critical_pods: float = 0.0  # of those, the last ones, for critical pods
@@ -104,6 +105,11 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     def runtime_commands(self) -> dict[str, list[str]]:
         """The OCI runtimes' commands by handler."""
         return {handler: shlex.split(command) for handler, command in self.oci_runtimes.items()}
+
+    @property
+    def reserves_memory(self) -> bool:
+        """Whether what pods ask for is kept from reclaim."""
+        return self.memory_qos and self.memory_reservation_policy == "TieredReservation"
 
     @property
     def pods_dir(self) -> Path:

@@ -41,7 +41,9 @@ class OwnNode:
     def enforce_allocatable(self) -> None:
         """Bound the cgroup of all pods by what is for them."""
         options = self._options
-        wanted = nodecgroup.limits(self._capacity.amounts(), options.reserved, node.most_pids())
+        wanted = nodecgroup.limits(
+            self._capacity.amounts(), options.reserved, node.most_pids(), swaps=bool(self.facts.kernel.swap)
+        )
         nodecgroup.enforce(options.cgroup_root, wanted, self.tell)
 
     def view(self, pressures: Collection[str], *, pinning: tuple[str, ...], shutting_down: bool) -> NodeView:
@@ -104,11 +106,7 @@ class OwnNode:
             memory_capacity=self._capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
             allocatable=self.allocatable,
-            kernel=node.kernel(
-                memory_qos=options.memory_qos,
-                limited_swap=options.memory_swap_behavior == "LimitedSwap",
-                memory=self._capacity.memory,
-            ),
+            kernel=node.kernel(options, self._capacity.memory, self.allocatable),
             seccomp_root=f"{options.state_dir}/seccomp",
             security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )

@@ -35,6 +35,9 @@ class QOSClass(enum.StrEnum):
     BEST_EFFORT = "BestEffort"
 
 
+_RESERVATIONS = {QOSClass.GUARANTEED: "memory.min", QOSClass.BURSTABLE: "memory.low"}
+
+
 def milli_cpu(amounts: Amounts) -> int:
     """The cpu amount in thousandths of a CPU, rounded up; 0 when none is asked for."""
     return quantity.resource(amounts, "cpu").milli()
@@ -86,9 +89,11 @@ class Kernel(msgspec.Struct, frozen=True):
     """What the node's kernel and options decide for every container."""
 
     oom_group: bool = False  # v2: a container that runs out of memory ends as a whole
-    memory_qos: bool = False  # v2: requests are protected, and use is slowed down before the limit kills
+    memory_qos: bool = False  # v2: use is slowed down before the limit kills
+    reserves_memory: bool = False  # v2: requests are kept from reclaim, those of guaranteed pods at any price
     swap: int | None = None  # v2: bytes of swap that burstable pods share by their requests (LimitedSwap), 0: NoSwap
     memory: int = 0  # bytes of the node
+    allocatable: int = 0  # bytes of it that are for pods
     hugepage_sizes: tuple[str, ...] = ()  # sizes the node has pages of, as resources name them: "2Mi"
 
 
@@ -111,8 +116,12 @@ def container_resources(
         memory_limit_in_bytes=memory_bytes(limits) or None,
         oom_score_adj=oom_score_adj,
         hugepage_limits={_kernel_size(size): _huge_bytes(limits, size) for size in kernel.hugepage_sizes},
-        unified=_unified(memory_bytes(container.resources.requests), memory_bytes(limits), kernel)
-        | _swap(pod, container, kernel),
+        unified={
+            **({"memory.oom.group": "1"} if kernel.oom_group else {}),
+            **_reserved(qos_class(pod), memory_bytes(requests_of(container)), kernel),
+            **_throttled(memory_bytes(requests_of(container)), memory_bytes(limits), kernel),
+            **_swap(pod, container, kernel),
+        },
     )
 
 
@@ -122,15 +131,18 @@ def container_limits(pod: Pod, container: Container) -> dict[str, str | int | fl
     return {**(pod.spec.resources.limits if pod.spec.resources is not None else {}), **own}
 
 
-def _unified(request: int, limit: int, kernel: Kernel) -> dict[str, str]:
-    """Files of cgroup v2 (KEP-2570: memory.min, memory.high)."""
-    files = {"memory.oom.group": "1"} if kernel.oom_group else {}
-    if kernel.memory_qos and request:
-        files["memory.min"] = str(request)
-    if kernel.memory_qos and limit > request:
-        high = int(request + MEMORY_THROTTLING_FACTOR * (limit - request)) // PAGE * PAGE
-        files["memory.high"] = str(high)
-    return files
+def _reserved(klass: QOSClass, request: int, kernel: Kernel) -> dict[str, str]:
+    """KEP-2570, TieredReservation: what is asked for is not reclaimed, or (burstable) only when nothing else is left."""
+    file = _RESERVATIONS.get(klass)
+    return {file: str(request)} if kernel.reserves_memory and request and file else {}
+
+
+def _throttled(request: int, limit: int, kernel: Kernel) -> dict[str, str]:
+    """KEP-2570: from memory.high on, part of the way from request to limit (the node's, without one), use is slowed down."""
+    most = limit or kernel.allocatable
+    if not kernel.memory_qos or most <= request:
+        return {}
+    return {"memory.high": str(int(request + MEMORY_THROTTLING_FACTOR * (most - request)) // PAGE * PAGE)}
 
 
 def _swap(pod: Pod, container: Container, kernel: Kernel) -> dict[str, str]:
@@ -160,6 +172,11 @@ def pod_resources(pod: Pod, pids_limit: int | None = None, kernel: Kernel = PLAI
         memory_limit_in_bytes=pod_limit(pod, memory_bytes),
         pids_limit=pids_limit,
         hugepage_limits={_kernel_size(size): _pod_huge_bytes(pod, size) for size in kernel.hugepage_sizes},
+        unified={
+            **_reserved(qos_class(pod), pod_request(pod, memory_bytes), kernel),
+            # A cgroup with a memory limit has no swap unless it is told, and its containers none then.
+            **({"memory.swap.max": "max"} if kernel.swap else {}),
+        },
     )
 
 

@@ -123,7 +123,7 @@ class StandaloneAgent:
             memory_capacity=capacity.memory,
             pod_pids_limit=options.pod_pids_limit,
             allocatable=capacity.amounts(),
-            kernel=node.kernel(memory_qos=options.memory_qos),
+            kernel=node.kernel(options, capacity.memory, capacity.amounts()),
             seccomp_root=f"{options.state_dir}/seccomp",
             security=admission.HostSecurity(apparmor.is_enabled(), options.allowed_unsafe_sysctls),
         )
@@ -134,7 +134,7 @@ class StandaloneAgent:
     async def run(self, ready: int = -1) -> None:
         """Work until the last pod is removed; a byte on `ready` says that the socket answers."""
         async with asyncio.TaskGroup() as tasks:
-            shares = ClassShares(cgroup_writer(self._options.cgroup_root))
+            shares = ClassShares(cgroup_writer(self._options.cgroup_root), reserves=self._options.reserves_memory)
             self._workers = PodWorkers(self._tools(), tasks, shares, on_gone=self._changed.set)
             self._runtime.on_change(lambda uid: self._pod_changed(uid, tasks))
             directory = str(self._options.manifests_dir)

@@ -48,7 +48,7 @@ class PortMapping(msgspec.Struct, frozen=True):
 
 
 CREATE_ERROR = "CreateContainerError"  # the reason of what could not even be made: there is no container then
-UNIFIED_KEYS = ("memory.min", "memory.high", "memory.oom.group", "memory.swap.max")
+UNIFIED_KEYS = ("memory.min", "memory.low", "memory.high", "memory.oom.group", "memory.swap.max")
 
 
 class LinuxContainerResources(msgspec.Struct, frozen=True, gc=False):

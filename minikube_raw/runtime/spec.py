@@ -269,6 +269,7 @@ def _unified(files: Mapping[str, str]) -> dict[str, Any]:
     group = amounts.get("memory.oom.group")
     return {
         "memory_min": amounts.get("memory.min"),
+        "memory_low": amounts.get("memory.low"),
         "memory_high": amounts.get("memory.high"),
         "swap_limit": amounts.get("memory.swap.max"),
         "oom_group": None if group is None else bool(group),

@@ -52,7 +52,7 @@ def set_memory(directory: str, limits: Limits) -> list[str]:
     """memory.limit_in_bytes, memory.memsw.limit_in_bytes (memory and swap; absent without swap accounting)."""
     if limits.memory_limit is not None:
         _set_memory_and_swap(directory, limits.memory_limit, limits.swap_limit or 0)
-    return [name for name in ("memory_min", "memory_high", "oom_group") if getattr(limits, name)]
+    return [name for name in ("memory_min", "memory_low", "memory_high", "oom_group") if getattr(limits, name)]
 
 
 def _set_memory_and_swap(directory: str, memory: int, swap: int) -> None:

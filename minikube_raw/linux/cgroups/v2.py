@@ -55,7 +55,7 @@ def set_cpuset(directory: str, limits: Limits) -> list[str]:
 
 
 def set_memory(directory: str, limits: Limits) -> list[str]:
-    """memory.max, memory.swap.max (absent without swap), memory.min, memory.high, memory.oom.group."""
+    """memory.max, memory.swap.max (absent without swap), memory.min, memory.low, memory.high, memory.oom.group."""
     if limits.memory_limit is not None:
         files.write(f"{directory}/memory.max", _or_max(limits.memory_limit))
     if limits.memory_limit is not None or limits.swap_limit is not None:
@@ -64,6 +64,8 @@ def set_memory(directory: str, limits: Limits) -> list[str]:
         files.write_if_present(f"{directory}/memory.swap.max", "max" if unlimited else swap)
     if limits.memory_min is not None:
         files.write(f"{directory}/memory.min", max(limits.memory_min, 0))
+    if limits.memory_low is not None:
+        files.write(f"{directory}/memory.low", max(limits.memory_low, 0))
     if limits.memory_high is not None:
         files.write(f"{directory}/memory.high", _or_max(limits.memory_high))
     if limits.oom_group is not None:

@@ -35,8 +35,8 @@ class Limits(_Values):
 
     cpu_shares is v1's scale (2 to 262,144; v2's weight follows from it); cpu_quota is µs per cpu_period µs; memory and
     swap are bytes, swap beyond memory, and 0 swap unless said otherwise wherever memory is limited (without a memory
-    limit it is written on v2 only); cpusets are lists as in cpuset(7); memory_min, memory_high and oom_group exist on v2
-    only; hugetlb is bytes by page size as the kernel names it ("2MB"), 0 being a limit of its own there.
+    limit it is written on v2 only); cpusets are lists as in cpuset(7); memory_min, memory_low, memory_high and oom_group exist
+    on v2 only; hugetlb is bytes by page size as the kernel names it ("2MB"), 0 being a limit of its own there.
     """
 
     __slots__ = (
@@ -48,6 +48,7 @@ class Limits(_Values):
         "hugetlb",
         "memory_high",
         "memory_limit",
+        "memory_low",
         "memory_min",
         "oom_group",
         "pids_limit",
@@ -65,6 +66,7 @@ class Limits(_Values):
         memory_limit: int | None = None,
         swap_limit: int | None = None,
         memory_min: int | None = None,
+        memory_low: int | None = None,
         memory_high: int | None = None,
         oom_group: bool | None = None,
         pids_limit: int | None = None,
@@ -78,6 +80,7 @@ class Limits(_Values):
         self.memory_limit = memory_limit
         self.swap_limit = swap_limit
         self.memory_min = memory_min
+        self.memory_low = memory_low
         self.memory_high = memory_high
         self.oom_group = oom_group
         self.pids_limit = pids_limit

@@ -31,6 +31,8 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         "topology_manager_policy": "none",
         "topology_manager_scope": "container",
         "topology_manager_policy_options": {},
+        "memory_qos": False,
+        "memory_reservation_policy": "None",
     }
     assert noderesources.parse({})["eviction_hard"] == noderesources.SHARED_HOST
 

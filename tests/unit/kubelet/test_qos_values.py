@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from pod_builders import pod
 
 from minikube_raw.kubelet import oomscore, qos
 from minikube_raw.kubelet.classshares import ClassShares
+from minikube_raw.linux.cgroups import Limits
 
 CAPACITY = 24_684_092 * 1024
 NONE = None
@@ -76,23 +78,64 @@ def test_what_a_pod_asks_beyond_its_containers_counts_for_each_of_them() -> None
 
 
 def test_the_burstable_class_has_the_shares_of_all_its_pods_with_overhead() -> None:
-    written: dict[str, int] = {}
+    written: dict[str, Limits] = {}
     shares = ClassShares(written.__setitem__)
     shares.add(pod(containers=[{"name": "c", "image": "i", "resources": SMALL}], overhead=OVERHEAD))
-    assert written == {"kubepods/besteffort": 2, "kubepods/burstable": 102}
+    assert written == {"kubepods/besteffort": Limits(cpu_shares=2), "kubepods/burstable": Limits(cpu_shares=102)}
     shares.remove("u1")
-    assert written["kubepods/burstable"] == 2
+    assert written["kubepods/burstable"] == Limits(cpu_shares=2)
 
 
-def test_on_v2_memory_qos_protects_the_request_and_slows_down_before_the_limit() -> None:
-    wish = pod(containers=[{"name": "c", "image": "i", "resources": SMALL}])
-    kernel = qos.Kernel(oom_group=True, memory_qos=True)
+def test_memory_that_is_kept_for_a_pod_is_kept_in_every_cgroup_above_it() -> None:
+    written: dict[str, Limits] = {}
+    shares = ClassShares(written.__setitem__, reserves=True)
+    shares.add(pod(containers=[{"name": "c", "image": "i", "resources": SMALL}]))
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": FIXED}])
+    shares.add(msgspec.structs.replace(wish, metadata=msgspec.structs.replace(wish.metadata, uid="u2")))
+
+    both = Limits(memory_min=48 << 20, memory_low=16 << 20)
+    assert (written[""], written["kubepods"]) == (both, both)
+    assert written["kubepods/burstable"] == Limits(cpu_shares=51, memory_low=16 << 20)
+    shares.remove("u1")
+    assert written["kubepods"] == Limits(memory_min=32 << 20, memory_low=0)
+
+
+HIGH = str(int((16 + 0.9 * 48) * (1 << 20)) // 4096 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("resources", "of_the_pod", "of_the_container"),
+    [
+        (SMALL, {"memory.low": str(16 << 20)}, {"memory.low": str(16 << 20), "memory.high": HIGH}),
+        (FIXED, {"memory.min": str(32 << 20)}, {"memory.min": str(32 << 20)}),
+        (
+            {"requests": {"memory": "64Mi"}},
+            {"memory.low": str(64 << 20)},
+            {"memory.low": str(64 << 20), "memory.high": str(int((64 + 0.9 * 960) * (1 << 20)) // 4096 * 4096)},
+        ),
+        ({}, {}, {"memory.high": str(int(0.9 * (1 << 30)) // 4096 * 4096)}),
+    ],
+)
+def test_on_v2_memory_qos_keeps_what_is_asked_for_and_slows_down_before_the_limit(
+    resources: dict, of_the_pod: dict[str, str], of_the_container: dict[str, str]
+) -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": resources}])
+    kernel = qos.Kernel(oom_group=True, memory_qos=True, reserves_memory=True, allocatable=1 << 30)
     got = qos.container_resources(wish, wish.spec.containers[0], 0, kernel)
-    assert got.unified == {
-        "memory.oom.group": "1",
-        "memory.min": str(16 << 20),
-        "memory.high": str(int((16 + 0.9 * 48) * (1 << 20)) // 4096 * 4096),
-    }
+    assert got.unified == {"memory.oom.group": "1", **of_the_container}
+    assert qos.pod_resources(wish, kernel=kernel).unified == of_the_pod
+
+
+def test_without_a_reservation_policy_memory_qos_slows_down_alone() -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": SMALL}])
+    got = qos.container_resources(wish, wish.spec.containers[0], 0, qos.Kernel(memory_qos=True))
+    assert got.unified == {"memory.high": HIGH}
+
+
+def test_where_containers_may_swap_their_pod_does_not_keep_them_from_it() -> None:
+    wish = pod(containers=[{"name": "c", "image": "i", "resources": SMALL}])
+    assert qos.pod_resources(wish, kernel=qos.Kernel(swap=8 << 30)).unified == {"memory.swap.max": "max"}
+    assert qos.pod_resources(wish, kernel=qos.Kernel(swap=0)).unified == {}
 
 
 @pytest.mark.parametrize(

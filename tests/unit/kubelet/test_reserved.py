@@ -23,6 +23,11 @@ def test_without_reservations_pods_have_all_but_what_eviction_keeps_free() -> No
     assert (limits.memory_limit, limits.cpu_shares, limits.pids_limit) == (25_276_510_208, 2048, None)
 
 
+def test_pods_may_swap_together_only_where_each_may() -> None:
+    assert nodecgroup.limits(CAPACITY, [], 32_768).swap_limit is None
+    assert nodecgroup.limits(CAPACITY, [], 32_768, swaps=True).swap_limit == -1
+
+
 def test_both_reservations_count_and_nothing_goes_below_zero() -> None:
     taken = [{"cpu": "500m", "memory": "1Gi", "pid": "1000"}, {"cpu": "100m", "memory": "30Gi"}]
     assert reserved.allocatable(CAPACITY, taken, {}) | {"cpu": "1400m", "memory": "0"} == {

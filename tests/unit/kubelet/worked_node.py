@@ -19,6 +19,7 @@ from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.tools import Tools
 from minikube_raw.kubelet.volumes import VolumeManager
 from minikube_raw.kubelet.workers import PodWorkers
+from minikube_raw.linux.cgroups import Limits
 from minikube_raw.runtime import cri
 
 
@@ -70,8 +71,11 @@ class Node:
         for task in self._tasks._tasks:
             task.cancel()
         self.tools = tools
-        self.workers = PodWorkers(tools, self._tasks, ClassShares(self.shares.__setitem__))
+        self.workers = PodWorkers(tools, self._tasks, ClassShares(self._write))
         self.runtime.on_change(self.workers.look_again)
+
+    def _write(self, cgroup: str, limits: Limits) -> None:
+        self.shares[cgroup] = limits.cpu_shares or 0
 
     def set(self, pod: Pod, status: dict[str, Any], server_has: dict[str, Any]) -> None:
         self.statuses.append(status)

@@ -28,6 +28,7 @@ V2_FILES: Files = {
     "memory.max": "max",
     "memory.swap.max": "max",
     "memory.min": "0",
+    "memory.low": "0",
     "memory.high": "max",
     "memory.oom.group": "0",
     "pids.max": "max",
@@ -148,11 +149,16 @@ def test_a_limit_means_the_same_in_both_versions(
 
 
 def test_a_limit_without_counterpart_is_named_not_swallowed(on_v1: Cgroup, on_v2: Cgroup) -> None:
-    limits = Limits(memory_min=4096, memory_high=8192, oom_group=True)
-    assert on_v1.set_limits(limits) == ["memory_min", "memory_high", "oom_group"]
+    limits = Limits(memory_min=4096, memory_low=2048, memory_high=8192, oom_group=True)
+    assert on_v1.set_limits(limits) == ["memory_min", "memory_low", "memory_high", "oom_group"]
     assert on_v2.set_limits(limits) == []
     assert on_v1.set_limits(Limits(hugetlb={"1GB": 0})) == on_v2.set_limits(Limits(hugetlb={"1GB": 0})) == ["hugetlb"]
-    assert changed(on_v2, V2_FILES) == {"memory.min": "4096", "memory.high": "8192", "memory.oom.group": "1"}
+    assert changed(on_v2, V2_FILES) == {
+        "memory.min": "4096",
+        "memory.low": "2048",
+        "memory.high": "8192",
+        "memory.oom.group": "1",
+    }
 
 
 def test_a_limit_of_a_controller_that_is_not_mounted_is_named(tmp_path: Path) -> None:
