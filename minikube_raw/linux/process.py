@@ -31,6 +31,7 @@ KEYCTL_SETPERM = 5
 SESSION_KEYRING_PERMISSIONS = 0x3F1B0000
 
 _FIRST = -10  # a nice value: ten times the weight of 0 (sched(7))
+_priority_before: int | None = None  # go_first()
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -53,16 +54,24 @@ def go_first() -> None:
 
     A host that withholds CAP_SYS_NICE leaves it as it is.
     """
+    global _priority_before
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    if before <= _FIRST:
+        return
     try:
         os.setpriority(os.PRIO_PROCESS, 0, _FIRST)
     except PermissionError:
-        pass
+        return
+    _priority_before = before
 
 
 def go_with_others() -> None:
-    """Undoes go_first() for the calling thread, which takes no capability."""
-    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    """Undoes go_first() for the calling thread, or for the process when it is a child of the one that went first.
+
+    That takes no capability.
+    """
+    if _priority_before is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, _priority_before)
 
 
 def set_dumpable(dumpable: bool) -> None:

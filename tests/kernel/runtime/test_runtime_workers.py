@@ -101,13 +101,15 @@ async def test_what_makes_an_exec_goes_first_and_its_program_goes_with_others(no
     await session.kill()
     session.close()
     stat = (await runtime.exec_sync(created, ["cat", "/proc/self/stat"])).stdout.decode()
-    assert stat.rpartition(")")[2].split()[16] == "0"  # nice, the 19th field of proc_pid_stat(5)
+    usual = os.getpriority(os.PRIO_PROCESS, keeper)
+    assert stat.rpartition(")")[2].split()[16] == str(usual)  # nice, the 19th field of proc_pid_stat(5)
 
 
 async def test_threads_of_a_loop_that_goes_first_do_not(runtime: Runtime) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
     process.go_first()
     try:
-        assert await runtime._state.in_thread(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == 0
+        assert await runtime._state.in_thread(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == usual
     finally:
         process.go_with_others()
 
