@@ -13,7 +13,6 @@ import os
 import select
 
 from minikube_raw.linux import fds, files, namespaces, pidfd, process, proctitle, signals, steps
-from minikube_raw.linux.cgroups import manager
 
 from . import executors, handover, podusers, recording, sandbox, wire
 from .child import Child
@@ -260,6 +259,7 @@ class First(Worker):
                 self._vanish()
                 return
             self._make_ready()
+            self.trace()
         self._hand_over(connection, listener, *self._first_request(connection, listener))
 
     def _connect(self, launcher: str) -> None:
@@ -302,20 +302,16 @@ class First(Worker):
         self.tell({**state, **message}, given)
 
     def _vanish(self) -> None:
-        """Gives back what only this keeper knows of; the pod's own cgroup may have become its successor's.
+        """Gives back what only this keeper knows of; the pod's cgroup may have become its successor's.
 
         One that took over gives nothing back: the containers live on, and the launcher holds their streams for the next.
         """
         if self.request.get("adopt"):
             return
         self._tell_launcher({"op": "release", "sandbox": self.request["id"]})
-        if self.spare is not None:
-            pidfd.send_signal(self.spare.pidfd, signals.SIGKILL)
-            pidfd.has_ended(self.spare.pidfd, -1)
-            manager(self.spare.cgroup).remove()
 
     def _create(self, connection: Socket) -> None:
-        """Makes the sandbox; what takes longest first, since others wait for it: the network, then the child."""
+        """Makes the sandbox, its network namespace first: CNI can begin."""
         made = self._namespaces
         if not made:
             made = self._create_namespaces()
@@ -326,9 +322,6 @@ class First(Worker):
         sandbox.create_cgroup(self.request["cgroup"])
         if self.request["pid"] == sandbox.POD:
             self._start_pause()
-        if self.request["firstCgroup"]:
-            sandbox.create_cgroup(self.request["firstCgroup"], all_devices=False)
-            self.spare = Child(self, self.request["firstCgroup"], usual=self.request.get("usual"))
         sandbox.configure(self.request)
         self._not_enforced = sandbox.set_limits(self.request["cgroup"], self.request["limits"])
 
@@ -339,13 +332,16 @@ class First(Worker):
         wire.close(held.values())
 
     def _make_ready(self) -> None:
-        """Makes what the first container will need, while the network is still being attached."""
-        run_dir = self.request.get("firstRunDir")
-        if self.spare is None or not run_dir:
+        """Makes what the first container will need, while the network is still being attached and the image looked up."""
+        cgroup, run_dir = self.request["firstCgroup"], self.request.get("firstRunDir")
+        if not cgroup:
             return
         try:
-            files.make_directories(run_dir)
-            make_outputs(self, os.path.basename(self.spare.cgroup), run_dir)
+            sandbox.create_cgroup(cgroup, all_devices=False)
+            self.spare = Child(self, cgroup, usual=self.request.get("usual"))
+            if run_dir:
+                files.make_directories(run_dir)
+                make_outputs(self, os.path.basename(cgroup), run_dir)
         except OSError:
             pass  # whoever starts the container meets it again, and tells
 

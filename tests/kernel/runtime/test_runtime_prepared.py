@@ -84,3 +84,15 @@ async def test_what_was_made_for_a_container_that_never_came_goes_with_its_pod(n
     await runtime.remove_pod_sandbox(sandbox)
     await runtime.settled()
     assert [*(node.run / "containers").iterdir()] == []
+
+
+async def test_what_a_keeper_did_is_in_the_trace_of_a_pod_that_has_no_container_yet(
+    node: Node, runtime: Runtime
+) -> None:
+    await runtime.run_pod_sandbox(node.pod("prepared"))
+
+    def keeper_steps() -> set[str]:
+        found = trace.load(runtime.traces, "default", "prepared")
+        return {step["what"] for step in found["steps"] if step["who"] == "keeper"} if found else set()
+
+    await eventually(lambda: {"unshare", "mkdir", "clone"} <= keeper_steps())
