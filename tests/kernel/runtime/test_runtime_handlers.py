@@ -375,7 +375,9 @@ async def test_killing_keeper_kubelet_and_launcher_disturbs_nobody(node: Node, r
     try:
         assert await keeper(fresh, sandbox) == old
         await kill_keeper(fresh, sandbox)
-        assert (await fresh.exec_sync(created, ["touch", "/tmp/stop"])).exit_code == 0
+        await fresh.exec_sync(
+            created, ["touch", "/tmp/stop"]
+        )  # killed with the container, maybe: that ends at its word
         status = await ended(fresh, created)
         lines = node.output(status).splitlines()
         assert status.exit_code == 42
