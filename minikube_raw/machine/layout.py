@@ -49,7 +49,7 @@ class ClusterRecord(msgspec.Struct, frozen=True):
     ip_forward: str | None = None  # the host's value before us; None: we did not change it
     node_monitor_grace: float = 16.0  # seconds without a Lease until a node is NotReady
     # Of every node, as KubeletOptions has them: reservations, eviction and image thresholds, log rotation.
-    kubelet: dict[str, dict[str, str] | list[str] | int | float | str] = {}
+    kubelet: dict[str, dict[str, str] | list[str] | bool | int | float | str] = {}
     eviction_after: float = 5.0  # seconds until pods of a dead node move, where they only have the default tolerations
 
     @property

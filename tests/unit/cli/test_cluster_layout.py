@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from minikube_raw.cli import cluster
+from minikube_raw.cli import cluster, nodelogs, noderesources
 from minikube_raw.cli.errors import Failure
 from minikube_raw.machine import layout, underlay
 from minikube_raw.machine.layout import ClusterRecord, Layout, NodeRecord
@@ -30,6 +30,13 @@ def test_a_record_is_read_as_it_was_written(place: Layout) -> None:
     place.save(record())
     assert place.load() == record()
     assert layout.clusters(place.state_root) == ["demo"]
+
+
+def test_what_up_was_told_of_its_nodes_is_read_as_it_was_written(place: Layout) -> None:
+    told = noderesources.parse({"memory_qos": True, "kube_reserved": "cpu=100m"}) | nodelogs.parse("10Mi", 5)
+    made = msgspec.structs.replace(record(), kubelet=told)
+    place.save(made)
+    assert place.load() == made
 
 
 def test_a_half_written_record_is_read_from_its_copy(place: Layout) -> None:
