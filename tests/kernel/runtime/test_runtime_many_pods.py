@@ -64,7 +64,7 @@ async def test_a_pod_starts_on_a_full_node_as_on_an_empty_one(node: Node, runtim
     empty = await steps_of_a_start(node, runtime, "first")
     others = [
         runtime._state.know_sandbox(SandboxRecord(f"s{n}", node.pod(f"p{n}"), "c", "b", 0, stopped=True))
-        for n in range(3000)
+        for n in range(20_000)  # a look at each would be far more than what a loaded machine adds
     ]
     full = await steps_of_a_start(node, runtime, "last")
     for other in others:
