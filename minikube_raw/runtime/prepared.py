@@ -41,9 +41,11 @@ class Prepared:
             os.fchdir(stage)
             os.chroot(".")
             with steps.step("prepare", " ".join(_TOPS)):
-                self.null = rootfs.populate(stage, usual, (), (), ())
+                os.close(rootfs.populate(stage, usual, (), (), ()))
                 for destination in _TOPS:
                     self.trees[destination] = mounts.open_tree(destination)
+                # Through the tree that will be attached: by the one that stays behind /proc/self/fd/0 would name /null.
+                self.null = os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=self.trees["/dev"])
         finally:
             os.fchdir(top)
             os.chroot(".")

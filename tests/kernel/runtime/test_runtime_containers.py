@@ -32,6 +32,10 @@ async def say(node: Node, runtime: Runtime, *command: str, **changes: object) ->
     return node.output(status)
 
 
+async def test_standard_input_is_the_null_device_by_its_name_in_the_container(node: Node, runtime: Runtime) -> None:
+    assert await say(node, runtime, "readlink", "/proc/self/fd/0") == "/dev/null\n"
+
+
 async def test_a_container_writes_a_cri_log_and_ends_with_its_exit_code(node: Node, runtime: Runtime) -> None:
     sandbox = await runtime.run_pod_sandbox(node.pod())
     status = await run_to_end(runtime, sandbox, container("sh", "-c", "echo out; echo err >&2; exit 3"))
