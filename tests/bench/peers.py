@@ -118,12 +118,14 @@ def containerd(folder: Path) -> Iterator[list[str]]:
         subprocess.Popen(["containerd", "-c", config], stderr=log) as daemon,
     ):
         deadline = time.monotonic() + 20
-        while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True).returncode:
-            if time.monotonic() > deadline:
-                raise TimeoutError((folder / "containerd.log").read_text()[-2000:])
-            time.sleep(0.1)
-        yield ["ctr", "-a", str(socket)]
-        daemon.terminate()
+        try:
+            while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True).returncode:
+                if time.monotonic() > deadline:
+                    raise TimeoutError((folder / "containerd.log").read_text()[-2000:])
+                time.sleep(0.1)
+            yield ["ctr", "-a", str(socket)]
+        finally:
+            daemon.terminate()
     forget_cgroup("default")  # ctr makes it, named after its namespace, and leaves it behind
 
 

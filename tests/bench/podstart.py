@@ -178,5 +178,7 @@ async def start_pod(service: Runtime, store: ImageStore, folder: Path, name: str
 def start_peer(command: list[str]) -> float:
     """One container of a peer, timed in the same way."""
     began = time.monotonic_ns()
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return (int(output.split()[0]) - began) / 1e9
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return (int(done.stdout.split()[0]) - began) / 1e9
