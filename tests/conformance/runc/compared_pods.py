@@ -189,8 +189,11 @@ VOLUMES = [
 RESOURCES = [
     resources("cpu-limit", limits={"cpu": "250m"}),
     resources("cpu-request", requests={"cpu": "100m"}),
+    resources("cpu-request-least", requests={"cpu": "1m"}),
+    resources("cpu-request-most", requests={"cpu": "300"}),
     resources("memory-limit", limits={"memory": "64Mi"}),
     resources("memory-request", requests={"memory": "32Mi"}),
+    resources("huge-pages", limits={"memory": "32Mi", "hugepages-2Mi": "4Mi"}),
     resources("guaranteed", limits={"cpu": "100m", "memory": "64Mi"}),
     resources("burstable", requests={"cpu": "50m", "memory": "16Mi"}, limits={"cpu": "1", "memory": "128Mi"}),
     Variation("pod-resources", {}, {"resources": {"limits": {"cpu": "500m", "memory": "128Mi"}}}),
@@ -201,7 +204,7 @@ SECCOMP = [
     for name in PROFILES
 ]
 
-PODS = [*SECURITY, *SECCOMP, *POD, *VOLUMES, *RESOURCES]
+ALL = {pod.name: pod for pod in (*SECURITY, *SECCOMP, *POD, *VOLUMES, *RESOURCES)}
 
 
 def manifest(variation: Variation, host: str) -> Json:

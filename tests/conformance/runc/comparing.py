@@ -18,12 +18,18 @@ MOMENTARY = re.compile(
     r"|cgroup-value memory/memory\.(stat|numa_stat|\w+\.slabinfo)"
     r"|cgroup-value pids/pids\.(peak|events)"
     r"|cgroup-value blkio/.*"
+    r"|cgroup-value (cpu|io|irq|memory)\.pressure"
+    r"|cgroup-value (cpu|io|memory)\.(stat|stat\.local|numa_stat)"
+    r"|cgroup-value memory\.(\w+\.)?(current|peak|events|events\.local)"
+    r"|cgroup-value pids\.(peak|events)"
     r"|sysctl fs/(dentry-state|file-nr|inode-nr|inode-state|aio-nr|quota/.*)"
     r"|sysctl kernel/(ns_last_pid|pty/nr|random/.*|tainted|perf_.*)"
     r"|sysctl net/netfilter/nf_conntrack_count"
     r"|sysctl net/ipv[46]/(conf|neigh)/veth.*"  # other pods' links, on the node's network
 )
-_OWN_PID = re.compile(r"status (Pid|Tgid|Ngid|NS\w+)|entry /proc/(thread-)?self|cgroup-value .*/(cgroup\.procs|tasks)")
+_OWN_PID = re.compile(
+    r"status (Pid|Tgid|Ngid|NS\w+)|entry /proc/(thread-)?self|cgroup-value (.*/)?(cgroup\.(procs|threads)|tasks)"
+)
 _CONTENT = re.compile(r"read /proc/.*")
 _STREAM = re.compile(r"\S+/(stdin|stdout|stderr|output) 01\d{4}")
 

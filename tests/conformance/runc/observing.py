@@ -1,4 +1,4 @@
-"""Runs the probe in one container twice, by our agent and by runc from the bundle that we write, and reads what it saw."""
+"""Runs the probe in one container twice, by our agent and by runc or crun from our bundle, and reads what it saw."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:Web:/home/web:/bin/sh\n"
 GROUP = "root:x:0:\nweb:x:1001:\nlogs:x:2000:web,other\nwheel:x:10:root\n"
 END = "END\t1\n"
-PATIENCE = 240.0
+PATIENCE = 240.0 * float(os.environ.get("SLOWNESS", "1"))
 
 
 def build_probe(directory: Path) -> None:
@@ -53,8 +53,9 @@ def make_host_directory(directory: Path) -> None:
 class Host:
     """An installation in a network namespace of its own."""
 
-    def __init__(self, directory: Path, network_holder: int) -> None:
+    def __init__(self, directory: Path, network_holder: int, oracle: str) -> None:
         self.directory = directory
+        self.oracle = oracle
         self._enter = ["nsenter", f"--net=/proc/{network_holder}/ns/net"]
         self.agent = localagent.options_for(directory / "state", directory / "run")
         self.configs: dict[str, Any] = {}  # config.json of each bundle, by pod
@@ -63,7 +64,7 @@ class Host:
         """Run our command line."""
         directories = ["--state-dir", str(self.directory / "state"), "--run-dir", str(self.directory / "run")]
         command = [*self._enter, sys.executable, "-m", "minikube_raw", *directories, *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE).stdout
 
     def build(self, recipe: Path, instructions: str, tag: str) -> None:
         """Build an image of the probe."""
@@ -123,18 +124,25 @@ class Host:
         return [pod.get("containerStatuses", [{}])[0].get("state", pod) for pod in pods]
 
     def theirs(self, names: list[str]) -> dict[str, Seen]:
-        """What the probe saw in each container run by runc."""
+        """What the probe saw in each container run by the other runtime."""
         pods = self.pods()
+        for (
+            name
+        ) in names:  # one after another: msgspec crashes when threads make their first decoders of a type at once
+            self._write_bundle(pods[name])
         with ThreadPoolExecutor(4) as pool:
-            return dict(zip(names, pool.map(lambda name: self._under_runc(pods[name]), names), strict=True))
+            return dict(zip(names, pool.map(lambda name: self._under_oracle(pods[name]), names), strict=True))
 
-    def _under_runc(self, pod: dict[str, Any]) -> Seen:
+    def _write_bundle(self, pod: dict[str, Any]) -> None:
+        bundle = self.directory / "bundles" / pod["metadata"]["name"]
+        bundling.write(bundle, Layout(self.agent.state_dir, self.agent.run_dir), running_id(pod, "c"))
+        self.configs[bundle.name] = json.loads((bundle / "config.json").read_text())
+
+    def _under_oracle(self, pod: dict[str, Any]) -> Seen:
         name = pod["metadata"]["name"]
         bundle = self.directory / "bundles" / name
-        bundling.write(bundle, Layout(self.agent.state_dir, self.agent.run_dir), running_id(pod, "c"))
-        self.configs[name] = json.loads((bundle / "config.json").read_text())
         enter = ["nsenter", "--target", str(localagent.agent_pid(self.agent)), "--mount", "--net"]
-        runc = [*enter, "runc", "--root", str(self.directory / "runc")]
+        runc = [*enter, self.oracle, "--root", str(self.directory / self.oracle)]
         container, command = pod["spec"]["containers"][0], [*runc, "run", "--detach", "--bundle", str(bundle)]
         try:
             if container.get("tty"):
@@ -143,7 +151,7 @@ class Host:
                 text = _run(command, name, bundle, stdin=container.get("stdin", False))
         finally:
             subprocess.run([*runc, "delete", "--force", name], check=False, capture_output=True)
-        assert text.endswith(END), f"{name} under runc: {text[-1000:]}"
+        assert text.endswith(END), f"{name} under {self.oracle}: {text[-1000:]}"
         shutil.rmtree(bundle)
         return _lines(text)
 
@@ -177,7 +185,7 @@ def _run(command: list[str], name: str, directory: Path, *, stdin: bool) -> str:
             stdout=output,
             stderr=output,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
             preexec_fn=signals.reset,  # runc hands on what whoever started these tests ignores, be it signal 32
         )
         return _read_to_end(output) if done.returncode == 0 else _read_some(output)
