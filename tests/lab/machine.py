@@ -20,6 +20,7 @@ from . import image
 REPOSITORY = Path(__file__).parents[2]
 MEMORY = "768"  # MiB
 CPU = "qemu64,-cx16"  # QEMU 7.2 breaks the flags register in cmpxchg16b, which Linux 6.12 does not survive
+KUBECTL = ".cache/kubernetes-client/usr/bin/kubectl"
 CHECKERS = ("mypy", "mypyc", "*__mypyc.*", "pip", "ruff*")  # the host runs these
 KERNEL_ARGUMENTS = (
     "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off audit=0 cryptomgr.notests no_timer_check"
@@ -197,12 +198,14 @@ def machine(name: str = "lab", number: int = 1, *, numa: int = 1) -> Iterator[Ma
 
 
 def pack_working_tree(disk: Path) -> None:
-    """Write a disk of this repository and its virtual environment, which run in the machine from the same path as here."""
+    """Write a disk of this repository, its virtual environment and a kubectl, which run in the machine from the same path as here."""
     image.CACHE.mkdir(parents=True, exist_ok=True)
     left_out = shutil.ignore_patterns(".git", ".cache", ".*_cache", ".hypothesis", "__pycache__", *CHECKERS)
     with tempfile.TemporaryDirectory(dir=image.CACHE) as scratch:
         # Hard links: the copy takes no room and no time.
         shutil.copytree(REPOSITORY, f"{scratch}/tree", symlinks=True, ignore=left_out, copy_function=_link)
+        (Path(scratch) / "tree" / KUBECTL).parent.mkdir(parents=True)
+        _link(str(REPOSITORY / KUBECTL), f"{scratch}/tree/{KUBECTL}")
         image.make_disk(disk, Path(scratch) / "tree", "1G")
 
 
