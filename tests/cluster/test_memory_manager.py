@@ -71,7 +71,8 @@ def test_a_guaranteed_pods_memory_is_on_its_node_until_it_is_gone(managed: Clust
 
 def test_reservations_that_do_not_add_up_are_refused_before_a_node_starts(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "wrong")
-    done = cluster.cli("up", "--name", "wrong", *MANAGED[:4], "--system-reserved", "memory=1Gi", check=False)
+    beside = ("--name", "wrong", "--api-port", "6453", "--pod-cidr", "10.203.0.0/16")
+    done = cluster.cli("up", *beside, *MANAGED[:4], "--system-reserved", "memory=1Gi", check=False)
     assert done.returncode
     assert (
         'of type "memory" is not equal to the value "1178599424" determined by Node Allocatable feature' in done.stderr

@@ -39,8 +39,9 @@ def crun(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def status(cluster: Cluster, name: str) -> dict[str, object]:
-    found: dict[str, object] = cluster.get("pod", name)["status"]["containerStatuses"][0]
-    return found
+    """The status of a pod's container, empty until its kubelet has said one."""
+    found: list[dict[str, object]] = cluster.get("pod", name)["status"].get("containerStatuses", [{}])
+    return found[0]
 
 
 def test_a_pod_of_another_runtime_is_a_pod_like_any_other(crun: Cluster) -> None:
