@@ -89,6 +89,16 @@ class Chaos:
         self.kubectl("delete", "pods", *self.exit_codes, "--wait=false")
         self.exit_codes.clear()
 
+    def witnesses(self) -> dict[str, Any]:
+        """Statuses of the containers that nobody ends."""
+        pods = self.pods()
+        return {name: pods[name]["containerStatuses"] for name in WITNESSES}
+
+    def expect(self, witnessed: dict[str, Any]) -> None:
+        """Fail unless those containers are as they were."""
+        changed = {name: now for name, now in self.witnesses().items() if now != witnessed[name]}
+        assert changed == {}, f"{self.kills} killed, last {self.killed[-40:]}"
+
     def _unfinished(self) -> dict[str, Any]:
         """Pods that should have ended by themselves and have not, and who was killed last."""
         left = {name: status for name, status in self.pods().items() if name in self.exit_codes and not is_over(status)}
@@ -192,7 +202,7 @@ def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) ->
     before = until(chaos.belongings, lambda found: len(found["keepers"]) == 4, seconds=10)
     chaos.apply([pod(name, COUNTER) for name in WITNESSES])
     chaos.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=50s")
-    witnessed = {name: chaos.pods()[name]["containerStatuses"] for name in WITNESSES}
+    witnessed = chaos.witnesses()
 
     for number in itertools.count():
         if chaos.kills >= KILLS:
@@ -201,12 +211,12 @@ def test_killing_our_processes_loses_nothing_and_leaves_nothing(chaos: Chaos) ->
         chaos.kill()
         if number % ROUNDS_BETWEEN_COUNTS == ROUNDS_BETWEEN_COUNTS - 1:
             chaos.count()
+            chaos.expect(witnessed)
     chaos.cluster.cli("start", "--name", NAME)
 
     chaos.count()
-    pods = chaos.pods()
+    chaos.expect(witnessed)
     for name in WITNESSES:
-        assert pods[name]["containerStatuses"] == witnessed[name]
         numbers = chaos.cluster.kubectl("logs", name).stdout.split()
         assert numbers == [str(number) for number in range(len(numbers))]
     chaos.kubectl("delete", "pods", "--all")
