@@ -27,6 +27,7 @@ Answer = asyncio.Future[tuple[Message, list[int]]]
 
 ANSWER_TIMEOUT = 30.0
 LAUNCHER_TIMEOUT = 10.0
+AGAIN_SECONDS = 0.02
 KILLED = 137
 
 
@@ -155,17 +156,28 @@ class Keepers:
         for container in sandbox.containers.values():
             if container.identity is None and container.exit is None:
                 container.identity = adoption.find_started(self._state.layout, container.id)
-        request = adoption.adopt_request(self._request(sandbox.record), sandbox.containers.values())
         sandbox.replacing = True
         try:
-            answered = await self._start(sandbox, request)
-            answer, _ = await asyncio.wait_for(answered, ANSWER_TIMEOUT)
-            self._take_word(sandbox, refuse_errors(answer))
+            self._take_word(sandbox, await self._take_over(sandbox))
         except (RuntimeServiceError, TimeoutError) as error:
             self._give_up(sandbox)
             self._state.warn(f"no new keeper for pod {config.namespace}/{config.name}: {error}")
         finally:
             sandbox.replacing = False
+
+    async def _take_over(self, sandbox: Sandbox) -> Message:
+        """Returns what a new keeper found. One that dies over it, or whoever was to fork it, was killed as the last one was: again."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while True:
+            request = adoption.adopt_request(self._request(sandbox.record), sandbox.containers.values())
+            try:
+                answered = await self._start(sandbox, request)
+                answer, _ = await asyncio.wait_for(answered, ANSWER_TIMEOUT)
+                return refuse_errors(answer)
+            except Gone:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _give_up(self, sandbox: Sandbox) -> None:
         """Leaves a sandbox without a keeper, which makes it NOTREADY; containers that have ended have ended."""
@@ -201,7 +213,7 @@ class Keepers:
             except OSError:
                 if time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _peer(self, sandbox: Sandbox, connection: wire.Socket, netns: asyncio.Future[int] | None = None) -> Peer:
         def on_event(message: Message, descriptors: list[int]) -> None:

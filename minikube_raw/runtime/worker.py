@@ -378,16 +378,21 @@ class First(Worker):
             self._adopted.append(start.adopt(entry["identity"]))
 
     def _take_held(self) -> dict[str, int]:
-        """Asks the launcher for the descriptors it holds for this sandbox."""
+        """Asks the launcher for the descriptors it holds for this sandbox; one that dies over it holds nothing."""
         if self.launcher is None:
             return {}
         held: dict[str, int] = {}
-        wire.send(self.launcher, {"op": "take", "sandbox": self.request["id"]})
-        while True:
-            message, received = wire.receive(self.launcher)
-            held.update(zip(message["names"], received, strict=True))
-            if not message["more"]:
-                return held
+        try:
+            wire.send(self.launcher, {"op": "take", "sandbox": self.request["id"]})
+            while True:
+                message, received = wire.receive(self.launcher)
+                held.update(zip(message["names"], received, strict=True))
+                if not message["more"]:
+                    return held
+        except OSError:
+            self.launcher = None
+            wire.close(held.values())
+            return {}
 
 
 def _answer(connection: Socket, message: Request, descriptors: Any = ()) -> bool:

@@ -13,7 +13,9 @@ from runtime_node import Node, container, ended, eventually, kill
 
 from minikube_raw.linux import process
 from minikube_raw.linux.cgroups import manager
+from minikube_raw.runtime import wire
 from minikube_raw.runtime.cri import ContainerState, SandboxState
+from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -78,6 +80,25 @@ async def test_a_container_whose_template_and_keeper_are_killed_has_its_end_know
     await eventually(lambda: parent(runtime._state.containers[created].status().pid) != keeper)
     await runtime.stop_container(created, 0)
     assert (await ended(runtime, created)).exit_code == 137
+
+
+async def test_a_keeper_that_dies_with_whoever_was_to_fork_its_successor_is_replaced_all_the_same(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created, keeper = await sleeping(node, runtime)
+    before = await runtime.container_status(created)
+    known, template = runtime._state.sandboxes[sandbox], node.template()
+    dead = known.peer
+    os.kill(template, signal.SIGSTOP)
+    kill(keeper)
+    await eventually(lambda: known.peer not in (None, dead))  # the launcher has been asked for another
+    with wire.connect(launcher_socket(node.run)) as launcher:
+        wire.send(launcher, {"op": "take", "sandbox": "nobody's"})
+        wire.receive(launcher)  # it has come to us, so the template has its order
+    kill(template)
+    await runtime.settled()
+    assert await runtime.container_status(created) == before
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
 
 
 async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nobody_else_notices(
