@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, container, ended, eventually, kill
+from runtime_node import Node, children, container, ended, eventually, kill
 
 from minikube_raw.linux import process
 from minikube_raw.linux.cgroups import manager
@@ -19,6 +19,8 @@ from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
+
+RECVMSG = {"x86_64": "47 ", "aarch64": "212 "}[os.uname().machine]
 
 
 def parent(pid: int) -> int:
@@ -99,6 +101,38 @@ async def test_a_keeper_that_dies_with_whoever_was_to_fork_its_successor_is_repl
     await runtime.settled()
     assert await runtime.container_status(created) == before
     assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+
+
+async def test_a_keeper_that_takes_over_does_without_a_launcher_that_dies_meanwhile(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created, keeper = await sleeping(node, runtime)
+    before = await runtime.container_status(created)
+    known, template = runtime._state.sandboxes[sandbox], node.template()
+    assert node.launcher is not None
+    others, dead, launcher = set(children(template)), known.peer, node.launcher.pid
+    os.kill(template, signal.SIGSTOP)
+    kill(keeper)
+    await eventually(lambda: known.peer not in (None, dead))
+    with wire.connect(launcher_socket(node.run)) as asked:
+        wire.send(asked, {"op": "take", "sandbox": "nobody's"})
+        wire.receive(asked)  # the template has its order
+    os.kill(launcher, signal.SIGSTOP)
+    os.kill(template, signal.SIGCONT)
+    await eventually(
+        lambda: any(waits_for_packet(pid) for new in set(children(template)) - others for pid in children(new))
+    )
+    kill(launcher)
+    await runtime.settled()
+    assert await runtime.container_status(created) == before
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+
+
+def waits_for_packet(pid: int) -> bool:
+    """Whether a process sleeps in recvmsg(2)."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/syscall").read_text().startswith(RECVMSG)
+    return False
 
 
 async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nobody_else_notices(
