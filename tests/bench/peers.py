@@ -89,7 +89,8 @@ def ctr(folder: Path, archive: Path, image: str) -> Iterator[Peer]:
 def podman(folder: Path) -> Iterator[Peer]:
     """`podman run` with its default bridge network, on the root file system as it lies there (no overlay)."""
     places = {"--root": "root", "--runroot": "runroot", "--tmpdir": "tmp", "--network-config-dir": "networks"}
-    command = ["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
+    # crun, which it would take where that is installed, refuses hybrid hosts
+    command = ["podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
     for option, name in places.items():
         (folder / "podman" / name).mkdir(parents=True)
         command += [option, str(folder / "podman" / name)]
