@@ -95,8 +95,7 @@ class Keepers:
             await self._adopt(sandbox)
         else:
             self._take_word(sandbox, answer)
-        finally:
-            sandbox.replacing = False
+            self._settle(sandbox)
 
     async def dismiss(self, sandbox: Sandbox) -> None:
         """Ends a keeper and gives up what the launcher holds for its sandbox; both may be gone already."""
@@ -163,7 +162,7 @@ class Keepers:
             self._give_up(sandbox)
             self._state.warn(f"no new keeper for pod {config.namespace}/{config.name}: {error}")
         finally:
-            sandbox.replacing = False
+            self._settle(sandbox)
 
     async def _take_over(self, sandbox: Sandbox) -> Message:
         """Returns what a new keeper found. One that dies over it, or whoever was to fork it, was killed as the last one was: again."""
@@ -250,12 +249,17 @@ class Keepers:
 
     async def _replace(self, sandbox: Sandbox) -> None:
         async with sandbox.lock:
-            try:
-                if sandbox.peer is None and not sandbox.record.stopped:
-                    await self._adopt(sandbox)
-            finally:
-                sandbox.replacing = False
+            if sandbox.peer is None and not sandbox.record.stopped:
+                await self._adopt(sandbox)
+            else:
+                self._settle(sandbox)
         self._state.look_again(sandbox.record.config.uid)
+
+    def _settle(self, sandbox: Sandbox) -> None:
+        """Ends a replacement; a keeper that died after its answer, when nobody heeded it yet, is replaced in turn."""
+        sandbox.replacing = False
+        if sandbox.peer is not None and sandbox.peer.closed:
+            self._gone(sandbox, sandbox.peer)
 
     def _take_word(self, sandbox: Sandbox, hello: Message) -> None:
         """Brings our containers up to what a keeper knows; one that ran, has no record and is unknown to it is lost."""

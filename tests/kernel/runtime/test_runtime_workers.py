@@ -16,6 +16,8 @@ from minikube_raw.linux.cgroups import manager
 from minikube_raw.runtime import wire
 from minikube_raw.runtime.cri import ContainerState, SandboxState
 from minikube_raw.runtime.launching import launcher_socket
+from minikube_raw.runtime.peers import Message
+from minikube_raw.runtime.pods import Sandbox
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -133,6 +135,35 @@ def waits_for_packet(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/syscall").read_text().startswith(RECVMSG)
     return False
+
+
+@pytest.mark.parametrize("greeted", [True, False], ids=["greeted", "taking over"])
+async def test_a_keeper_that_dies_right_after_its_first_answer_is_replaced(
+    node: Node, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, greeted: bool
+) -> None:
+    sandbox, created, keeper = await sleeping(node, runtime)
+    before, known = await runtime.container_status(created), runtime._state.sandboxes[sandbox]
+    take_word, last = runtime._keepers._take_word, known.peer
+    died: list[int] = []
+
+    def take_last_word(sandbox: Sandbox, hello: Message) -> None:
+        take_word(sandbox, hello)
+        if not died and sandbox.peer is not None:
+            died.append(hello["pid"])
+            kill(hello["pid"])
+            sandbox.peer._readable()  # as the loop may do it before whoever waited for the answer
+
+    monkeypatch.setattr(runtime._keepers, "_take_word", take_last_word)
+    if greeted and last is not None:
+        known.peer = None
+        last.close()  # as with a kubelet before
+        await runtime._keepers.recover(known)
+    else:
+        kill(keeper)
+    await eventually(lambda: died and known.peer is not None and not known.peer.closed and not known.replacing)
+    assert known.status().state is SandboxState.READY
+    assert await runtime.container_status(created) == before
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
 
 
 async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nobody_else_notices(
