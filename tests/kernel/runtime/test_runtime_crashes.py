@@ -360,6 +360,8 @@ async def test_a_keeper_holds_only_its_own_descriptors_and_shows_its_pod(node: N
         created = await runtime.create_container(sandbox, container("sleep", "100"))
         await runtime.start_container(created)
     pid = await keeper_pid(runtime, sandbox)
+    # until its worker has handed all over, descriptors come and go
+    await eventually(lambda: not any(title(child) == "keeper default/c" for child in children(pid)))
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     named = [link for link in links if link.startswith("/") and "/dev/null" not in link]
     ours = [runtime._state.layout.container(created), node.logs.as_posix()]
