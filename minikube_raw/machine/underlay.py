@@ -144,6 +144,7 @@ def taken_inside(network: str, taken: Iterable[str]) -> str | None:
     """The first of `taken` that is all or part of `network`; one that is wider does no harm, for the narrower route wins."""
     pool = ipaddress.ip_network(network, strict=False)
     others = ((text, ipaddress.ip_network(text, strict=False)) for text in taken)
+    # typeshed wants one class on both sides of subnet_of, which comparing versions does not tell mypy
     return next((text for text, other in others if other.version == pool.version and other.subnet_of(pool)), None)  # type: ignore[arg-type]
 
 

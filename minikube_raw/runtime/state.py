@@ -159,9 +159,10 @@ class NodeState:
 
     async def close(self) -> None:
         """Ends background work and connections; pods run on."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # work that is called off may have begun more
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         for sandbox in self.sandboxes.values():
             if sandbox.peer is not None:
                 peer, sandbox.peer = sandbox.peer, None

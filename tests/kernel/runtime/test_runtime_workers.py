@@ -86,19 +86,24 @@ async def test_a_container_whose_template_and_keeper_are_killed_has_its_end_know
     assert (await ended(runtime, created)).exit_code == 137
 
 
+async def kill_and_have_ordered(node: Node, sandbox: Sandbox, keeper: int, template: int) -> None:
+    """Kills a keeper; the template, stopped, has the order to fork another when this returns."""
+    dead = sandbox.peer
+    os.kill(template, signal.SIGSTOP)
+    kill(keeper)
+    await eventually(lambda: sandbox.peer not in (None, dead))  # the launcher has been asked for another
+    with wire.connect(launcher_socket(node.run)) as launcher:
+        wire.send(launcher, {"op": "take", "sandbox": "nobody's"})
+        wire.receive(launcher)  # it has come to us, so it has passed the order on
+
+
 async def test_a_keeper_that_dies_with_whoever_was_to_fork_its_successor_is_replaced_all_the_same(
     node: Node, runtime: Runtime
 ) -> None:
     sandbox, created, keeper = await sleeping(node, runtime)
     before = await runtime.container_status(created)
-    known, template = runtime._state.sandboxes[sandbox], node.template()
-    dead = known.peer
-    os.kill(template, signal.SIGSTOP)
-    kill(keeper)
-    await eventually(lambda: known.peer not in (None, dead))  # the launcher has been asked for another
-    with wire.connect(launcher_socket(node.run)) as launcher:
-        wire.send(launcher, {"op": "take", "sandbox": "nobody's"})
-        wire.receive(launcher)  # it has come to us, so the template has its order
+    template = node.template()
+    await kill_and_have_ordered(node, runtime._state.sandboxes[sandbox], keeper, template)
     kill(template)
     await runtime.settled()
     assert await runtime.container_status(created) == before
@@ -110,15 +115,10 @@ async def test_a_keeper_that_takes_over_does_without_a_launcher_that_dies_meanwh
 ) -> None:
     sandbox, created, keeper = await sleeping(node, runtime)
     before = await runtime.container_status(created)
-    known, template = runtime._state.sandboxes[sandbox], node.template()
+    template = node.template()
     assert node.launcher is not None
-    others, dead, launcher = set(children(template)), known.peer, node.launcher.pid
-    os.kill(template, signal.SIGSTOP)
-    kill(keeper)
-    await eventually(lambda: known.peer not in (None, dead))
-    with wire.connect(launcher_socket(node.run)) as asked:
-        wire.send(asked, {"op": "take", "sandbox": "nobody's"})
-        wire.receive(asked)  # the template has its order
+    others, launcher = set(children(template)), node.launcher.pid
+    await kill_and_have_ordered(node, runtime._state.sandboxes[sandbox], keeper, template)
     os.kill(launcher, signal.SIGSTOP)
     os.kill(template, signal.SIGCONT)
     await eventually(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from minikube_raw.runtime.cri import PodSandboxConfig
@@ -35,3 +36,22 @@ def test_a_sandbox_that_is_forgotten_twice_is_gone_once(tmp_path: Path) -> None:
     assert list(state.sandboxes) == ["two"]
     state.forget_sandbox(second)
     assert state.sandboxes_of("a") == []
+
+
+async def test_work_that_is_begun_while_other_work_is_called_off_ends_with_it(tmp_path: Path) -> None:
+    state = NodeState(Layout(str(tmp_path / "state"), str(tmp_path / "run")), "")
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    async def wait_and_begin_more() -> None:
+        try:
+            await wait()
+        finally:
+            begun.append(state.background(wait()))
+
+    begun = [state.background(wait_and_begin_more())]
+    await asyncio.sleep(0)
+    await state.close()
+    assert len(begun) == 2
+    assert all(task.done() for task in begun)
