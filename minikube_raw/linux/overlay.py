@@ -64,14 +64,14 @@ def open_overlay(
 def forget_volatile(work: str) -> None:
     """Lets a volatile overlay be mounted again, which the kernel refuses: what its files became in between nobody knows.
 
-    For one that nobody has written to yet.
+    For one that nobody has written to yet. A call that is interrupted is finished by the next one.
     """
     mark = f"{work}/work/incompat/volatile"
-    try:
-        os.unlink(f"{mark}/dirty")
-        os.rmdir(mark)
-    except FileNotFoundError:
-        pass
+    for path, remove in ((f"{mark}/dirty", os.unlink), (mark, os.rmdir)):
+        try:
+            remove(path)
+        except FileNotFoundError:
+            pass
 
 
 def _value(path: str, opened: list[int]) -> str:

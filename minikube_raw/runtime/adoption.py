@@ -8,10 +8,8 @@ from typing import Any
 
 import msgspec
 
-from . import pods
-from .layout import Layout
 from .pods import Container
-from .records import ExitRecord, Identity
+from .records import ExitRecord
 
 UNKNOWN_EXIT_CODE = 137
 
@@ -24,15 +22,6 @@ def adopt_request(request: dict[str, Any], containers: Iterable[Container]) -> d
         if container.exit is None and container.identity is not None
     ]
     return {**request, "adopt": True, "containers": entries}
-
-
-def find_started(layout: Layout, container_id: str) -> Identity | None:
-    """Returns the process of a container whose keeper died before it could say that the program runs; None if there is none.
-
-    A child that still waits to become the container dies with its keeper, so whatever lives has been let go.
-    """
-    identity = pods.read_identity(layout, container_id)
-    return identity if identity is not None and pods.is_alive(identity) else None
 
 
 def lost(container: Container) -> ExitRecord:

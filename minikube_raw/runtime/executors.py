@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from minikube_raw.linux import files, mounts, overlay, pidfd, process, signals
+from minikube_raw.linux import files, mounts, pidfd, process, signals
 
 from . import atomic, execs, handover, init, recording, rootfs, sandbox, starting, wire
 from .ociruntime import Failed, OciRuntime
@@ -66,7 +66,6 @@ class _RuntimeStart(starting.Start):
         process.set_oom_score_adj(spec["process"].get("oomScoreAdj", 0))
         images = rootfs.open_images(spec, places["mountPoint"])
         _attach(spec, f"{bundle}/volumes", volumes, images)
-        overlay.forget_volatile(places["work"])  # of a start that a crash interrupted
         mounts.overlay(places["mountPoint"], places["lowers"], places["upper"], places["work"], volatile=True)
         root = os.open(places["mountPoint"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = init.find_user(root, spec["process"]["user"])

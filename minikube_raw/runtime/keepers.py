@@ -16,7 +16,7 @@ from . import adoption, trace, wire
 from .cri import RuntimeServiceError
 from .launching import NODE
 from .peers import Gone, Message, Peer, refuse_errors
-from .pods import Sandbox
+from .pods import Sandbox, read_identity
 from .records import ExitRecord, SandboxRecord
 from .sandbox import is_usual
 from .spares import Spares
@@ -154,7 +154,8 @@ class Keepers:
         os.makedirs(self._state.layout.sandbox(sandbox.id), 0o755, exist_ok=True)
         for container in sandbox.containers.values():
             if container.identity is None and container.exit is None:
-                container.identity = adoption.find_started(self._state.layout, container.id)
+                # Whatever was let go counts as started, also if it has ended since: no program runs twice.
+                container.identity = read_identity(self._state.layout, container.id)
         sandbox.replacing = True
         try:
             self._take_word(sandbox, await self._take_over(sandbox))

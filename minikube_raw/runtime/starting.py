@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from minikube_raw.linux import fds, files, mounts, pidfd
+from minikube_raw.linux import fds, files, mounts, overlay, pidfd
 
 from . import atomic, handover, podusers, sandbox, wire
 from .copying import PIPE_SIZE, STAGING_SIZE
@@ -48,6 +48,7 @@ class Start:
     def begin(self, volumes: list[int]) -> None:
         """Forks the first process; the worker's loop stops when its program runs or cannot. Owns `volumes`."""
         files.make_directories(self._run_dir)
+        overlay.forget_volatile(self._request["rootfs"]["work"])  # of a start that a crash interrupted
         self._make_cgroup()
         opened = self._open_volumes(volumes)
         streams = self._make_streams()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minikube_raw.linux import features, mounts, steps
+from minikube_raw.linux import features, mounts, overlay, steps
 
 pytestmark = pytest.mark.root
 InChild = Callable[..., None]
@@ -109,6 +109,26 @@ def test_a_volatile_upper_directory_is_refused_a_second_time(in_child: InChild, 
         shutil.rmtree(work)
         os.mkdir(work)
         mounts.overlay(target, [lower], upper, work, volatile=False)
+
+    in_child(check)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["at once", "after an interrupted call"])
+def test_a_volatile_upper_directory_that_is_forgotten_is_mounted_again(
+    in_child: InChild, tmp_path: Path, interrupted: bool
+) -> None:
+    lower, upper, work, target = directories(tmp_path, "lower", "upper", "work", "target")
+
+    def check() -> None:
+        overlay.forget_volatile(work)  # of a first mount there is nothing to forget
+        mounts.overlay(target, [lower], upper, work)
+        mounts.umount(target)
+        if interrupted:
+            os.unlink(f"{work}/work/incompat/volatile/dirty")
+            with pytest.raises(OSError):
+                mounts.overlay(target, [lower], upper, work)
+        overlay.forget_volatile(work)
+        mounts.overlay(target, [lower], upper, work)
 
     in_child(check)
 

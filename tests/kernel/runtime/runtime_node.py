@@ -69,6 +69,7 @@ APPLETS = (
         "nc",
     ),
 )
+RECVMSG = {"x86_64": "47 ", "aarch64": "212 "}[os.uname().machine]
 
 
 def busybox_root(directory: Path) -> Path:
@@ -232,6 +233,17 @@ def title(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
     return ""
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def waits_for_packet(pid: int) -> bool:
+    """Whether a process sleeps in recvmsg(2)."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/syscall").read_text().startswith(RECVMSG)
+    return False
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runtime_node import Node, children, container, ended, eventually, kill
+from runtime_node import Node, children, container, ended, eventually, kill, parent, waits_for_packet
 
 from minikube_raw.linux import process
 from minikube_raw.linux.cgroups import manager
@@ -21,12 +21,6 @@ from minikube_raw.runtime.pods import Sandbox
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
-
-RECVMSG = {"x86_64": "47 ", "aarch64": "212 "}[os.uname().machine]
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def keeper_of(runtime: Runtime, container_id: str) -> int:
@@ -128,13 +122,6 @@ async def test_a_keeper_that_takes_over_does_without_a_launcher_that_dies_meanwh
     await runtime.settled()
     assert await runtime.container_status(created) == before
     assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
-
-
-def waits_for_packet(pid: int) -> bool:
-    """Whether a process sleeps in recvmsg(2)."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/syscall").read_text().startswith(RECVMSG)
-    return False
 
 
 @pytest.mark.parametrize("greeted", [True, False], ids=["greeted", "taking over"])
