@@ -14,6 +14,8 @@ import click
 from minikube_raw.api import quantity
 from minikube_raw.cli.errors import Failure
 from minikube_raw.kubelet import (
+    cpuoptions,
+    cpuplacement,
     cputopology,
     memorymanager,
     numa,
@@ -67,7 +69,7 @@ def options(command: Command) -> Command:
         click.option(
             "--cpu-manager-policy-options",
             metavar="LIST",
-            help=f"OPTION=true,… of the static policy: {', '.join(cputopology.OPTIONS)}.",
+            help=f"OPTION=true,… of the static policy: {', '.join(cpuoptions.OPTIONS)}.",
         ),
         click.option(
             "--memory-manager-policy",
@@ -205,19 +207,18 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> None:
     """Refuse a policy that cannot be, before a node refuses to start. Raises Failure."""
     try:
-        chosen = cputopology.chosen_options(asked["cpu_manager_policy_options"])
-        if cputopology.BY_SOCKET in chosen:
-            cputopology.check_by_socket(cputopology.read(), asked["topology_manager_policy"])
+        chosen = cpuoptions.chosen(asked["cpu_manager_policy_options"])
+        if cpuoptions.BY_SOCKET in chosen:
+            cpuoptions.check_by_socket(cputopology.read(), asked["topology_manager_policy"])
     except ValueError as error:
-        raise Failure(str(error), "write it as OPTION=true") from error
+        raise Failure(str(error), "--cpu-manager-policy-options is OPTION=true,… of those that can be together on this machine") from error
     if asked["cpu_manager_policy"] == cputopology.NONE and not asked["reserved_cpus"]:
         return
     held = [parsed.get(name, {}) for name in ("kube_reserved", "system_reserved")]
     try:
         topology = cputopology.read()
-        cputopology.reserved_cpus(
-            asked["reserved_cpus"], sum(quantity.resource(each, "cpu").milli() for each in held), topology
-        )
+        millis = sum(quantity.resource(each, "cpu").milli() for each in held)
+        cpuplacement.reserved_cpus(asked["reserved_cpus"], millis, topology, chosen)
     except ValueError as error:
         raise Failure(str(error), "name some with --reserved-cpus, or reserve cpu with --system-reserved") from error
 

@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import convert, cputopology, qos
+from minikube_raw.kubelet import convert, cpuoptions, cpuplacement, cputopology, qos
+from minikube_raw.kubelet.cpuplacement import Placement
 from minikube_raw.kubelet.cpupromises import CPUPromises, whole_cpus
 from minikube_raw.kubelet.cputopology import CPU, NONE, POLICIES, STATIC, CPUs
 from minikube_raw.kubelet.options import KubeletOptions
@@ -43,9 +44,9 @@ class CPUManager:
         self._topology = tuple(topology) if self._static else ()
         self._all = frozenset(cpu.number for cpu in self._topology)
         self._reserved = reserved
-        self._kept = reserved if cputopology.STRICT in options else frozenset[int]()  # nobody's at all
-        whole_cores, by_socket = cputopology.WHOLE_CORES in options, cputopology.BY_SOCKET in options
-        self.promises = CPUPromises(self._topology, reserved, whole_cores=whole_cores, by_socket=by_socket)
+        self._kept = reserved if cpuoptions.STRICT in options else frozenset[int]()  # nobody's at all
+        self._placement = Placement(self._topology, options)
+        self.promises = CPUPromises(self._topology, reserved, options)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -107,7 +108,7 @@ class CPUManager:
         free = self._shared(containers) - self._reserved
         free = free & preferred if given else free & self.promises.free
         try:
-            return cputopology.take(self._topology, free, count, preferred)
+            return self._placement.take(free, count, preferred)
         except ValueError as error:
             raise cri.RuntimeServiceError(cri.CREATE_ERROR, str(error)) from error
 
@@ -147,14 +148,14 @@ def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
         raise ValueError(
             f"unknown CPU manager policy {options.cpu_manager_policy!r}: it is one of {', '.join(POLICIES)}"
         )
-    chosen = cputopology.chosen_options(options.cpu_manager_policy_options)
+    chosen = cpuoptions.chosen(options.cpu_manager_policy_options)
     if options.cpu_manager_policy == NONE:
         return CPUManager(runtime)
     topology = cputopology.read()
     reserved = sum(qos.milli_cpu(each) for each in options.reserved)
-    if cputopology.BY_SOCKET in chosen:
-        cputopology.check_by_socket(topology, options.topology_manager_policy)
-    kept = cputopology.reserved_cpus(options.reserved_cpus, reserved, topology)
+    if cpuoptions.BY_SOCKET in chosen:
+        cpuoptions.check_by_socket(topology, options.topology_manager_policy)
+    kept = cpuplacement.reserved_cpus(options.reserved_cpus, reserved, topology, chosen)
     return CPUManager(runtime, STATIC, topology, kept, chosen)
 
 

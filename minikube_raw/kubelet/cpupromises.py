@@ -10,7 +10,8 @@ import math
 from collections.abc import Collection, Sequence
 
 from minikube_raw.api.core import Container, Pod
-from minikube_raw.kubelet import cputopology, qos
+from minikube_raw.kubelet import cpuoptions, cputopology, qos
+from minikube_raw.kubelet.cpuplacement import Placement
 from minikube_raw.kubelet.cputopology import CPU, CPUs
 from minikube_raw.kubelet.numa import Nodes
 from minikube_raw.kubelet.pods import all_containers, is_sidecar
@@ -29,13 +30,14 @@ class Misaligned(Misplaced):
 class CPUPromises:
     """Of one node's CPUs but the reserved ones: see topologymanager.Provider.
 
-    `whole_cores`: of no core only a part. `by_socket`: the NUMA nodes of a socket are as good as one; sockets have such nodes.
+    By the options: of no core only a part (full-pcpus-only); the NUMA nodes of a socket are as good as one, and sockets have
+    such nodes (align-by-socket).
     """
 
-    def __init__(
-        self, topology: Sequence[CPU], reserved: CPUs, *, whole_cores: bool = False, by_socket: bool = False
-    ) -> None:
-        self._topology, self._by_socket = topology, by_socket
+    def __init__(self, topology: Sequence[CPU], reserved: CPUs, options: Collection[str] = ()) -> None:
+        self._topology, self._by_socket = topology, cpuoptions.BY_SOCKET in options
+        self._placement = Placement(topology, options)
+        whole_cores = cpuoptions.WHOLE_CORES in options
         if whole_cores:
             reserved = cputopology.siblings(topology, reserved)
         self._threads = cputopology.threads(topology) if whole_cores else 1
@@ -76,7 +78,7 @@ class CPUPromises:
         if count and container.name not in own:
             free = self.free | self._reusable(pod)
             self._check_cores(count, len(free))
-            own[container.name] = cputopology.take_near(self._topology, free, count, self._near(affinity.nodes))
+            own[container.name] = self._placement.take_near(free, count, self._near(affinity.nodes))
 
     def _near(self, nodes: Nodes | None) -> Nodes | None:
         if nodes is None or not self._by_socket:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from minikube_raw.kubelet import cputopology, reserved, shutdownperiods
+from minikube_raw.kubelet import cpuoptions, cputopology, reserved, shutdownperiods
 
 
 class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     reserved_cpus: str = (
         ""  # under static: the CPUs nobody gets alone, as cpuset(7) lists them; empty: by what is reserved
     )
-    cpu_manager_policy_options: dict[str, str] = {}  # of static: see kubelet.cputopology
+    cpu_manager_policy_options: dict[str, str] = {}  # of static: see kubelet.cpuoptions
     memory_manager_policy: str = "None"  # or Static: see kubelet.memorymanager
     reserved_memory: tuple[str, ...] = ()  # under Static: "0:memory=1Gi,…" by NUMA node, together what is not for pods
     topology_manager_policy: str = "none"  # or best-effort, restricted, single-numa-node: see kubelet.topologymanager
@@ -80,7 +80,7 @@ class KubeletOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def promises_cpus(self) -> bool:
         """Whether CPUs are given away when pods are let in: near other resources, or by whole cores."""
-        by_cores = cputopology.WHOLE_CORES in cputopology.chosen_options(self.cpu_manager_policy_options)
+        by_cores = cpuoptions.WHOLE_CORES in cpuoptions.chosen(self.cpu_manager_policy_options)
         return self.topology_manager_policy != "none" or by_cores
 
     @property

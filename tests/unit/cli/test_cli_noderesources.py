@@ -46,6 +46,11 @@ def test_flags_become_the_kubelets_options_and_replace_the_defaults() -> None:
         ("system_reserved", "memory=lots", "--system-reserved: memory: "),
         ("minimum_image_ttl_duration", "soon", "--minimum-image-ttl-duration: invalid duration 'soon'"),
         ("cpu_manager_policy", "static", "requires systemreserved.cpu + kubereserved.cpu to be greater than zero"),
+        (
+            "cpu_manager_policy_options",
+            "full-pcpus-only=true,distribute-cpus-across-cores=true",
+            "full-pcpus-only and distribute-cpus-across-cores can not be used at the same time",
+        ),
         ("reserved_cpus", "1-x", "invalid list of CPUs '1-x'"),
         ("image_gc_high_threshold", 80, "--image-gc-low-threshold 80 is not below --image-gc-high-threshold 80"),
     ],

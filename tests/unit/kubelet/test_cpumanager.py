@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -11,15 +12,17 @@ from pod_builders import pod
 from worked_node import Node
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import cputopology
+from minikube_raw.kubelet import cpumanager, cpuoptions, cputopology
 from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.cputopology import CPU
+from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.topologymanager import TopologyManager
 from minikube_raw.runtime.cri import LinuxContainerResources
 
 FOUR = tuple(CPU(0, n, n) for n in range(4))
+CORES = tuple(CPU(0, n % 4, n) for n in range(8))  # four of two threads
 PINNED = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
 
 
@@ -112,8 +115,7 @@ async def test_reserved_cpus_are_nobodys_where_that_is_asked_for_unless_there_ar
     ],
 )
 def test_by_whole_cores_no_core_is_shared_not_even_with_reserved_cpus(taken: str, cpu: str, why: str) -> None:
-    cores = tuple(CPU(0, n % 4, n) for n in range(8))
-    promises = CPUManager(FakeRuntime(), "static", cores, frozenset({0}), ["full-pcpus-only"]).promises
+    promises = CPUManager(FakeRuntime(), "static", CORES, frozenset({0}), ["full-pcpus-only"]).promises
     manager = TopologyManager([promises])
     if taken:
         assert manager.refusal(asking("taken", taken)) is None
@@ -123,19 +125,55 @@ def test_by_whole_cores_no_core_is_shared_not_even_with_reserved_cpus(taken: str
         assert promises.of("wish", "wish") == {3, 7}
 
 
+async def test_options_say_which_cpus_are_given_reserved_and_promised(node, eventually, monkeypatch) -> None:
+    monkeypatch.setattr(cputopology, "read", lambda: CORES)
+    options = KubeletOptions(
+        node_name="n",
+        node_ip="",
+        state_dir="",
+        run_dir="",
+        images_dir="",
+        cpu_manager_policy="static",
+        cpu_manager_policy_options={"distribute-cpus-across-cores": "true"},
+        system_reserved={"cpu": "2"},
+    )
+    manager = cpumanager.make(node.runtime, options)
+    node.use(msgspec.structs.replace(node.tools, cpus=manager))
+    await start(node, eventually, asking("shared"), asking("own", "2"))
+    assert cpus(node) == {"shared": "0-1,4-7", "own": "2-3"}
+    assert TopologyManager([manager.promises]).refusal(asking("wish", "2")) is None
+    assert manager.promises.of("wish", "wish") == {2, 3}
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"distribute": "true"}, "unsupported cpumanager option: 'distribute'"),
-        ({"full-pcpus-only": "1"}, "bad value for option 'full-pcpus-only'"),
+        ({"distribute": "true"}, 'unknown CPU Manager Policy option: "distribute"'),
+        ({"full-pcpus-only": "1"}, 'bad value for option "full-pcpus-only"'),
     ],
 )
 def test_an_option_that_is_none_is_named(given: dict[str, str], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        cputopology.chosen_options(given)
-    assert cputopology.chosen_options({"full-pcpus-only": "true", "strict-cpu-reservation": "false"}) == {
-        "full-pcpus-only"
-    }
+        cpuoptions.chosen(given)
+    assert cpuoptions.chosen({"full-pcpus-only": "true", "strict-cpu-reservation": "false"}) == {"full-pcpus-only"}
+
+
+def test_options_that_contradict_each_other_are_refused_as_a_kubelet_does() -> None:
+    refused = []
+    for pair in itertools.combinations(cpuoptions.OPTIONS, 2):
+        try:
+            cpuoptions.chosen(dict.fromkeys(pair, "true"))
+        except ValueError as error:
+            refused.append(str(error))
+    assert sorted(refused) == [
+        f"static policy options {one} and {other} can not be used at the same time"
+        for one, other in (
+            ("distribute-cpus-across-numa", "distribute-cpus-across-cores"),
+            ("full-pcpus-only", "distribute-cpus-across-cores"),
+            ("prefer-align-cpus-by-uncorecache", "distribute-cpus-across-cores"),
+            ("prefer-align-cpus-by-uncorecache", "distribute-cpus-across-numa"),
+        )
+    ]
 
 
 def test_a_guaranteed_pod_is_not_resized_beside_it() -> None:

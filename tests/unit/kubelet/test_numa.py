@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from minikube_raw.kubelet import cputopology, numa
-from minikube_raw.kubelet.cputopology import CPU, parse, show, take, take_near
+from minikube_raw.kubelet.cpuplacement import Placement
+from minikube_raw.kubelet.cputopology import CPU, parse, show
 from minikube_raw.kubelet.numa import NUMANode
 
 # Two sockets of two nodes of two cores of two threads; the other way round, two nodes of two sockets.
@@ -67,7 +68,7 @@ def test_narrow_sets_come_first_and_of_those_the_lower_ones() -> None:
 def test_whole_sockets_and_nodes_are_taken_the_larger_first(
     machine: tuple[CPU, ...], free: str, count: int, chosen: str
 ) -> None:
-    assert show(take(machine, parse(free), count)) == chosen
+    assert show(Placement(machine).take(parse(free), count)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,9 @@ def test_whole_sockets_and_nodes_are_taken_the_larger_first(
 def test_cpus_of_the_nodes_that_are_asked_for_come_first(
     free: str, count: int, nodes: set[int] | None, chosen: str
 ) -> None:
-    assert show(take_near(SUBNUMA, parse(free), count, None if nodes is None else frozenset(nodes))) == chosen
+    assert show(Placement(SUBNUMA).take_near(parse(free), count, None if nodes is None else frozenset(nodes))) == chosen
 
 
 def test_too_few_are_told_with_all_that_are_free() -> None:
     with pytest.raises(ValueError, match="not enough cpus available to satisfy request: requested=3, available=2"):
-        take_near(SUBNUMA, parse("0,4"), 3, frozenset({0}))
+        Placement(SUBNUMA).take_near(parse("0,4"), 3, frozenset({0}))

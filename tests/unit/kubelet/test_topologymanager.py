@@ -12,7 +12,7 @@ from pod_builders import pod
 from worked_node import Node
 
 from minikube_raw.api.core import Pod
-from minikube_raw.kubelet import cputopology, memorymanager, topologymanager
+from minikube_raw.kubelet import cpuoptions, memorymanager, topologymanager
 from minikube_raw.kubelet.admission import Refusal
 from minikube_raw.kubelet.cpumanager import CPUManager
 from minikube_raw.kubelet.cputopology import CPU, show
@@ -312,8 +312,8 @@ def test_by_socket_its_other_nodes_are_taken_before_those_of_another(options: tu
 
 
 def test_sockets_without_nodes_of_their_own_and_a_single_node_do_not_go_with_it() -> None:
-    cputopology.check_by_socket(SUBNUMA, RESTRICTED)
+    cpuoptions.check_by_socket(SUBNUMA, RESTRICTED)
     with pytest.raises(ValueError, match="policy single-numa-node is incompatible"):
-        cputopology.check_by_socket(SUBNUMA, SINGLE)
+        cpuoptions.check_by_socket(SUBNUMA, SINGLE)
     with pytest.raises(ValueError, match="more sockets than NUMA nodes"):
-        cputopology.check_by_socket([CPU(socket=n, core=n, number=n) for n in range(2)], RESTRICTED)
+        cpuoptions.check_by_socket([CPU(socket=n, core=n, number=n) for n in range(2)], RESTRICTED)
