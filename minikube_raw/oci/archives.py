@@ -138,6 +138,9 @@ class _DockerImage(msgspec.Struct, frozen=True):
     repo_tags: list[str] | None = msgspec.field(default=None, name="RepoTags")
 
 
+_LISTING = msgspec.json.Decoder(list[_DockerImage])
+
+
 @contextmanager
 def opened(path: Path, scratch: Path) -> Iterator[Source]:
     """The files of an OCI layout directory, or of a tar (plain, gzip or zstd). Raises ArchiveError, OSError."""
@@ -165,7 +168,7 @@ def take_images(source: Source, content: ContentStore, *, name: str) -> list[Fou
             "neither an OCI image layout (oci-layout, index.json) nor a docker-save archive (manifest.json)"
         )
     try:
-        images = msgspec.json.decode(listing, type=list[_DockerImage])
+        images = _LISTING.decode(listing)
     except msgspec.DecodeError as error:
         raise ArchiveError(f"manifest.json is not docker-save's: {error}") from error
     return [_docker_image(source, content, image) for image in images]

@@ -7,11 +7,13 @@ here because an index is the only place that needs it.
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .reference import is_digest
+
+Document = TypeVar("Document")
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -115,15 +117,22 @@ class ConfigDocument(msgspec.Struct, frozen=True):
     config: ImageConfig = ImageConfig()
 
 
+# Made while one thread imports this: msgspec does not lock what it prepares for a type at its first use (msgspec 0.22 segfaults),
+# and a node reads its first images in several threads at once.
+_INDEX = msgspec.json.Decoder(Index)
+_MANIFEST = msgspec.json.Decoder(Manifest)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+msgspec.json.Decoder(ConfigDocument)  # what it prepares convert() uses
+
+
 def decode_index(data: bytes) -> Index:
     """Raises ManifestError."""
-    index: Index = _decode(data, Index, "index")
-    return index
+    return _decode(data, _INDEX, "index")
 
 
 def decode_manifest(data: bytes) -> Manifest:
     """Raises ManifestError; also for more layers than overlayfs can stack."""
-    manifest: Manifest = _decode(data, Manifest, "manifest")
+    manifest = _decode(data, _MANIFEST, "manifest")
     if len(manifest.layers) > MAX_LAYERS:
         raise ManifestError(f"an image of {len(manifest.layers)} layers; overlayfs stacks at most {MAX_LAYERS}")
     return manifest
@@ -131,7 +140,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 def decode_config(data: bytes) -> ConfigDocument:
     """Raises ManifestError. Sets written as {"80/tcp": {}} become sorted tuples; null means absent."""
-    document = _decode(data, dict[str, Any], "image config")
+    document = _decode(data, _OBJECT, "image config")
     config = document.get("config") or {}
     if not isinstance(config, dict):
         raise ManifestError("the image config's config is no object")
@@ -181,8 +190,8 @@ def _without_null(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def _decode(data: bytes, kind: Any, what: str) -> Any:
+def _decode(data: bytes, decoder: msgspec.json.Decoder[Document], what: str) -> Document:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ManifestError(f"not an image {what}: {error}") from error
