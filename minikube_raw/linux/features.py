@@ -74,19 +74,7 @@ def overlay() -> bool:
 @_feature
 def overlay_lowerdir_plus() -> bool:
     """Overlay takes its lower directories one by one through fsconfig(2) "lowerdir+" (Linux ≥ 6.7)."""
-    if not new_mount_api():
-        return False
-    try:
-        context = mount_calls.fsopen("overlay")
-    except OSError:
-        return False
-    try:
-        mount_calls.fsconfig_string(context, "lowerdir+", "/")
-    except OSError:
-        return False
-    finally:
-        os.close(context)
-    return True
+    return overlay() and _knows("overlay", lambda context: mount_calls.fsconfig_string(context, "lowerdir+", "/"))
 
 
 @_feature
@@ -222,13 +210,25 @@ def idmapped_mounts() -> bool:
 @_feature
 def tmpfs_noswap() -> bool:
     """A tmpfs whose pages are never written to swap (Linux ≥ 6.4)."""
+    return _knows("tmpfs", lambda context: mount_calls.fsconfig_flag(context, "noswap"))
+
+
+def _knows(filesystem: str, configure: Callable[[int], None]) -> bool:
+    """Tries an option. A file system that still has mount(2)'s way (overlay before Linux 6.5) takes any until it is created."""
     if not new_mount_api():
         return False
-    context = mount_calls.fsopen("tmpfs")
+    context = mount_calls.fsopen(filesystem)
     try:
-        mount_calls.fsconfig_flag(context, "noswap")
-    except OSError:
-        return False
+        if _takes(context, lambda context: mount_calls.fsconfig_flag(context, "nosuchoption")):
+            return False
+        return _takes(context, configure)
     finally:
         os.close(context)
+
+
+def _takes(context: int, configure: Callable[[int], None]) -> bool:
+    try:
+        configure(context)
+    except OSError:
+        return False
     return True

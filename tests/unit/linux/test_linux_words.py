@@ -121,6 +121,21 @@ def test_a_feature_is_off_when_the_environment_says_so(monkeypatch: pytest.Monke
     assert set(features.all()) >= {"openat2", "overlay_lowerdir_plus", "cgroup_kill", "clone_into_cgroup", "psi"}
 
 
+@pytest.mark.parametrize("feature", ["overlay_lowerdir_plus", "tmpfs_noswap"])
+def test_a_file_system_that_takes_any_option_until_it_is_created_is_not_believed(
+    feature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does overlay before Linux 6.5."""
+    monkeypatch.setattr(features.mount_calls, "fsopen", lambda name: os.open(os.devnull, os.O_RDONLY))
+    for call in ("fsconfig_flag", "fsconfig_string"):
+        monkeypatch.setattr(features.mount_calls, call, lambda *words: None)
+    features.forget()
+    believed = getattr(features, feature)()
+    monkeypatch.undo()
+    features.forget()
+    assert not believed
+
+
 def test_limits_are_named_as_oci_names_them() -> None:
     assert {"RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_NPROC"} <= set(rlimits.NUMBERS)
 
