@@ -155,7 +155,7 @@ class SecurityContext(msgspec.Struct, frozen=True):
     no_new_privs: bool = False
     unmasked_proc: bool = False
     seccomp: SecurityProfile = SecurityProfile()
-    apparmor: SecurityProfile | None = None  # None: whatever confines the runtime itself
+    apparmor: SecurityProfile | None = None  # None: the default one, on a node that can confine
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

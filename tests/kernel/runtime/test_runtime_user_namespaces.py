@@ -11,8 +11,8 @@ import pytest
 from runtime_node import SHARED_PID, Node, container, ended, eventually, run_to_end
 
 from minikube_raw.linux import features
-from minikube_raw.runtime import userids
-from minikube_raw.runtime.cri import Mount, SecurityContext
+from minikube_raw.runtime import apparmor, userids
+from minikube_raw.runtime.cri import Mount, ProfileType, SecurityContext, SecurityProfile
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = [
@@ -70,10 +70,24 @@ async def test_the_user_namespace_owns_what_the_pod_may_administer(node: Node, r
         cat /proc/sys/net/ipv4/ip_unprivileged_port_start && ip link add x type veth peer name y && ip link show x && mkdir /t &&
         mount -t tmpfs none /t && hostname changed && hostname && umount /t && touch /dev/shm/shared && echo done
     """
-    admin = SecurityContext(add_capabilities=("NET_ADMIN", "SYS_ADMIN"))
+    # On a node with AppArmor the default profile refuses every mount, whatever the capabilities.
+    free = SecurityProfile(ProfileType.UNCONFINED)
+    admin = SecurityContext(add_capabilities=("NET_ADMIN", "SYS_ADMIN"), apparmor=free)
     status = await run_to_end(runtime, sandbox, container("sh", "-c", script, security=admin))
     assert node.output(status).startswith("80\n"), node.log(status)
     assert node.output(status).endswith("changed\ndone\n"), node.log(status)
+
+
+@pytest.mark.skipif(not apparmor.can_confine(), reason="this host has no AppArmor to confine with")
+async def test_the_default_apparmor_profile_refuses_mounts_to_the_root_of_a_user_namespace_too(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(userns_pod(node))
+    script = "hostname changed && hostname; mkdir /t; mount -t tmpfs none /t || cat /proc/self/attr/current"
+    admin = SecurityContext(add_capabilities=("SYS_ADMIN",))
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", script, security=admin))
+    assert node.output(status) == f"changed\n{apparmor.DEFAULT} (enforce)\n", node.log(status)
+    assert "Permission denied" in node.output(status, "stderr")
 
 
 async def test_volumes_show_the_owners_they_have_on_the_node(node: Node, runtime: Runtime, tmp_path: Path) -> None:
