@@ -15,12 +15,14 @@ SUITES = [
     "runtime/test_runtime_seccomp.py",
     "runtime/test_runtime_user_namespaces.py",
     "runtime/test_runtime_crashes.py",
+    "runtime/test_runtime_handlers.py",
 ]
-# What only a v1 host has, and one file whose tests need a feature that the same file also forces off.
+# What only a v1 host has, one file whose tests need a feature that the same file also forces off, and gVisor, which the image has not.
 RIGHTLY_SKIPPED = (
     r"cgroupspy knows cgroup v1 only, and this host has none"
     r"|this host has no such hierarchy"
     r"|detached overlays need lowerdir\+"
+    r"|runsc is not installed"
 )
 
 

@@ -291,3 +291,4 @@ async def eventually(true: Callable[[], bool], timeout: float = 60) -> None:
 
 
 SHARED_PID = NamespaceOption(pid=NamespaceMode.POD)
+LOST = (137, "ContainerStatusUnknown")  # what is known of an end that only the kernel saw, where it does not tell

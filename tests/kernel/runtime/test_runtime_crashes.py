@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runtime_node import Node, children, container, ended, eventually, kill, running_node, title
+from runtime_node import LOST, Node, children, container, ended, eventually, kill, running_node, title
 
 from minikube_raw.linux import features, pidfd, process
 from minikube_raw.linux.cgroups import manager
@@ -21,7 +21,6 @@ from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
-LOST = (137, "ContainerStatusUnknown")  # what is known of an end that only the kernel saw, where it does not tell
 
 
 async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
