@@ -9,13 +9,13 @@ from minikube_raw.netlink import NetlinkSocket, links
 from . import errors
 from .errors import CNIError
 
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0  # an ADD that gave up would begin anew, and wait for the same queue
 FIRST_PAUSE_S = 0.0005
 
 
 def wait_until_up(netlink: NetlinkSocket, name: str) -> None:
     """Returns when the device's operstate is UP. The kernel tells it from a work queue, mostly at once, at worst a
-    second later.
+    second later and behind whoever holds the lock of all links (a host that ends many namespaces).
     """
     deadline = time.monotonic() + PATIENCE_S
     pause = FIRST_PAUSE_S

@@ -211,7 +211,9 @@ def _check_cpus(asked: dict[str, Any], parsed: dict[str, dict[str, str]]) -> Non
         if cpuoptions.BY_SOCKET in chosen:
             cpuoptions.check_by_socket(cputopology.read(), asked["topology_manager_policy"])
     except ValueError as error:
-        raise Failure(str(error), "--cpu-manager-policy-options is OPTION=true,… of those that can be together on this machine") from error
+        raise Failure(
+            str(error), "--cpu-manager-policy-options is OPTION=true,… of those that can be together on this machine"
+        ) from error
     if asked["cpu_manager_policy"] == cputopology.NONE and not asked["reserved_cpus"]:
         return
     held = [parsed.get(name, {}) for name in ("kube_reserved", "system_reserved")]

@@ -38,7 +38,8 @@ class Node:
         uplink = self.netns.query(lambda netlink: links.get(netlink, "eth0"))
         self.netns.request(links.change(uplink.index, up=True), addresses.add(uplink.index, f"{self.ip}/24"))
         self.netns.query(lambda netlink: wait_until_up(netlink, "eth0"))
-        underlay.query(lambda netlink: wait_until_up(netlink, self.name))
+        for device in (self.name, "underlay"):
+            underlay.query(lambda netlink, device=device: wait_until_up(netlink, device))
         self.overlay = OverlayNetwork(self.name, self.ip, exclude=(PODS, UNDERLAY))
         self.tunnel = self.netns.run(lambda: self.overlay.ensure(self.pod_cidr))
         data_dir = str(cache_dir / self.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from runtime_node import SHARED_PID, Node, container, ended, eventually, run_to_end
 
+from minikube_raw.linux import pidfd
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.runtime.cri import (
@@ -275,11 +276,14 @@ async def test_a_shared_process_namespace_has_a_pause_process_that_gives_nothing
 
 async def test_the_pause_process_ends_with_its_pod(node: Node, runtime: Runtime) -> None:
     sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=SHARED_PID))
-    (pause,) = manager(f"{runtime._state.sandboxes[sandbox].record.cgroup}/pause").procs()
+    (pid,) = manager(f"{runtime._state.sandboxes[sandbox].record.cgroup}/pause").procs()
+    pause = os.pidfd_open(pid)
 
     await runtime.remove_pod_sandbox(sandbox)
 
-    assert not Path(f"/proc/{pause}").exists()
+    assert pidfd.has_ended(pause, 60)
+    os.close(pause)
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())  # reaped by the launcher, which inherits it
 
 
 async def test_a_pod_on_the_nodes_network_has_the_nodes_network_and_name(node: Node, runtime: Runtime) -> None:
