@@ -17,15 +17,16 @@ context = ssl.create_default_context(cafile=pki + "ca.crt")
 context.load_cert_chain(pki + "admin.crt", pki + "admin.key")
 wish = sys.stdin.buffer.read()
 headers = {"Content-Type": "application/json"}
-request = urllib.request.Request("https://127.0.0.1:6443" + sys.argv[1], wish or None, headers)
+request = urllib.request.Request("https://127.0.0.1:6443" + sys.argv[1], wish or None, headers, method=sys.argv[2])
 print(urllib.request.urlopen(request, context=context).read().decode())
 """
 PODS = "/api/v1/namespaces/default/pods"
 
 
-def ask(lab: Machine, path: str, wish: Any = None) -> Any:
-    """GET a path of the API server, or POST there."""
-    command = f"{REPOSITORY}/.venv/bin/python -c {shlex.quote(_ASK)} {path}"
+def ask(lab: Machine, path: str, wish: Any = None, *, method: str = "") -> Any:
+    """GET a path of the API server, POST there, or what `method` says."""
+    method = method or ("GET" if wish is None else "POST")
+    command = f"{REPOSITORY}/.venv/bin/python -c {shlex.quote(_ASK)} {path} {method}"
     return json.loads(lab.run(command, stdin="" if wish is None else json.dumps(wish)))
 
 
@@ -34,6 +35,12 @@ def create(lab: Machine, name: str, container: dict[str, Any], **spec: Any) -> N
     containers = [{"name": "c", "image": "busybox", **container}]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers, **spec}}
     ask(lab, PODS, pod)
+
+
+def remove(lab: Machine, name: str) -> None:
+    """Delete a pod, and wait until its node has nothing of it."""
+    ask(lab, f"{PODS}/{name}", {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 1}, method="DELETE")
+    until(lambda: [pod["metadata"]["name"] for pod in ask(lab, PODS)["items"]], lambda names: name not in names)
 
 
 def status(lab: Machine, name: str) -> Any:

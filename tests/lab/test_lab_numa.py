@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.api import create, in_phase
+from tests.lab.api import create, in_phase, remove
 from tests.lab.conftest import need_lab
 from tests.lab.machine import Machine, machine
 
@@ -41,3 +41,19 @@ def test_a_pod_has_its_cpu_and_its_memory_on_one_node(cluster: Machine) -> None:
     create(cluster, "near", own("1", "32Mi", 3601))
     in_phase(cluster, "near", "Running")
     assert allowed(cluster, 3601) == ("1", "1")
+    remove(cluster, "near")
+
+
+def test_memory_alone_is_given_where_a_node_has_room_and_refused_where_none_has(cluster: Machine) -> None:
+    """Three pods without CPUs of their own, of more than half of a node's memory each: two nodes have room for one each."""
+    half = own("100m", "170Mi", 3602)
+    create(cluster, "first", half)
+    in_phase(cluster, "first", "Running")
+    create(cluster, "second", own("100m", "170Mi", 3603))
+    in_phase(cluster, "second", "Running")
+    create(cluster, "third", half)
+    refused = in_phase(cluster, "third", "Failed")
+
+    assert [allowed(cluster, seconds)[1] for seconds in (3602, 3603)] == ["0", "1"]
+    said = (refused["reason"], refused["message"])
+    assert said == ("TopologyAffinityError", "Pod was rejected: Resources cannot be allocated with Topology locality")
