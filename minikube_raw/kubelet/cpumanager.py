@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import msgspec
 
@@ -20,12 +21,17 @@ from minikube_raw.kubelet import convert, cpuoptions, cpuplacement, cputopology,
 from minikube_raw.kubelet.cpuplacement import Placement
 from minikube_raw.kubelet.cpupromises import CPUPromises, whole_cpus
 from minikube_raw.kubelet.cputopology import CPU, NONE, POLICIES, STATIC, CPUs
+from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.runtime import cri
 from minikube_raw.runtime.resources import UNLIMITED
 
 log = logging.getLogger(__name__)
 EXCLUSIVE = "minikube-raw.io/exclusive-cpus"  # annotation of a container that shares its CPUs with nobody
+
+
+_POOL = "The size of the shared CPU pool for non-guaranteed QoS pods, in millicores."
+_ALONE = "The total number of CPUs exclusively allocated to containers running on this node"
 
 
 class CPUManager:
@@ -86,6 +92,26 @@ class CPUManager:
             if _alive(each) and EXCLUSIVE in each.annotations:
                 self.promises.keep(each.labels.get(convert.POD_UID, ""), each.name, _cpus(each))
 
+    async def measures(self) -> list[Measure]:
+        """What /metrics tells of it; nothing without the policy."""
+        if not self._static:
+            return []
+        alone = _alone(await self._runtime.list_containers()) | self.promises.given
+        free = self._all - self._reserved - alone
+        nodes = Counter(cpu.node for cpu in self._topology if cpu.number in alone)
+        text = "The number of cpu core allocations which required pinning"
+        return [
+            *self.promises.attempts.measures("kubelet_cpu_manager_pinning", f"{text}.", f"{text} failed."),
+            _gauge("shared_pool_size_millicores", _POOL, 1000 * len(free)),
+            _gauge("exclusive_cpu_allocation_count", _ALONE, len(alone)),
+            *(
+                _gauge(
+                    "allocation_per_numa", "Number of CPUs allocated per NUMA node", nodes[node], numa_node=str(node)
+                )
+                for node in sorted({cpu.node for cpu in self._topology})
+            ),
+        ]
+
     def look_again(self) -> None:
         """A container has ended: its CPUs may be everybody's again."""
         self._changed.set()
@@ -108,14 +134,14 @@ class CPUManager:
         free = self._shared(containers) - self._reserved
         free = free & preferred if given else free & self.promises.free
         try:
-            return self._placement.take(free, count, preferred)
+            with nullcontext() if given else self.promises.attempts:
+                return self._placement.take(free, count, preferred)
         except ValueError as error:
             raise cri.RuntimeServiceError(cri.CREATE_ERROR, str(error)) from error
 
     def _shared(self, containers: Sequence[cri.ContainerStatus], taken: CPUs = frozenset()) -> CPUs:
         """The CPUs of all who have none alone, once some are `taken`."""
-        alone = [_cpus(each) for each in containers if _alive(each) and EXCLUSIVE in each.annotations]
-        left = self._all.difference(taken, *alone)
+        left = self._all - taken - _alone(containers)
         return left - self._kept or left  # whoever has none alone must run somewhere
 
     async def _share(self, shared: CPUs, containers: Sequence[cri.ContainerStatus]) -> None:
@@ -135,6 +161,10 @@ class CPUManager:
             log.info(
                 "container %s of %s was not moved to CPUs %s: %s", container.name, container.sandbox_id, cpus, error
             )
+
+
+def _gauge(name: str, text: str, value: int, **labels: str) -> Measure:
+    return Measure(f"kubelet_cpu_manager_{name}", "gauge", text, value, labels)
 
 
 def exclusive_cpus(pod: Pod) -> bool:
@@ -168,6 +198,12 @@ def _placed(config: cri.ContainerConfig, cpus: CPUs, *, exclusive: bool) -> cri.
 
 def _alive(container: cri.ContainerStatus) -> bool:
     return container.state is not cri.ContainerState.EXITED
+
+
+def _alone(containers: Sequence[cri.ContainerStatus]) -> CPUs:
+    """The CPUs that containers which live have for themselves."""
+    own = (_cpus(each) for each in containers if _alive(each) and EXCLUSIVE in each.annotations)
+    return frozenset[int]().union(*own)
 
 
 def _cpus(container: cri.ContainerStatus) -> CPUs:

@@ -13,6 +13,7 @@ from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import cpuoptions, cputopology, qos
 from minikube_raw.kubelet.cpuplacement import Placement
 from minikube_raw.kubelet.cputopology import CPU, CPUs
+from minikube_raw.kubelet.measures import Attempts
 from minikube_raw.kubelet.numa import Nodes
 from minikube_raw.kubelet.pods import all_containers, is_sidecar
 from minikube_raw.kubelet.topologyhints import Hint, Hints, Misplaced, sets_of
@@ -43,11 +44,17 @@ class CPUPromises:
         self._threads = cputopology.threads(topology) if whole_cores else 1
         self._all = frozenset(cpu.number for cpu in topology) - reserved
         self._promised: dict[str, dict[str, CPUs]] = {}  # by pod uid and container
+        self.attempts = Attempts()  # to give a container CPUs
+
+    @property
+    def given(self) -> CPUs:
+        """Those that somebody was promised."""
+        return frozenset[int]().union(*(cpus for own in self._promised.values() for cpus in own.values()))
 
     @property
     def free(self) -> CPUs:
         """Those that nobody was promised."""
-        return self._all.difference(*(cpus for own in self._promised.values() for cpus in own.values()))
+        return self._all - self.given
 
     def of(self, uid: str, container: str) -> CPUs | None:
         """What a container was promised."""
@@ -75,7 +82,9 @@ class CPUPromises:
     def allocate(self, pod: Pod, container: Container, affinity: Hint) -> None:
         """Promise a container its CPUs. Raises ValueError."""
         count, own = whole_cpus(pod, container.name), self._promised.setdefault(pod.metadata.uid, {})
-        if count and container.name not in own:
+        if not count or container.name in own:
+            return
+        with self.attempts:
             free = self.free | self._reusable(pod)
             self._check_cores(count, len(free))
             own[container.name] = self._placement.take_near(free, count, self._near(affinity.nodes))

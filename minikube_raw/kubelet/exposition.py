@@ -6,12 +6,14 @@ be filled to be emptied again. Names and labels are the kubelet's and cAdvisor's
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import psutil
 
 from minikube_raw.kubelet.interfaces import Traffic
+from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.usage import PRESSURES, ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Stats, Transfers
@@ -218,24 +220,27 @@ def _container_rows(pod: PodUse) -> Iterable[tuple[ContainerUse, Labels]]:
         yield each, {**_NOTHING, **_pod_labels(pod), **own, "id": f"/{pod.cgroup}/{each.status.id}"}
 
 
-def kubelet(*, running_pods: int, running_containers: int, version: str, node: str) -> str:
-    """/metrics: the agent itself."""
+def kubelet(
+    *, running_pods: int, running_containers: int, version: str, node: str, counted: Iterable[Measure] = ()
+) -> str:
+    """/metrics: the agent itself, and what its parts have `counted`."""
     page, process = Page(), psutil.Process()
     with process.oneshot():
         cpu, memory = sum(process.cpu_times()[:2]), process.memory_info()
         began, files = process.create_time(), process.num_fds()
     running = {"container_state": "running"}
-    one: list[tuple[str, str, str, Labels, float]] = [
-        ("kubelet_node_name", "gauge", "The node's name. The count is always 1.", {"node": node}, 1),
-        ("kubelet_running_containers", "gauge", "Number of containers currently running", running, running_containers),
-        ("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox", {}, running_pods),
-        ("kubernetes_build_info", "gauge", "A metric with a constant '1' value", {"git_version": version}, 1),
-        ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", {}, cpu),
-        ("process_open_fds", "gauge", "Number of open file descriptors.", {}, files),
-        ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", {}, memory.rss),
-        ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", {}, began),
-        ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", {}, memory.vms),
+    own = [
+        Measure("kubelet_node_name", "gauge", "The node's name. The count is always 1.", 1, {"node": node}),
+        Measure("kubelet_running_containers", "gauge", "Number of containers currently running", running_containers, running),
+        Measure("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox", running_pods),
+        Measure("kubernetes_build_info", "gauge", "A metric with a constant '1' value", 1, {"git_version": version}),
+        Measure("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", cpu),
+        Measure("process_open_fds", "gauge", "Number of open file descriptors.", files),
+        Measure("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", memory.rss),
+        Measure("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", began),
+        Measure("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", memory.vms),
     ]  # fmt: skip
-    for name, kind, text, labels, value in one:
-        page.family(name, kind, text, [(labels, value, 0)])
+    families = itertools.groupby((*own, *counted), key=lambda each: (each.name, each.kind, each.text))
+    for (name, kind, text), samples in families:
+        page.family(name, kind, text, [(each.labels, each.value, 0) for each in samples])
     return page.text()

@@ -40,6 +40,7 @@ from minikube_raw.kubelet.listening import Listeners
 from minikube_raw.kubelet.localvolumes import LocalVolumes
 from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.logrotation import LogRotation, RotationPolicy
+from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.mirrors import Mirrors, is_mirror
 from minikube_raw.kubelet.nodeshutdown import NOT_READY, Logind, NodeShutdown
 from minikube_raw.kubelet.objects import WatchedObjects
@@ -52,6 +53,7 @@ from minikube_raw.kubelet.preparation import Preparation
 from minikube_raw.kubelet.reclaim import Reclaim
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
+from minikube_raw.kubelet.shutdowntimes import STATE_FILE, ShutdownTimes
 from minikube_raw.kubelet.staticpods import StaticPods
 from minikube_raw.kubelet.stats import StatsProvider
 from minikube_raw.kubelet.statusmanager import StatusManager
@@ -107,13 +109,14 @@ class Kubelet:
         promises = self._cpus.promises if self._cpus.static else None
         self._topology = topologymanager.make(options, promises, self._memory)
         self._room = Room(self._node_view, self._topology)
+        self._shutdown_times = ShutdownTimes(Path(options.state_dir, STATE_FILE), self._clock)
         self._shutdown = self._make_shutdown()
         self._static = StaticPods(options.manifests_dir, options.node_name, self._clock, self._node.tell)
         self._mirrors = Mirrors(
             client, self._statuses, lambda: self._static.objects, lambda: self._node.object, self._clock
         )
         self._workers: PodWorkers | None = None
-        self._stats = StatsProvider(options, self, runtime)
+        self._stats = StatsProvider(options, self, runtime, self._counted)
         collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._node.warn, self._clock)
         self._reclaim = Reclaim(lambda: self._workers, collector)
         self._eviction = self._make_eviction()
@@ -321,6 +324,7 @@ class Kubelet:
             tell=self._node.tell,
             changed=self._registration.status_changed,
             told=self._statuses.sent,
+            times=self._shutdown_times,
             clock=self._clock,
         )
 
@@ -328,6 +332,10 @@ class Kubelet:
         from minikube_raw.kubelet import logind
 
         return logind.connect(self._clock)
+
+    async def _counted(self) -> list[Measure]:
+        memory = self._memory.measures() if self._memory is not None else ()
+        return [*await self._cpus.measures(), *memory, *self._topology.measures(), *self._shutdown_times.measures()]
 
     def _pressures_changed(self, before: Collection[str], now: Collection[str]) -> None:
         self._node.tell_pressures(before, now)

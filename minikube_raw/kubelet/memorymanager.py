@@ -14,6 +14,7 @@ import msgspec
 from minikube_raw.api import quantity
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import cputopology, memoryblocks, numa, reserved
+from minikube_raw.kubelet.measures import Attempts, Measure
 from minikube_raw.kubelet.memoryblocks import CannotAllocate, Entries, Machine, Sizes
 from minikube_raw.kubelet.numa import NUMANode
 from minikube_raw.kubelet.options import KubeletOptions
@@ -54,6 +55,7 @@ class MemoryManager:
         self._bare = memoryblocks.empty(machine, reserved)
         self._file = file
         self._entries = self._read()
+        self._attempts = Attempts()
 
     # -- as the topology manager asks: see topologymanager.Provider --------------------------------------------------
 
@@ -68,11 +70,19 @@ class MemoryManager:
 
     def allocate(self, pod: Pod, container: Container, affinity: Hint) -> None:
         """Give a container its memory, once. Raises ValueError."""
+        if not memoryblocks.requested(pod, container):
+            return
         try:
-            entries = memoryblocks.allocate(self._bare, self._entries, pod, container, affinity)
+            with self._attempts:
+                entries = memoryblocks.allocate(self._bare, self._entries, pod, container, affinity)
         except CannotAllocate as error:
             raise ValueError(f"[memorymanager] {error}") from error
         self._keep(entries)
+
+    def measures(self) -> list[Measure]:
+        """What /metrics tells of it."""
+        text = "The number of memory pages allocations which required pinning"
+        return self._attempts.measures("kubelet_memory_manager_pinning", f"{text}.", f"{text} that failed.")
 
     def release(self, uid: str) -> None:
         """The pod has ended. Twice is fine."""

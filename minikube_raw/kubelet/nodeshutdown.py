@@ -19,6 +19,7 @@ from minikube_raw.client.clock import Clock, sleep
 from minikube_raw.client.events import NORMAL, WARNING
 from minikube_raw.kubelet.ending import SHUTDOWN, Ending
 from minikube_raw.kubelet.shutdownperiods import Period, grace, phases
+from minikube_raw.kubelet.shutdowntimes import ShutdownTimes
 
 log = logging.getLogger(__name__)
 NOT_READY = "node is shutting down"
@@ -82,11 +83,13 @@ class NodeShutdown:
         tell: Callable[[str, str, str], None],
         changed: Callable[[], None],
         told: Callable[[], Coroutine[Any, Any, None]],
+        times: ShutdownTimes,
         clock: Clock,
     ) -> None:
         self.shutting_down = False
         self._periods, self._logind, self._pods = periods, logind, pods
         self._tell, self._changed, self._told, self._clock = tell, changed, told, clock
+        self._times = times
         self._complained = False
 
     async def run(self) -> None:
@@ -136,6 +139,7 @@ class NodeShutdown:
     async def _shut_down(self) -> None:
         self._tell(NORMAL, "Shutdown", "Shutdown manager detected shutdown event")
         self._show(True)
+        self._times.begin()
         pods = self._pods()
         for period, leaving in phases(self._periods, pods.running()):
             for pod in leaving:
@@ -144,6 +148,7 @@ class NodeShutdown:
             if not await self._within(period.seconds, pods.until_ended(uids)):
                 log.warning("not all pods of priority %d ended within %d s", period.priority, period.seconds)
         await self._within(TELLING_SECONDS, self._told())
+        self._times.end()
 
     def _show(self, shutting_down: bool) -> None:
         self.shutting_down = shutting_down

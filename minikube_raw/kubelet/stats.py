@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import seconds_of
 from minikube_raw.kubelet import exposition, interfaces, node, qos, summary
 from minikube_raw.kubelet.diskusage import DiskUsage, Holding
+from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.nodeview import Node
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.summary import PodDisk
@@ -34,8 +35,15 @@ DISK_AGE = 60.0  # seconds that a pod's figures of disk use stay good for the su
 class StatsProvider:
     """One node's figures."""
 
-    def __init__(self, options: KubeletOptions, agent: Node, runtime: cri.RuntimeService) -> None:
+    def __init__(
+        self,
+        options: KubeletOptions,
+        agent: Node,
+        runtime: cri.RuntimeService,
+        counted: Callable[[], Awaitable[Sequence[Measure]]] | None = None,
+    ) -> None:
         self._options = options
+        self._counted = counted
         self._agent = agent
         self._runtime = runtime
         self._reader = UsageReader(options.cgroup_root)
@@ -109,6 +117,7 @@ class StatsProvider:
             running_containers=sum(len(subject.running) for subject in running),
             version=node.KUBERNETES_VERSION,
             node=self._options.node_name,
+            counted=await self._counted() if self._counted is not None else (),
         )
 
     async def _containers(self, pod: Pod) -> list[cri.ContainerStatus]:

@@ -14,6 +14,7 @@ from typing import Protocol
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import numa
 from minikube_raw.kubelet.admission import Refusal
+from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.numa import NUMANode
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.pods import all_containers, key
@@ -62,6 +63,7 @@ class TopologyManager:
         self._providers, self._machine = providers, machine
         self._policy, self._scope = policy, scope
         self._closest = check(policy, scope, options or {}, len(machine))
+        self._asked = self._refused = 0
 
     def refusal(self, pod: Pod) -> Refusal | None:
         """Why the pod cannot have its resources where the policy wants them; None: it has them until released."""
@@ -86,7 +88,24 @@ class TopologyManager:
         for provider in self._providers:
             provider.forget_all_but(uids)
 
+    def measures(self) -> list[Measure]:
+        """What /metrics tells of it."""
+        name, asked = (
+            "kubelet_topology_manager_admission",
+            "The number of admission requests where resources have to be aligned.",
+        )
+        failed = "The number of admission request failures where resources could not be aligned."
+        return [
+            Measure(f"{name}_requests_total", "counter", asked, self._asked),
+            Measure(f"{name}_errors_total", "counter", failed, self._refused),
+        ]
+
     def _admit(self, pod: Pod) -> Refusal | None:
+        refused = self._allocate(pod)
+        self._asked, self._refused = self._asked + 1, self._refused + (refused is not None)
+        return refused
+
+    def _allocate(self, pod: Pod) -> Refusal | None:
         together = self._hint(pod, None) if self._scope == POD else None
         for container in all_containers(pod):
             hint = together or self._hint(pod, container)

@@ -47,6 +47,9 @@ def test_a_guaranteed_container_has_its_cpu_alone_also_after_its_kubelet_was_kil
     assert len(alone) == 1
     assert min(CPUS) not in alone
     assert cpus(static, "shared") == CPUS - alone
+    node = static.kubectl("get", "node", "-o", "name").stdout.strip()
+    metrics = static.kubectl("get", "--raw", f"/api/v1/{node.replace('node', 'nodes')}/proxy/metrics").stdout
+    assert "\nkubelet_cpu_manager_exclusive_cpu_allocation_count 1\n" in metrics
 
     killed = static.pid("kubelet")
     os.kill(killed, signal.SIGKILL)

@@ -19,7 +19,7 @@ from minikube_raw.kubelet.cputopology import CPU
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.topologymanager import TopologyManager
-from minikube_raw.runtime.cri import LinuxContainerResources
+from minikube_raw.runtime.cri import ContainerConfig, LinuxContainerResources, RuntimeServiceError
 
 FOUR = tuple(CPU(0, n, n) for n in range(4))
 CORES = tuple(CPU(0, n % 4, n) for n in range(8))  # four of two threads
@@ -75,6 +75,24 @@ async def test_the_cpus_are_everybodys_again_when_it_ends(static, eventually) ->
     static.runtime.exit(static.runtime.named("own").id, 0)
     static.tools.cpus.look_again()
     await eventually(lambda: cpus(static) == {"shared": "0-3"})
+
+
+async def test_metrics_tell_who_has_cpus_and_that_there_were_too_few(static, eventually) -> None:
+    async def told(name: str) -> float:
+        (found,) = [each for each in await static.tools.cpus.measures() if each.name == f"kubelet_cpu_manager_{name}"]
+        return found.value
+
+    await start(static, eventually, asking("shared"), asking("own", "2"))
+    assert (await told("pinning_requests_total"), await told("pinning_errors_total")) == (1, 0)
+    assert (await told("shared_pool_size_millicores"), await told("exclusive_cpu_allocation_count")) == (1000, 2)
+    with pytest.raises(RuntimeServiceError):
+        async with static.tools.cpus.placing(ContainerConfig(name="late", attempt=0, image=""), asking("late", "2")):
+            pass
+    assert (await told("pinning_requests_total"), await told("pinning_errors_total")) == (2, 1)
+
+
+async def test_without_the_policy_metrics_say_nothing_of_it(node) -> None:
+    assert await CPUManager(node.runtime).measures() == []
 
 
 async def test_a_kubelet_that_comes_after_knows_who_has_what(static, eventually) -> None:

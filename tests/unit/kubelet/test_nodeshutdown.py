@@ -20,6 +20,7 @@ from minikube_raw.kubelet import logind
 from minikube_raw.kubelet.nodeshutdown import RETRY_SECONDS, NodeShutdown
 from minikube_raw.kubelet.room import NodeView, Room
 from minikube_raw.kubelet.shutdownperiods import Period
+from minikube_raw.kubelet.shutdowntimes import STATE_FILE, ShutdownTimes
 from tests.logind_service import LogindService, bus, impostor
 
 CRITICAL = 2_000_000_000
@@ -42,6 +43,8 @@ class Machine:
         self.events: list[str] = []
         self.changes: list[bool] = []
         self.sent = self.attempts = 0
+        self.state_file = override.parent.with_name(STATE_FILE)
+        self.times = ShutdownTimes(self.state_file, node.clock)
 
     @property
     def logind(self) -> LogindService:
@@ -61,6 +64,7 @@ class Machine:
             tell=lambda kind, reason, message: self.events.append(f"{kind} {reason} {message}"),
             changed=lambda: self.changes.append(self.shutdown.shutting_down),
             told=self._told,
+            times=self.times,
             clock=self.node.clock,
         )
         room = Room(lambda: NodeView("n1", shutting_down=self.shutdown.shutting_down))
@@ -78,6 +82,10 @@ class Machine:
 
     async def _told(self) -> None:
         self.sent += 1
+
+    def told_of(self, times: ShutdownTimes | None = None) -> list[float]:
+        """When the last shutdown began and ended, as /metrics tells it."""
+        return [each.value for each in (times or self.times).measures()]
 
     def status(self, uid: str) -> dict[str, Any]:
         worker = self.node.workers.get(uid)
@@ -161,6 +169,49 @@ async def test_a_period_ends_though_its_pods_have_not(machine: Machine, eventual
 
     await eventually(lambda: machine.logind.locks == 0)
     assert (machine.phase("critical"), machine.phase("stubborn")) == ("Failed", "Running")
+
+
+async def test_the_kubelet_of_the_next_boot_knows_when_the_last_one_shut_down(
+    machine: Machine, eventually: Any
+) -> None:
+    machine.boot().limit = 30
+    machine.begin(*TWO)
+    await running(machine, eventually, named("stubborn"))
+    await eventually(lambda: machine.logind.locks == 1)
+    machine.node.runtime.ignores_term = {"stubborn"}
+    assert machine.told_of() == [0, 0]
+    machine.node.clock.advance(0.5)
+    began = int(machine.node.clock.now())
+
+    machine.logind.prepare_for_shutdown(True)
+    await eventually(lambda: machine.stopped() == [("stubborn", 20)])
+    assert machine.told_of() == machine.told_of(ShutdownTimes(machine.state_file, machine.node.clock)) == [began, 0]
+    machine.node.clock.advance(20)
+
+    await eventually(lambda: machine.logind.locks == 0)
+    again = ShutdownTimes(machine.state_file, machine.node.clock)
+    assert machine.told_of() == machine.told_of(again) == [began, began + 20]
+    again.begin()
+    assert machine.told_of(again) == [began + 20, 0]
+    assert [each.name for each in again.measures()] == [
+        "kubelet_graceful_shutdown_start_time_seconds",
+        "kubelet_graceful_shutdown_end_time_seconds",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"startTime": "noon"}', '{"startTime": 7}'])
+async def test_a_damaged_record_of_the_last_shutdown_is_as_good_as_none(
+    machine: Machine, eventually: Any, text: str
+) -> None:
+    machine.state_file.write_text(text)
+    machine.times = ShutdownTimes(machine.state_file, machine.node.clock)
+    assert machine.told_of() == [0, 0]
+    machine.boot().limit = 30
+    machine.begin(*TWO)
+    await eventually(lambda: machine.logind.locks == 1)
+    machine.logind.prepare_for_shutdown(True)
+    await eventually(lambda: machine.logind.locks == 0)
+    assert machine.told_of(ShutdownTimes(machine.state_file, machine.node.clock))[0] > 0
 
 
 async def test_a_pod_that_is_being_deleted_has_no_more_time_than_the_others(machine: Machine, eventually: Any) -> None:
@@ -292,6 +343,7 @@ async def test_without_a_grace_period_no_bus_is_asked(machine: Machine) -> None:
         tell=lambda *event: None,
         changed=lambda: None,
         told=machine._told,
+        times=machine.times,
         clock=machine.node.clock,
     )
     await machine.shutdown.run()

@@ -9,6 +9,7 @@ from pod_builders import pod, run
 
 from minikube_raw.kubelet import exposition, summary
 from minikube_raw.kubelet.interfaces import Traffic
+from minikube_raw.kubelet.measures import Attempts, Measure
 from minikube_raw.kubelet.summary import Around, PodDisk
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Pressure, Stats, Transfers
@@ -139,3 +140,21 @@ def test_labels_cannot_break_out_of_their_quotes() -> None:
     page = exposition.Page()
     page.family("x", "gauge", "text", [({"a": 'b"\\\n'}, 1, 0)])
     assert page.text() == '# HELP x text\n# TYPE x gauge\nx{a="b\\"\\\\\\n"} 1\n'
+
+
+def test_the_agents_own_metrics_have_what_its_parts_count_family_by_family() -> None:
+    counted = [
+        Measure("kubelet_cpus", "gauge", "CPUs by node.", 3, {"numa_node": "0"}),
+        Measure("kubelet_cpus", "gauge", "CPUs by node.", 1, {"numa_node": "1"}),
+        *Attempts().measures("kubelet_pinning", "Tried.", "Failed."),
+    ]
+    page = exposition.kubelet(running_pods=2, running_containers=3, version="v1", node="n1", counted=counted)
+    assert page.endswith(
+        "# HELP kubelet_cpus CPUs by node.\n# TYPE kubelet_cpus gauge\n"
+        'kubelet_cpus{numa_node="0"} 3\nkubelet_cpus{numa_node="1"} 1\n'
+        "# HELP kubelet_pinning_requests_total Tried.\n# TYPE kubelet_pinning_requests_total counter\n"
+        "kubelet_pinning_requests_total 0\n"
+        "# HELP kubelet_pinning_errors_total Failed.\n# TYPE kubelet_pinning_errors_total counter\n"
+        "kubelet_pinning_errors_total 0\n"
+    )
+    assert 'kubelet_running_containers{container_state="running"} 3\n' in page

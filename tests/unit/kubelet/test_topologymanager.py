@@ -88,6 +88,33 @@ def test_what_no_node_has_together_is_refused_by_the_strict_policies_alone(
     assert host.admit(asking("a", 3, "1Gi"), asking("b", 1, "3500Mi"), asking("wish", 1, "2Gi")) == refusal
 
 
+async def test_metrics_count_who_asked_and_who_was_refused_and_what_is_given(tmp_path: Path) -> None:
+    host = Host(tmp_path, SINGLE)
+    assert host.admit(pod(metadata={"uid": "shared"}), asking("a", 3, "1Gi"), asking("b", 1, "1Gi")) is None
+    assert host.admit(asking("wide", 4, "1Gi")) == AFFINITY
+    told = [*await host.cpus.measures(), *host.memory.measures(), *host.topology.measures()]
+    assert {(each.name.removeprefix("kubelet_"), *each.labels.values()): each.value for each in told} == {
+        ("cpu_manager_pinning_requests_total",): 2,
+        ("cpu_manager_pinning_errors_total",): 0,
+        ("cpu_manager_shared_pool_size_millicores",): 3000,
+        ("cpu_manager_exclusive_cpu_allocation_count",): 4,
+        ("cpu_manager_allocation_per_numa", "0"): 3,
+        ("cpu_manager_allocation_per_numa", "1"): 1,
+        ("memory_manager_pinning_requests_total",): 2,
+        ("memory_manager_pinning_errors_total",): 0,
+        ("topology_manager_admission_requests_total",): 4,
+        ("topology_manager_admission_errors_total",): 1,
+    }
+
+
+def test_memory_that_cannot_be_had_is_counted(tmp_path: Path) -> None:
+    host = Host(tmp_path, NONE)
+    refused = host.admit(asking("a", 1, "1Gi"), asking("wish", 1, "5Gi"))
+    assert refused is not None
+    assert refused.reason == "UnexpectedAdmissionError"
+    assert [each.value for each in host.memory.measures()] == [2, 1]
+
+
 def test_a_refused_pod_holds_nothing(tmp_path: Path) -> None:
     host = Host(tmp_path, SINGLE)
     assert host.admit(asking("a", 3, "1Gi"), asking("b", 2, "1Gi")) is None
