@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minikube_raw.netlink import nft_maps, portmaps
+from minikube_raw.netlink import nft_maps, nftables, portmaps
 from minikube_raw.netlink.nftables import NFPROTO_IPV4, NFPROTO_IPV6, NFT_CMP_EQ, NFT_CMP_NEQ
 from minikube_raw.netlink.portmaps import Condition, Forwarding, Mapping
 
@@ -145,4 +145,4 @@ def _condition(option: str, value: str, family: int, operation: int) -> Conditio
     if portmaps.family_of(str(network.network_address)) != family:
         raise CNIError(errors.INVALID_CONFIG, f"condition {option} {value!r} is of the other address family")
     source = option in _SOURCE
-    return Condition(text, tuple(nft_maps.match_network(family, network, source=source, operation=operation)))
+    return Condition(text, tuple(nftables.match_network(family, str(network), source=source, operation=operation)))

@@ -8,11 +8,10 @@ looks at the world as it is now.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from collections import deque
 
-from minikube_raw.client.clock import Clock, SystemClock, Timer
+from minikube_raw.client.clock import Clock, SystemClock
+from minikube_raw.client.delays import Delays
 
 
 class ShutDown(Exception):
@@ -30,10 +29,7 @@ class WorkQueue:
         self._working: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
-        self._delayed: list[tuple[float, int, str]] = []
-        self._order = itertools.count()
-        self._timer: Timer | None = None
-        self._timer_due = 0.0
+        self._delays = Delays(self._clock, self._release)
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._shut_down = False
 
@@ -62,8 +58,7 @@ class WorkQueue:
         if self._shut_down or self._due.get(key, due + 1) <= due:
             return
         self._due[key] = due
-        heapq.heappush(self._delayed, (due, next(self._order), key))
-        self._set_timer()
+        self._delays.add(key, due)
 
     def add_rate_limited(self, key: str) -> float:
         """Ask again for a key that failed, later each time; returns the delay in seconds."""
@@ -105,8 +100,7 @@ class WorkQueue:
     def shut_down(self) -> None:
         """Hand out what is ready, then raise ShutDown to workers; forget what is delayed."""
         self._shut_down = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._delays.close()
         while self._waiters:
             self._wake()
 
@@ -121,22 +115,7 @@ class WorkQueue:
                 waiter.set_result(None)
                 return
 
-    def _set_timer(self) -> None:
-        due = self._delayed[0][0]
-        if self._timer is not None:
-            if self._timer_due <= due:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._release_due)
-
-    def _release_due(self) -> None:
-        self._timer = None
-        now = self._clock.monotonic()
-        while self._delayed and self._delayed[0][0] <= now + 1e-9:
-            due, _, key = heapq.heappop(self._delayed)
-            if self._due.get(key) == due:
-                del self._due[key]
-                self.add(key)
-        if self._delayed:
-            self._set_timer()
+    def _release(self, key: str, due: float) -> None:
+        if self._due.get(key) == due:
+            del self._due[key]
+            self.add(key)

@@ -14,18 +14,19 @@ from typing import NamedTuple
 
 from .nftables import (
     ADDRESS_LAYOUT,
-    NFT_CMP_EQ,
     NFT_MSG_DELSETELEM,
     NFT_MSG_GETRULE,
     NFT_MSG_GETSET,
     NFT_MSG_GETSETELEM,
     NFT_MSG_NEWSET,
     NFT_MSG_NEWSETELEM,
-    NFT_PAYLOAD_NETWORK_HEADER,
     NFT_SET_MAP,
     attribute,
     comment_of,
+    equals,
     expression,
+    load,
+    mask_bits,
     message,
     nested,
     userdata,
@@ -159,25 +160,9 @@ def load_meta(key: int, register: int) -> bytes:
     return expression("meta", attribute(1, register), attribute(2, key))
 
 
-def load_header_address(family: int, register: int, *, source: bool) -> bytes:
-    """Loads the source or destination address."""
-    source_offset, destination_offset, length, _ = ADDRESS_LAYOUT[family]
-    offset = source_offset if source else destination_offset
-    return _load(NFT_PAYLOAD_NETWORK_HEADER, offset, length, register)
-
-
 def load_destination_port(register: int) -> bytes:
     """Loads the destination port, which TCP, UDP and SCTP have at the same place."""
-    return _load(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
-
-
-def _load(base: int, offset: int, length: int, register: int) -> bytes:
-    return expression("payload", attribute(1, register), attribute(2, base), attribute(3, offset), attribute(4, length))
-
-
-def equals(value: bytes, register: int = REGISTER, *, operation: int = NFT_CMP_EQ) -> bytes:
-    """Goes on only when the register has (with NFT_CMP_NEQ: has not) a value."""
-    return expression("cmp", attribute(1, register), attribute(2, operation), nested(3, attribute(1, value)))
+    return load(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
 
 
 def destination_is_local() -> list[bytes]:
@@ -185,7 +170,7 @@ def destination_is_local() -> list[bytes]:
     fib = expression(
         "fib", attribute(1, REGISTER), attribute(2, NFT_FIB_RESULT_ADDRTYPE), attribute(3, NFT_FIB_F_DADDR)
     )
-    return [fib, equals(struct.pack("=I", RTN_LOCAL))]
+    return [fib, equals(struct.pack("=I", RTN_LOCAL), REGISTER)]
 
 
 def look_up(name: str) -> bytes:
@@ -212,54 +197,22 @@ def destination_nat(family: int) -> bytes:
 
 def set_mark(mark: int) -> list[bytes]:
     """Sets a bit of the packet's mark."""
-    masked = expression(
-        "bitwise",
-        attribute(1, REGISTER),
-        attribute(2, REGISTER),
-        attribute(3, WORD),
-        nested(4, attribute(1, struct.pack("=I", ~mark & 0xFFFFFFFF))),
-        nested(5, attribute(1, struct.pack("=I", mark))),
-    )
     return [
         load_meta(NFT_META_MARK, REGISTER),
-        masked,
+        mask_bits(struct.pack("=I", ~mark & 0xFFFFFFFF), struct.pack("=I", mark), REGISTER),
         expression("meta", attribute(3, REGISTER), attribute(2, NFT_META_MARK)),
     ]
 
 
 def has_mark(mark: int) -> list[bytes]:
     """Goes on only for packets with a bit of the mark."""
-    masked = expression(
-        "bitwise",
-        attribute(1, REGISTER),
-        attribute(2, REGISTER),
-        attribute(3, WORD),
-        nested(4, attribute(1, struct.pack("=I", mark))),
-        nested(5, attribute(1, bytes(WORD))),
-    )
-    return [load_meta(NFT_META_MARK, REGISTER), masked, equals(struct.pack("=I", mark))]
-
-
-def match_network(
-    family: int, network: ipaddress.IPv4Network | ipaddress.IPv6Network, *, source: bool, operation: int
-) -> list[bytes]:
-    """Goes on only for packets from (`source`) or to a network, or with NFT_CMP_NEQ for all others."""
-    length = ADDRESS_LAYOUT[family][2]
-    masked = expression(
-        "bitwise",
-        attribute(1, REGISTER),
-        attribute(2, REGISTER),
-        attribute(3, length),
-        nested(4, attribute(1, network.netmask.packed)),
-        nested(5, attribute(1, bytes(length))),
-    )
-    wanted = equals(network.network_address.packed, operation=operation)
-    return [load_header_address(family, REGISTER, source=source), masked, wanted]
+    bit = struct.pack("=I", mark)
+    return [load_meta(NFT_META_MARK, REGISTER), mask_bits(bit, bytes(WORD), REGISTER), equals(bit, REGISTER)]
 
 
 def match_input_device(name: str, *, operation: int) -> list[bytes]:
     """Goes on only for packets that came in by a device, or with NFT_CMP_NEQ by another."""
     return [
         load_meta(NFT_META_IIFNAME, REGISTER),
-        equals(name.encode().ljust(IFNAME_BYTES, b"\0"), operation=operation),
+        equals(name.encode().ljust(IFNAME_BYTES, b"\0"), REGISTER, operation=operation),
     ]

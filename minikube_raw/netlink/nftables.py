@@ -231,38 +231,39 @@ def expression(name: str, *parts: bytes) -> bytes:
     return attribute(1, name) + nested(2, *parts)
 
 
-def load_address(family: int, *, source: bool) -> bytes:
-    """Loads the packet's source or destination address into register 1."""
+def load(base: int, offset: int, length: int, register: int) -> bytes:
+    """Loads bytes of a header of the packet."""
+    return expression("payload", attribute(1, register), attribute(2, base), attribute(3, offset), attribute(4, length))
+
+
+def load_address(family: int, *, source: bool, register: int = NFT_REG_1) -> bytes:
+    """Loads the packet's source or destination address."""
     source_offset, destination_offset, length, _ = ADDRESS_LAYOUT[family]
-    offset = source_offset if source else destination_offset
+    return load(NFT_PAYLOAD_NETWORK_HEADER, source_offset if source else destination_offset, length, register)
+
+
+def equals(value: bytes, register: int = NFT_REG_1, *, operation: int = NFT_CMP_EQ) -> bytes:
+    """Goes on only when the register has (with NFT_CMP_NEQ: has not) a value."""
+    return expression("cmp", attribute(1, register), attribute(2, operation), nested(3, attribute(1, value)))
+
+
+def mask_bits(kept: bytes, added: bytes, register: int = NFT_REG_1) -> bytes:
+    """Keeps bits of a register and toggles those of `added`."""
     return expression(
-        "payload",
-        attribute(1, NFT_REG_1),
-        attribute(2, NFT_PAYLOAD_NETWORK_HEADER),
-        attribute(3, offset),
-        attribute(4, length),
-    )
-
-
-def match_network(family: int, cidr: str, *, source: bool) -> list[bytes]:
-    """Goes on only for packets from (`source`) or to the network."""
-    network = ipaddress.ip_network(cidr)
-    length = ADDRESS_LAYOUT[family][2]
-    masked = expression(
         "bitwise",
-        attribute(1, NFT_REG_1),
-        attribute(2, NFT_REG_1),
-        attribute(3, length),
-        nested(4, attribute(1, network.netmask.packed)),
-        nested(5, attribute(1, bytes(length))),
+        attribute(1, register),
+        attribute(2, register),
+        attribute(3, len(kept)),
+        nested(4, attribute(1, kept)),
+        nested(5, attribute(1, added)),
     )
-    equal = expression(
-        "cmp",
-        attribute(1, NFT_REG_1),
-        attribute(2, NFT_CMP_EQ),
-        nested(3, attribute(1, network.network_address.packed)),
-    )
-    return [load_address(family, source=source), masked, equal]
+
+
+def match_network(family: int, cidr: str, *, source: bool, operation: int = NFT_CMP_EQ) -> list[bytes]:
+    """Goes on only for packets from (`source`) or to the network, or with NFT_CMP_NEQ for all others."""
+    network = ipaddress.ip_network(cidr)
+    masked = mask_bits(network.netmask.packed, bytes(len(network.netmask.packed)))
+    return [load_address(family, source=source), masked, equals(network.network_address.packed, operation=operation)]
 
 
 def look_up_verdict(map_name: str) -> bytes:

@@ -163,15 +163,15 @@ def _rules(forwarding: Forwarding) -> Iterator[tuple[str, str, list[bytes]]]:
         yield chain, name, [*local, *key, nft_maps.look_up(name), *nft_maps.set_mark(forwarding.mark)]
         marked = [*nft_maps.has_mark(forwarding.mark), nftables.masquerade()]
         yield "postrouting", f"mark {forwarding.mark:#x}", marked
-    address = nft_maps.load_header_address(family, REGISTER, source=False)
+    address = nftables.load_address(family, source=False, register=REGISTER)
     by_address = [address, *_load_port(REGISTER + words), nft_maps.look_up_value(f"at-address{group}"), nat]
     yield chain, "at an address", by_address
     yield chain, "at any address", [*local, *_load_port(REGISTER), nft_maps.look_up_value(f"at-any{group}"), nat]
     for base in _BASE:
         conditions = [each for condition in forwarding.conditions for each in condition.expressions]
         yield base, chain, [*conditions, nftables.jump(chain)]
-    source = nft_maps.load_header_address(family, REGISTER, source=True)
-    destination = nft_maps.load_header_address(family, REGISTER + words, source=False)
+    source = nftables.load_address(family, source=True, register=REGISTER)
+    destination = nftables.load_address(family, source=False, register=REGISTER + words)
     pair = [source, destination, nft_maps.look_up(_TO_MASQUERADE), nftables.masquerade()]
     yield "postrouting", _TO_MASQUERADE, pair
 

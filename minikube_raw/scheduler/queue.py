@@ -12,7 +12,8 @@ import heapq
 import itertools
 from collections.abc import Collection
 
-from minikube_raw.client.clock import Clock, Timer
+from minikube_raw.client.clock import Clock
+from minikube_raw.client.delays import Delays
 from minikube_raw.scheduler.podinfo import PodInfo
 
 INITIAL_BACKOFF, MAX_BACKOFF = 1.0, 10.0
@@ -49,9 +50,7 @@ class SchedulingQueue:
         self._entries: dict[str, QueuedPod] = {}
         self._active: list[tuple[int, int, str]] = []
         self._waiting: dict[str, QueuedPod] = {}
-        self._timed: list[tuple[float, int, str]] = []
-        self._timer: Timer | None = None
-        self._timer_due = 0.0
+        self._delays = Delays(clock, self._release)
         self._ready = asyncio.Event()
 
     def __len__(self) -> int:
@@ -116,23 +115,9 @@ class SchedulingQueue:
 
     def _wait_until(self, entry: QueuedPod, due: float) -> None:
         entry.retry_at = due
-        heapq.heappush(self._timed, (due, entry.sequence, entry.info.uid))
-        if self._timer is None or due < self._timer_due:
-            self._set_timer(due)
+        self._delays.add(entry.info.uid, due)
 
-    def _set_timer(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._release_due)
-
-    def _release_due(self) -> None:
-        self._timer = None
-        now = self._clock.monotonic()
-        while self._timed and self._timed[0][0] <= now + 1e-9:
-            due, _, uid = heapq.heappop(self._timed)
-            entry = self._waiting.get(uid)
-            if entry is not None and entry.retry_at == due:
-                self._activate(entry)
-        if self._timed:
-            self._set_timer(self._timed[0][0])
+    def _release(self, uid: str, due: float) -> None:
+        entry = self._waiting.get(uid)
+        if entry is not None and entry.retry_at == due:
+            self._activate(entry)
