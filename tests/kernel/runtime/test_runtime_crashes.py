@@ -285,10 +285,15 @@ async def test_a_container_with_a_terminal_survives_its_keeper(node: Node, runti
         node, runtime, "sh", "-c", "while read x; do echo got $x; done", tty=True, stdin=True
     )
     await kill_keeper(runtime, sandbox)
-    session = await runtime.attach(created)
+    await talk(node, runtime, created)
+
+
+async def talk(node: Node, runtime: Runtime, container_id: str) -> None:
+    """Writes a line to the terminal of a container, which answers."""
+    session = await runtime.attach(container_id)
     assert session.stdin is not None
     os.write(session.stdin, b"after\n")
-    status = await runtime.container_status(created)
+    status = await runtime.container_status(container_id)
     assert status is not None
     await eventually(lambda: "got after" in node.output(status))
     session.close()
@@ -309,13 +314,7 @@ async def test_a_keeper_that_took_over_while_its_kubelet_died_leaves_terminals_a
     fresh = node.make_runtime()
     await fresh.start()
     try:
-        session = await fresh.attach(terminal)
-        assert session.stdin is not None
-        os.write(session.stdin, b"after\n")
-        status = await fresh.container_status(terminal)
-        assert status is not None
-        await eventually(lambda: "got after" in node.output(status))
-        session.close()
+        await talk(node, fresh, terminal)
         await grown(node, fresh, created)
         await stop_counting_and_compare(node, fresh, created)
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from served_api import Api
+from served_https import Served, serving
 
 from minikube_raw.apiserver import pki
 from minikube_raw.apiserver.server import APIServer, Options
@@ -38,3 +39,9 @@ async def server(store: SQLiteStore) -> AsyncIterator[APIServer]:
 @pytest.fixture
 def api(server: APIServer) -> Api:
     return Api(server)
+
+
+@pytest.fixture
+async def served(tmp_path: Path, store: SQLiteStore) -> AsyncIterator[Served]:
+    async with serving(store, tmp_path / "pki") as made:
+        yield made

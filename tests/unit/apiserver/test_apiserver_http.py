@@ -6,56 +6,16 @@ import asyncio
 import io
 import json
 import logging
-import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from served_api import CORE, Api, config_map, pod
+from served_api import CORE, config_map, pod
+from served_https import Served, context, kubelet_of
 
 from minikube_raw.apiserver import http, pki
-from minikube_raw.apiserver.server import APIServer, Options
-from minikube_raw.store.sqlite import SQLiteStore
-
-
-class Served(NamedTuple):
-    """A listening server, the cluster's certificates and a client with the administrator's."""
-
-    server: APIServer
-    pki: pki.PKI
-    url: str
-    client: aiohttp.ClientSession
-
-    @property
-    def api(self) -> Api:
-        return Api(self.server)
-
-
-def context(made: pki.PKI, pair: tuple[Path, Path] | None) -> ssl.SSLContext:
-    made_context = ssl.create_default_context(cafile=str(made.ca))
-    if pair is not None:
-        made_context.load_cert_chain(*pair)
-    return made_context
-
-
-@pytest.fixture
-async def served(tmp_path: Path, store: SQLiteStore) -> AsyncIterator[Served]:
-    made = pki.load_or_create_pki(tmp_path / "pki")
-    options = Options(
-        addresses=[("127.0.0.1", 0)],
-        server_certificate=made.server,
-        client_ca=made.ca,
-        kubelet_client=made.kubelet_client,
-    )
-    server = APIServer(store, options)
-    await server.start()
-    connector = aiohttp.TCPConnector(ssl=context(made, made.admin))
-    async with aiohttp.ClientSession(connector=connector) as client:
-        yield Served(server, made, f"https://127.0.0.1:{server.ports[0]}", client)
-    await server.stop()
 
 
 async def test_a_client_without_certificate_gets_a_status_not_an_alert(served: Served) -> None:
@@ -282,28 +242,10 @@ async def kubelet(served: Served) -> AsyncIterator[list[web.Request]]:
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     app.router.add_get("/healthz", health)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", echo)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(served.pki.ca))
-    tls.verify_mode = ssl.CERT_REQUIRED
-    pair = pki.issue(served.pki.authority, "system:node:n1", ["system:nodes"], ["127.0.0.1"], server=True)
-    certificate, key = served.pki.directory / "kubelet.crt", served.pki.directory / "kubelet.key"
-    certificate.write_bytes(pair.certificate)
-    key.write_bytes(pair.key)
-    tls.load_cert_chain(certificate, key)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    node = {
-        "metadata": {"name": "n1"},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": runner.addresses[0][1]}},
-        },
-    }
-    await served.api.create("/api/v1/nodes", node)
-    containers = [{"name": name, "image": "i"} for name in ("main", "waiting")]
-    await served.api.create(CORE + "pods", pod("p", nodeName="n1", containers=containers))
-    yield seen
-    await runner.cleanup()
+    async with kubelet_of(served, app):
+        containers = [{"name": name, "image": "i"} for name in ("main", "waiting")]
+        await served.api.create(CORE + "pods", pod("p", nodeName="n1", containers=containers))
+        yield seen
 
 
 async def test_logs_come_from_the_pods_node(served: Served, kubelet: list[web.Request]) -> None:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import aiohttp
 import pytest
 from aiohttp import web
-from served_api import CORE, Api, pod
+from served_api import CORE, pod
+from served_https import Served, kubelet_of
 
 from minikube_raw.api.status import StatusError
-from minikube_raw.apiserver import httpproxy, pki
-from minikube_raw.apiserver.server import APIServer, Options
-from minikube_raw.store.sqlite import SQLiteStore
-
-
-class Served(NamedTuple):
-    """A listening server with one node, whose kubelet tells what it was asked, and an administrator's client."""
-
-    api: Api
-    url: str
-    client: aiohttp.ClientSession
-
-    async def ask(self, path: str, method: str = "GET", **how: Any) -> tuple[aiohttp.ClientResponse, Any]:
-        async with self.client.request(method, self.url + path, allow_redirects=False, **how) as answer:
-            is_json = answer.content_type == "application/json"
-            return answer, await (answer.json() if is_json else answer.text())
+from minikube_raw.apiserver import httpproxy
 
 
 async def tell(request: web.Request) -> web.Response:
@@ -44,34 +26,12 @@ async def tell(request: web.Request) -> web.Response:
 
 
 @pytest.fixture
-async def served(tmp_path: Path, store: SQLiteStore) -> AsyncIterator[Served]:
-    made = pki.load_or_create_pki(tmp_path / "pki")
-    options = Options(
-        addresses=[("127.0.0.1", 0)],
-        server_certificate=made.server,
-        client_ca=made.ca,
-        kubelet_client=made.kubelet_client,
-    )
-    server = APIServer(store, options)
-    await server.start()
+async def served(served: Served) -> AsyncIterator[Served]:
+    """With a node, whose kubelet tells what it was asked."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", tell)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made.ca))
-    tls.verify_mode = ssl.CERT_REQUIRED
-    tls.load_cert_chain(*pki.server_files(made, "kubelet", "system:node:n1", ["127.0.0.1"]))
-    kubelet = web.AppRunner(app)
-    await kubelet.setup()
-    await web.TCPSite(kubelet, "127.0.0.1", 0, ssl_context=tls).start()
-    endpoint = {"kubeletEndpoint": {"Port": kubelet.addresses[0][1]}}
-    status = {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": endpoint}
-    api = Api(server)
-    await api.create("/api/v1/nodes", {"metadata": {"name": "n1"}, "status": status})
-    mine = ssl.create_default_context(cafile=str(made.ca))
-    mine.load_cert_chain(*made.admin)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=mine)) as client:
-        yield Served(api, f"https://127.0.0.1:{server.ports[0]}", client)
-    await kubelet.cleanup()
-    await server.stop()
+    async with kubelet_of(served, app):
+        yield served
 
 
 async def test_a_request_to_a_node_reaches_its_kubelet_as_it_was_written(served: Served) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from served_api import CORE, Api, config_map, pod
+from served_api import CORE, Api, binding, config_map, pod
 
 from minikube_raw.api import protobuf
 from minikube_raw.apiserver import cache
@@ -74,13 +74,7 @@ async def test_a_node_sees_its_pods_from_binding_on(api: Api) -> None:
     lines = api.watch(f"/api/v1/pods?watch=true&resourceVersion={version}&fieldSelector=spec.nodeName%3Dn1")
     first = asyncio.ensure_future(take(lines, 2))
     await api.create(CORE + "pods", pod("p"))
-    binding = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": "p"},
-        "target": {"kind": "Node", "name": "n1"},
-    }
-    await api.create(CORE + "pods/p/binding", binding)
+    await api.create(CORE + "pods/p/binding", binding("p", "n1"))
     await api.patch(CORE + "pods/p/status", {"status": {"phase": "Running"}})
 
     assert seen(await first) == [("ADDED", "p"), ("MODIFIED", "p")]

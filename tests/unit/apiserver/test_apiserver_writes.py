@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served_api import APPS, CORE, STRATEGIC, Api, config_map, pod, workload
+from served_api import APPS, CORE, STRATEGIC, Api, binding, config_map, pod, workload
 
 from minikube_raw.apiserver.server import APIServer, Options
 from minikube_raw.store.sqlite import SQLiteStore
@@ -119,15 +119,9 @@ async def test_a_workload_is_scaled_through_its_subresource(api: Api, plural: st
 
 async def test_a_pod_is_bound_once(api: Api) -> None:
     await api.create(CORE + "pods", pod("p"))
-    binding = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": "p"},
-        "target": {"kind": "Node", "name": "n1"},
-    }
 
-    answer = await api.create(CORE + "pods/p/binding", binding)
-    again = await api.create(CORE + "pods/p/binding", binding, code=409)
+    answer = await api.create(CORE + "pods/p/binding", binding("p", "n1"))
+    again = await api.create(CORE + "pods/p/binding", binding("p", "n1"), code=409)
     bound = await api.get(CORE + "pods/p")
 
     assert answer["status"] == "Success"

@@ -9,23 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import test_utils
 from fake_runtime import FakeRuntime
-from pod_builders import pod
+from served_node import Node, run_sandbox, start
 
-from minikube_raw.api.core import Pod
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet.checkpoints import Checkpoints
-from minikube_raw.kubelet.nodeview import PodView
 from minikube_raw.kubelet.server import Server
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
-
-
-class Node:
-    def pods(self) -> list[PodView]:
-        return [PodView(pod(), {})]
-
-    def log_directory(self, _of: Pod) -> Path:
-        return Path("/nowhere")
 
 
 class Runtime(FakeRuntime):
@@ -41,13 +31,13 @@ class Runtime(FakeRuntime):
 @pytest.fixture
 async def runtime() -> Runtime:
     made = Runtime()
-    await made.run_pod_sandbox(cri.PodSandboxConfig(name="p", namespace="ns", uid="u1"))
+    await run_sandbox(made)
     return made
 
 
 def server(runtime: Runtime, directory: Path) -> Server:
     clock = ManualClock()
-    return Server(Node(), runtime, FileWatcher(), clock, checkpoints=Checkpoints(runtime, directory, clock))
+    return Server(Node(directory), runtime, FileWatcher(), clock, checkpoints=Checkpoints(runtime, directory, clock))
 
 
 @pytest.fixture
@@ -55,12 +45,6 @@ async def http(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Any]:
     app = server(runtime, tmp_path).application(check_client=False)
     async with test_utils.TestClient(test_utils.TestServer(app)) as client:
         yield client
-
-
-async def start(runtime: Runtime) -> str:
-    created = await runtime.create_container("sandbox1", cri.ContainerConfig("c", 0, "i"))
-    await runtime.start_container(created)
-    return created
 
 
 async def test_the_answer_names_the_archive_on_the_node(http: Any, runtime: Runtime, tmp_path: Path) -> None:

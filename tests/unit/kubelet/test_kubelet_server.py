@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 from aiohttp import test_utils
 from fake_runtime import FakeRuntime
-from pod_builders import pod
+from served_node import Node, run_sandbox, start
 
 from minikube_raw.client.clock import ManualClock
 from minikube_raw.kubelet import streaming
-from minikube_raw.kubelet.nodeview import PodView
 from minikube_raw.kubelet.server import Server
 from minikube_raw.kubelet.watching import FileWatcher
 from minikube_raw.runtime import cri
@@ -74,24 +72,10 @@ class Runtime(FakeRuntime):
         return self.session
 
 
-class Node:
-    def __init__(self, directory: Path) -> None:
-        self.views = [
-            PodView(pod(), {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "PodInitializing"}}}]})
-        ]
-        self.directory = directory
-
-    def pods(self) -> list[PodView]:
-        return self.views
-
-    def log_directory(self, of) -> Path:
-        return self.directory
-
-
 @pytest.fixture
 async def runtime() -> Runtime:
     made = Runtime()
-    await made.run_pod_sandbox(cri.PodSandboxConfig(name="p", namespace="ns", uid="u1"))
+    await run_sandbox(made)
     return made
 
 
@@ -104,10 +88,6 @@ async def http(runtime, tmp_path):
     yield client
     await client.close()
     watcher.close()
-
-
-async def start(runtime: Runtime) -> None:
-    await runtime.start_container(await runtime.create_container("sandbox1", cri.ContainerConfig("c", 0, "i")))
 
 
 def connect(http, query: str = "command=sh&command=-c&input=1&output=1&error=1"):

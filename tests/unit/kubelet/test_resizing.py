@@ -63,7 +63,8 @@ def small_node() -> Room:
     return Room(lambda: NodeView(name="n1", allocatable={"cpu": "2", "memory": "1Gi", "pods": "10"}))
 
 
-async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventually) -> None:
+async def fill(node: Node, eventually: Any) -> None:
+    """Has a small node run two pods, the other one of which takes most of it."""
     node.use(msgspec.structs.replace(node.tools, room=small_node()))
     for wish in (asking(uid="u2", requests={"cpu": "1500m"}), asking(**SMALL)):
         node.workers.update(wish)
@@ -71,6 +72,9 @@ async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventua
         lambda: len([each for each in node.runtime.containers.values() if each.state.name == "RUNNING"]) == 2
     )
 
+
+async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventually) -> None:
+    await fill(node, eventually)
     node.workers.update(asking(2, requests={"cpu": "1"}, limits={"cpu": "1"}))
     waiting = "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
     await eventually(lambda: {"PodResizePending": ("Deferred", waiting)} in map(conditions, node.statuses))
@@ -85,12 +89,7 @@ async def test_a_wish_without_room_waits_until_another_pod_is_gone(node, eventua
 
 
 async def test_a_wish_without_room_waits_until_another_pod_takes_less(node, eventually) -> None:
-    node.use(msgspec.structs.replace(node.tools, room=small_node()))
-    for wish in (asking(uid="u2", requests={"cpu": "1500m"}), asking(**SMALL)):
-        node.workers.update(wish)
-    await eventually(
-        lambda: len([each for each in node.runtime.containers.values() if each.state.name == "RUNNING"]) == 2
-    )
+    await fill(node, eventually)
     node.workers.update(asking(2, requests={"cpu": "1"}, limits={"cpu": "1"}))
     await eventually(lambda: any("PodResizePending" in conditions(each) for each in node.statuses))
 
