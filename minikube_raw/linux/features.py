@@ -84,20 +84,28 @@ def overlay_detached_layers() -> bool:
         return False
     opened: list[int] = []
     try:
-        opened.append(mount_calls.fsopen("tmpfs"))
-        mount_calls.fsconfig_create(opened[0])
-        opened.append(mount_calls.fsmount(opened[0]))
+        opened.append(_detached_tmpfs())
         opened.append(mount_calls.fsopen("overlay"))
         for name in ("a", "b"):
-            os.mkdir(name, dir_fd=opened[1])
-            mount_calls.fsconfig_string(opened[2], "lowerdir+", f"/proc/self/fd/{opened[1]}/{name}")
-        mount_calls.fsconfig_create(opened[2])
+            os.mkdir(name, dir_fd=opened[0])
+            mount_calls.fsconfig_string(opened[1], "lowerdir+", f"/proc/self/fd/{opened[0]}/{name}")
+        mount_calls.fsconfig_create(opened[1])
     except OSError:
         return False
     finally:
         for fd in opened:
             os.close(fd)
     return True
+
+
+def _detached_tmpfs() -> int:
+    """Makes a tmpfs that is mounted nowhere; returns its root directory."""
+    context = mount_calls.fsopen("tmpfs")
+    try:
+        mount_calls.fsconfig_create(context)
+        return mount_calls.fsmount(context)
+    finally:
+        os.close(context)
 
 
 @_feature
@@ -187,23 +195,21 @@ def psi() -> bool:
 
 @_feature
 def idmapped_mounts() -> bool:
-    """Mounts with other owners (Linux ≥ 5.12), tried on the file system of the temporary directory."""
+    """Mounts with other owners, of tmpfs too (Linux ≥ 6.3), tried on one and on the file system of the temporary directory."""
     if not mount_setattr():
         return False
+    opened: list[int] = []
     try:
-        tree = mount_calls.open_tree(os.environ.get("TMPDIR", "/tmp"), recursive=False)
-    except OSError:
-        return False
-    try:
-        userns = new_user_namespace(100_000)
-        try:
-            mount_calls.mount_setattr("", dirfd=tree, set=mount_calls.MOUNT_ATTR_IDMAP, userns_fd=userns)
-        finally:
-            os.close(userns)
+        opened.append(new_user_namespace(100_000))
+        opened.append(mount_calls.open_tree(os.environ.get("TMPDIR", "/tmp"), recursive=False))
+        opened.append(_detached_tmpfs())
+        for tree in opened[1:]:
+            mount_calls.mount_setattr("", dirfd=tree, set=mount_calls.MOUNT_ATTR_IDMAP, userns_fd=opened[0])
     except OSError:
         return False
     finally:
-        os.close(tree)
+        for fd in opened:
+            os.close(fd)
     return True
 
 

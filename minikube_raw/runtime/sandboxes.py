@@ -102,7 +102,7 @@ class Sandboxes:
     def _claim_user_ids(self, record: SandboxRecord) -> None:
         """Writes the record with a range of user ids of its own, or raises why this node cannot have such pods."""
         if not features.idmapped_mounts():
-            text = "can't set `spec.hostUsers: false`, this kernel cannot mount layers and volumes with other owners"
+            text = "can't set `spec.hostUsers: false`, this kernel cannot mount everything with other owners; Linux 6.3 can"
             raise RuntimeServiceError("CreatePodSandboxError", text)
 
         def write(first: int) -> None:

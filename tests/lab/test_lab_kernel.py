@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.lab import image
 from tests.lab.machine import REPOSITORY, Machine
 
 SUITES = [
@@ -23,7 +24,7 @@ RIGHTLY_SKIPPED = (
     r"|this host has no such hierarchy"
     r"|detached overlays need lowerdir\+"
     r"|runsc is not installed"
-)
+) + (r"|this kernel has no idmapped mounts" if image.KERNEL == "stable" else "")
 
 
 @pytest.mark.parametrize("suite", SUITES)

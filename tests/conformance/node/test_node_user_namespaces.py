@@ -19,10 +19,7 @@ from tests.clusters import Cluster, newest_kubectl
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(
-        not (features.idmapped_mounts() and features.overlay_lowerdir_plus()),
-        reason="this kernel has no idmapped layers",
-    ),
+    pytest.mark.skipif(not features.idmapped_mounts(), reason="this kernel has no idmapped mounts"),
 ]
 NAMESPACE = "mapped"
 SLEEP = "trap 'exit 0' TERM; while true; do sleep 0.1; done"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runtime_node import SHARED_PID, Node, container, ended, eventually, run_to_end
 
-from minikube_raw.linux import pidfd
+from minikube_raw.linux import features, pidfd
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.manifests import ImageConfig
 from minikube_raw.runtime.cri import (
@@ -375,3 +375,15 @@ async def test_the_trace_has_the_steps_of_everybody_in_one_line_of_time(node: No
     assert {"unshare", "clone", "mount", "pivot_root", "capset", "mkdir"} <= {step["what"] for step in steps}
     assert [step["at_ms"] for step in steps] == sorted(step["at_ms"] for step in steps)
     assert all(step["at_ms"] <= found["start_ms"] for step in steps)
+
+
+async def test_a_user_namespace_is_refused_where_the_kernel_cannot_mount_everything_with_other_owners(
+    node: Node, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIKUBE_RAW_NO_IDMAPPED_MOUNTS", "1")
+    features.forget()
+    with pytest.raises(RuntimeServiceError, match=r"other owners; Linux 6\.3 can") as refused:
+        await runtime.run_pod_sandbox(node.pod(user_namespace=True))
+    monkeypatch.undo()
+    features.forget()
+    assert refused.value.reason == "CreatePodSandboxError"
