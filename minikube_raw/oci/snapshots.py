@@ -2,11 +2,13 @@
 
 One directory per container: `upper` and `work` for overlayfs, `root` as a place to mount at. Nothing is mounted here;
 the runtime does that, in a mount namespace of its own choosing. The writable layer lives and dies with the container.
+A spare is a snapshot that no container has yet; it holds no image, so an image can be removed under it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from minikube_raw.linux import removal
 from .images import Image, ImageError, ImageStore
 
 _TRASH = ".removed"
+_SPARE = ".spare-"
 
 
 class Snapshot(NamedTuple):
@@ -26,6 +29,13 @@ class Snapshot(NamedTuple):
     upper: Path
     work: Path
     target: Path
+
+
+class Spare(NamedTuple):
+    """Directories that wait for a container of an image; `layers` tells its lower directories from others of the same names."""
+
+    snapshot: Snapshot
+    layers: list[tuple[int, int, int]]
 
 
 class Snapshots:
@@ -53,6 +63,43 @@ class Snapshots:
                 self.remove(container_id)
                 raise
 
+    def prepare_spare(self, image: Image) -> Spare:
+        """Make the directories of a container that may come. Raises ImageError, OSError."""
+        directory = self._root / f"{_SPARE}{os.urandom(8).hex()}"
+        with self._store.writing():
+            lowers = self._store.layers(image)
+            directory.mkdir(mode=0o700)
+            try:
+                return Spare(_directories(directory, lowers), _identities(lowers))
+            except OSError:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+
+    def adopt(self, container_id: str, image: Image, spare: Spare) -> Snapshot | None:
+        """Make a spare a container's, as `prepare` makes new directories; None if the image has got other ones since.
+
+        What is mounted of a spare stays mounted. Raises ImageError.
+        """
+        directory = self._root / container_id
+        with self._store.writing():
+            self.remove(container_id)
+            lowers = self._store.layers(image)
+            if lowers != spare.snapshot.lowers or _identities(lowers) != spare.layers:
+                return None
+            self._store.leases.take(container_id, image.digest, directory)
+            os.rename(spare.snapshot.upper.parent, directory)
+        return Snapshot(lowers, *(directory / path.name for path in spare.snapshot[1:]))
+
+    def discard(self, spare: Spare) -> None:
+        """Delete a spare that nothing is mounted of any more. Twice is fine."""
+        shutil.rmtree(spare.snapshot.upper.parent, ignore_errors=True)
+
+    def discard_all(self) -> None:
+        """Delete the spares that somebody has left who was killed."""
+        for name in os.listdir(self._root):
+            if name.startswith(_SPARE):
+                shutil.rmtree(self._root / name, ignore_errors=True)
+
     def hold(self, container_id: str, images: Sequence[Image]) -> list[list[Path]]:
         """Hold further images, those of its volumes, for a container that has its directories; their layers, uppermost first.
 
@@ -75,7 +122,12 @@ class Snapshots:
 
     def list(self) -> list[str]:
         """Containers that have a snapshot, for the sweep to compare with those that should."""
-        return sorted(set(os.listdir(self._root)) - {_TRASH})
+        return sorted(name for name in os.listdir(self._root) if name != _TRASH and not name.startswith(_SPARE))
+
+
+def _identities(directories: Sequence[Path]) -> list[tuple[int, int, int]]:
+    found = map(os.stat, directories)
+    return [(each.st_dev, each.st_ino, each.st_ctime_ns) for each in found]
 
 
 def _directories(directory: Path, lowers: list[Path]) -> Snapshot:

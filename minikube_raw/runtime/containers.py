@@ -27,10 +27,12 @@ from .handlers import Handlers
 from .keepers import Keepers
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord
+from .roots import Roots, Spares
 from .state import NodeState
 
 START_TIMEOUT = 120.0
 KILL_TIMEOUT = 10.0
+PAUSE_SECONDS = 0.03  # after a start, until what the next one may need is made: the pod starts meanwhile
 FIRST_TURN, LONGEST_TURN = 0.05, 0.4
 EXIT_TIMEOUT = 10.0  # between an empty cgroup and its keeper's word about the exit code
 _SOFT_OPEN_FILES = 1024
@@ -44,7 +46,7 @@ class Images(Protocol):
         ...
 
 
-class SnapshotStore(Protocol):
+class SnapshotStore(Spares, Protocol):
     """What the runtime needs of oci.snapshots.Snapshots."""
 
     def prepare(self, container_id: str, image: Image) -> Snapshot:
@@ -68,6 +70,10 @@ class SnapshotStore(Protocol):
         """Containers that have directories."""
         ...
 
+    def discard_all(self) -> None:
+        """Deletes directories that were made for no container yet."""
+        ...
+
 
 class Containers:
     """The container verbs of one node."""
@@ -77,6 +83,7 @@ class Containers:
     ) -> None:
         self._state, self._keepers, self._images, self._snapshots = state, keepers, images, snapshots
         self._handlers = handlers
+        self._roots = Roots(snapshots, state.layout.mount_points)
         self._emptying = Emptying(snapshots.trash)
         self._may_lower_oom_score = "CAP_SYS_RESOURCE" in capabilities.names(capabilities.available())
 
@@ -89,19 +96,22 @@ class Containers:
                 known = container.record.config
                 if (known.name, known.attempt) == (config.name, config.attempt):
                     return container.id
-            record = await self._record(sandbox, config)
-            self._state.know_container(record)
+            record, root = await self._record(sandbox, config)
+            self._state.know_container(record).root = root
             if sandbox.trace is not None:
                 sandbox.trace.block("CreateContainer", config.name, began)
         return record.id
 
-    async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> ContainerRecord:
-        container_id = sandbox.next_container_id()
+    async def _record(self, sandbox: Sandbox, config: ContainerConfig) -> tuple[ContainerRecord, int]:
+        """Writes down a container that has its directories; also returns its root file system as a mount, -1 if there is none yet."""
+        container_id, root = sandbox.next_container_id(), -1
 
         def prepare() -> tuple[Image, Snapshot, dict[str, list[str]], str]:
             confined_by = apparmor.profile(config.security)
+            nonlocal root
             image = self._resolve(config.image, config.image_name)
-            snapshot = self._snapshots.prepare(container_id, image)
+            waiting = self._roots.take(container_id, image) if self._is_usual(sandbox) else None
+            snapshot, root = waiting or (self._snapshots.prepare(container_id, image), -1)
             seen = [
                 self._resolve(name) for name in dict.fromkeys(mount.image for mount in config.mounts if mount.image)
             ]
@@ -112,6 +122,7 @@ class Containers:
         try:
             image, snapshot, layers, confined_by = await self._state.in_thread(lambda: sandbox.recorded(prepare))
         except (ImageError, OSError) as error:
+            wire.close([root])
             raise RuntimeServiceError(
                 "CreateContainerError", f"cannot prepare the root file system: {error}"
             ) from error
@@ -126,9 +137,15 @@ class Containers:
             )
             self._state.container_records.write(container_id, record)
         except BaseException:
+            wire.close([root])
             self._snapshots.remove(container_id)
             raise
-        return record
+        return record, root
+
+    def _is_usual(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox's containers can have root file systems that were mounted here, by whom it is now."""
+        config = sandbox.record.config
+        return not config.user_namespace and config.runtime_handler not in self._handlers and sandbox.version >= 2
 
     def _resolve(self, image_id: str, name: str = "") -> Image:
         image = self._images.resolve(image_id)
@@ -201,8 +218,12 @@ class Containers:
             if container.exit is not None:
                 raise RuntimeServiceError("StartError", f"container {container_id} has already ended")
             volumes = await self._open_volumes(sandbox, container)
+            request = container.record.request
+            if container.root >= 0:
+                request = {**request, "rootGiven": True}
+                volumes.append(container.take_root())
             try:
-                message = {"op": "start", "container": container.record.request}
+                message = {"op": "start", "container": request}
                 answer, _ = await self._keepers.ask(sandbox, message, volumes, timeout=START_TIMEOUT)
             finally:
                 wire.close(volumes)
@@ -216,8 +237,26 @@ class Containers:
             self._state.note_started(container, answer["started_at"])
             self._state.not_enforced(answer.get("not_enforced", ()))
             self._check_oom_score(container)
+            if self._is_usual(sandbox):
+                self._state.background(self._make_root(container.record.config.image))
         if sandbox.trace is not None:
             sandbox.trace.save()
+
+    async def _make_root(self, image_id: str) -> None:
+        """Has the next container's root file system made."""
+        await asyncio.sleep(PAUSE_SECONDS)
+
+        def make() -> None:
+            image = self._images.resolve(image_id)
+            if image is not None:
+                self._roots.make(image)
+
+        with suppress(ImageError):  # the next container's creation meets it again, and tells
+            await self._state.in_thread(make)
+
+    def close(self) -> None:
+        """Leaves: what was made for containers that may come goes."""
+        self._roots.close()
 
     def _check_oom_score(self, container: Container) -> None:
         """Without CAP_SYS_RESOURCE an oom_score_adj cannot be lowered: the container has ours (runtime.init kept it)."""
@@ -339,6 +378,7 @@ class Containers:
 
     def _remove_files(self, container: Container) -> None:
         self._handlers.delete(container.record.request)
+        wire.close([container.take_root()])
         with suppress(OSError):  # a cgroup that is busy yet goes with its pod's
             manager(container.record.request["cgroup"]).remove()
         self._snapshots.remove(container.id)

@@ -81,7 +81,10 @@ def run_container(status: wire.Socket, cgroup: str, usual: Spec | None, mount_po
             join_keyring(cgroup)
         else:
             visible = {}
-            root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
+            if "lowers" in places:
+                root = rootfs.enter(places["lowers"], places["upper"], places["work"], places["mountPoint"])
+            else:
+                root = rootfs.enter_mount(job.volumes[-1], places["mountPoint"])
         user = find_user(root, spec["process"]["user"])  # the image's, whatever is mounted over /etc
         if prepared is not None and prepared.fits(spec):
             prepared.attach(root)

@@ -264,6 +264,7 @@ class Keepers:
 
     def _take_word(self, sandbox: Sandbox, hello: Message) -> None:
         """Brings our containers up to what a keeper knows; one that ran, has no record and is unknown to it is lost."""
+        sandbox.version = hello["version"]
         for container in sandbox.containers.values():
             known = hello["containers"].get(container.id)
             if known is None and container.running:

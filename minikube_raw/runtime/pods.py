@@ -30,6 +30,7 @@ class Sandbox:
         self.record = record
         self.lock = asyncio.Lock()  # one verb at a time changes a sandbox
         self.peer: Peer | None = None
+        self.version = 0  # of the protocol that its keeper speaks (wire.VERSION)
         self.replacing = False  # its keeper has died, another is taking over; containers run on meanwhile
         self.containers: dict[str, Container] = {}
         self.execs: dict[int, asyncio.Future[int]] = {}
@@ -82,6 +83,7 @@ class Container:
         self.exit: ExitRecord | None = None
         self.identity: Identity | None = None
         self.ended = asyncio.Event()
+        self.root = -1  # its root file system as a detached mount, if that was made ahead of its start
         self._process = -1
 
     @property
@@ -93,6 +95,11 @@ class Container:
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self.exit is None and self.record.started_at > 0
+
+    def take_root(self) -> int:
+        """Returns `root`, which is the caller's from now on."""
+        root, self.root = self.root, -1
+        return root
 
     def hold_process(self) -> None:
         """Opens its first process for as long as it runs: should nobody be left to see how it ends, the kernel tells us."""

@@ -128,6 +128,7 @@ class Sandboxes:
         recorded.add(answer.get("steps", ()))
         if "error" in answer:
             raise RuntimeServiceError("CreatePodSandboxError", f"failed to create pod sandbox: {answer['error']}")
+        sandbox.version = answer["version"]
         self._state.not_enforced(answer.get("not_enforced", ()))
         recorded.record(lambda: podfiles.write(layout.sandbox(sandbox.id), config, record.ips))
         record.ready = True

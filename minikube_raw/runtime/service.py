@@ -122,6 +122,7 @@ class Runtime:
         cgroups = {sandbox.record.cgroup for sandbox in state.sandboxes.values()}
         owned = sweep.Owned(set(state.sandboxes), set(state.containers), cgroups)
         self._handlers.sweep(owned.containers)
+        self._snapshots.discard_all()
         for removed in sweep.sweep(state.layout, state.cgroup_root, self._snapshots, owned):
             log.info("swept %s", removed)
 
@@ -148,6 +149,7 @@ class Runtime:
         """Leaves: connections are closed, pods run on."""
         self._keepers.close()
         await self._state.close()
+        self._containers.close()
 
     async def settled(self) -> None:
         """Waits until everything that goes on in the background (network teardown, deletion, traces) is done."""

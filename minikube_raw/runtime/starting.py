@@ -34,6 +34,8 @@ class Start:
         self._worker, self._request = worker, request
         self._id: str = request["id"]
         self._run_dir: str = request["runDir"]
+        self._root_given = bool(request.pop("rootGiven", False))
+        self._root: list[int] = []  # the root file system as a mount, if the kubelet has made it
         self._tty = bool(request["spec"]["process"].get("terminal"))
         self._child: Child | None = None
         self._not_enforced: list[str] = []
@@ -46,7 +48,11 @@ class Start:
         self.child_steps = b""  # packed
 
     def begin(self, volumes: list[int]) -> None:
-        """Forks the first process; the worker's loop stops when its program runs or cannot. Owns `volumes`."""
+        """Forks the first process; the worker's loop stops when its program runs or cannot. Owns `volumes`.
+
+        The last of them is the root file system if the request says that it is given.
+        """
+        self._root = [volumes.pop()] if self._root_given else []
         files.make_directories(self._run_dir)
         overlay.forget_volatile(self._request["rootfs"]["work"])  # of a start that a crash interrupted
         self._make_cgroup()
@@ -56,8 +62,10 @@ class Start:
 
     def _make_process(self, volumes: list[int], streams: list[int]) -> None:
         """Has a child become the first process. Owns volumes (in the spec's order) and streams."""
-        places, layers = self._request["rootfs"], []
-        if self._worker.user_namespace >= 0:
+        places, layers = self._request["rootfs"], self._root
+        if layers:
+            places = {"mountPoint": places["mountPoint"]}
+        elif self._worker.user_namespace >= 0:
             places = {"mountPoint": places["mountPoint"]}
             layers = [*self._open_images(), self._enter_user_namespace(volumes, streams)]
         child = self._child = self._worker.take_child(self._request["cgroup"], self._request.get("pidTarget", ""))

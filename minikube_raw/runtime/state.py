@@ -51,7 +51,7 @@ class NodeState:
         for record in sandboxes.values():
             self.know_sandbox(record)
         for container_record in containers.values():
-            self.know_container(container_record, exits.get(container_record.id))
+            self.load_container(container_record, exits.get(container_record.id))
 
     def know_sandbox(self, record: SandboxRecord) -> Sandbox:
         """Takes a sandbox of a record into memory."""
@@ -72,17 +72,21 @@ class NodeState:
         """Returns a pod's sandboxes. A start asks three times, so nothing is looked at that is another pod's."""
         return list(self._sandboxes_of_pods.get(uid, {}).values())
 
-    def know_container(self, record: ContainerRecord, ended: ExitRecord | None = None) -> None:
-        """Takes a container of a record into memory; one without a sandbox, or that could not be made, is left to the sweep."""
-        sandbox = self.sandboxes.get(record.sandbox_id)
-        if sandbox is None or (ended is not None and ended.reason == CREATE_ERROR):
-            return
+    def load_container(self, record: ContainerRecord, ended: ExitRecord | None) -> None:
+        """know_container() of one on record; without a sandbox, or if it could not be made, it is left to the sweep."""
+        if record.sandbox_id in self.sandboxes and (ended is None or ended.reason != CREATE_ERROR):
+            self.know_container(record, ended)
+
+    def know_container(self, record: ContainerRecord, ended: ExitRecord | None = None) -> Container:
+        """Takes a container of a sandbox that is known into memory."""
+        sandbox = self.sandboxes[record.sandbox_id]
         container = Container(record, pods.log_path(record, sandbox.record.config.log_directory))
         container.identity = pods.read_identity(self.layout, record.id)
         if ended is not None:
             container.finish(ended)
         container.hold_process()
         self.containers[record.id] = sandbox.containers[record.id] = container
+        return container
 
     def sandbox(self, sandbox_id: str) -> Sandbox:
         """Returns a sandbox; RuntimeServiceError NotFound."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = dict[str, Any]
 
-VERSION = 1
+VERSION = 2  # since 2 a container's root file system may come as a mount
 MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _LARGEST_INLINE = 100_000  # below the kernel's default socket buffer of 212,992 bytes
 _BODY_IN_MEMFD = b'{"body":"memfd"}'

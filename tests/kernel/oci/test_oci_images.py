@@ -466,3 +466,44 @@ def test_a_tar_that_is_no_image_says_what_is_missing(store: ImageStore, tmp_path
         tar.add(__file__, "readme.py")
     with pytest.raises(ImageError, match=r"neither an OCI image layout .* nor a docker-save archive"):
         store.load(tmp_path / "x.tar")
+
+
+def test_a_spare_snapshot_becomes_a_containers_as_one_that_is_made_for_it(
+    store: ImageStore, layout: Layout, tmp_path: Path
+) -> None:
+    store.load(layout.image("box:v1", [BASE]).root)
+    image = store.resolve("box:v1")
+    assert image is not None
+    snapshots = Snapshots(store, tmp_path / "containers")
+    spare = snapshots.prepare_spare(image)
+    assert snapshots.list() == []
+
+    adopted, made = snapshots.adopt("c1", image, spare), snapshots.prepare("c2", image)
+    assert adopted is not None
+    assert adopted.lowers == made.lowers
+    for left, right in zip(adopted[1:], made[1:], strict=True):
+        assert (left.parent.name, left.name) == ("c1", right.name)
+        assert left.stat().st_mode == right.stat().st_mode
+    assert snapshots.list() == ["c1", "c2"]
+    with pytest.raises(ImageInUse, match="c1, c2"):
+        store.remove("box:v1")
+
+
+def test_a_spare_snapshot_holds_no_image_and_is_of_no_use_once_that_has_gone_and_come_back(
+    store: ImageStore, layout: Layout, tmp_path: Path
+) -> None:
+    archive = layout.image("box:v1", [BASE]).root
+    store.load(archive)
+    image = store.resolve("box:v1")
+    assert image is not None
+    snapshots = Snapshots(store, tmp_path / "containers")
+    spare = snapshots.prepare_spare(image)
+    store.remove("box:v1")
+    with pytest.raises(ImageError):
+        snapshots.adopt("c1", image, spare)
+
+    store.load(archive)
+    assert snapshots.adopt("c1", image, spare) is None
+    assert store.leases.images() == set()
+    snapshots.discard_all()
+    assert [*(tmp_path / "containers").iterdir()] == []

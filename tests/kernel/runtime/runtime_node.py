@@ -19,7 +19,7 @@ from minikube_raw.linux import pidfd
 from minikube_raw.linux.cgroups import manager
 from minikube_raw.oci.images import Image
 from minikube_raw.oci.manifests import ImageConfig
-from minikube_raw.oci.snapshots import Snapshot
+from minikube_raw.oci.snapshots import Snapshot, Spare
 from minikube_raw.runtime import template, userids, wire
 from minikube_raw.runtime.cri import (
     ContainerConfig,
@@ -106,6 +106,21 @@ class Directories:
         (directory / "upper").chmod(0o755)
         return Snapshot([self.images[image.id][0]], directory / "upper", directory / "work", directory / "root")
 
+    def prepare_spare(self, image: Image) -> Spare:
+        return Spare(self.prepare(f".spare-{uuid.uuid4().hex[:16]}", image), [])
+
+    def adopt(self, container_id: str, image: Image, spare: Spare) -> Snapshot | None:
+        self.discard(Spare(self.prepare(container_id, image), []))
+        spare.snapshot.upper.parent.rename(self._root / container_id)
+        return self.prepare(container_id, image)
+
+    def discard(self, spare: Spare) -> None:
+        shutil.rmtree(spare.snapshot.upper.parent)
+
+    def discard_all(self) -> None:
+        for left in self._root.glob(".spare-*"):
+            shutil.rmtree(left)
+
     def hold(self, container_id: str, images: Sequence[Image]) -> list[list[Path]]:
         return [self.layers.get(image.id, [self.images[image.id][0]]) for image in images]
 
@@ -117,7 +132,7 @@ class Directories:
         return f"{self._root}/.removed"
 
     def list(self) -> list[str]:
-        return os.listdir(self._root) if self._root.exists() else []
+        return [path.name for path in self._root.glob("[!.]*")]
 
 
 class NoNetwork:

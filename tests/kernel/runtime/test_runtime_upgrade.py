@@ -26,8 +26,8 @@ def release_before(directory: Path) -> Path:
     shutil.copytree(package, directory / "minikube_raw", ignore=shutil.ignore_patterns("__pycache__"))
     wire = directory / "minikube_raw/runtime/wire.py"
     text = wire.read_text()
-    assert "\nVERSION = 1\n" in text
-    wire.write_text(text.replace("\nVERSION = 1\n", "\nVERSION = 0\n"))
+    assert "\nVERSION = 2 " in text
+    wire.write_text(text.replace("\nVERSION = 2 ", "\nVERSION = 1 "))
     return directory
 
 
@@ -99,7 +99,7 @@ async def replace_keeper(runtime: Runtime) -> None:
     """Kills the old release's keeper and waits for one of today's."""
     sandbox = next(iter(runtime._state.sandboxes.values()))
     hello, _ = await runtime._keepers.ask(sandbox, {"op": "hello"})
-    assert hello["version"] == 0
+    assert hello["version"] == 1
     os.kill(hello["pid"], signal.SIGKILL)
     old = sandbox.peer
     await eventually(lambda: sandbox.peer not in (None, old) and not sandbox.replacing)
