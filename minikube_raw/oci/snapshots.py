@@ -63,11 +63,16 @@ class Snapshots:
                 self.remove(container_id)
                 raise
 
-    def prepare_spare(self, image: Image) -> Spare:
-        """Make the directories of a container that may come. Raises ImageError, OSError."""
+    def prepare_spare(self, image: Image) -> Spare | None:
+        """Make the directories of a container that may come. Raises ImageError, OSError.
+
+        None for an image that lies outside the store: what is mounted of it would keep somebody else's file system busy.
+        """
         directory = self._root / f"{_SPARE}{os.urandom(8).hex()}"
         with self._store.writing():
             lowers = self._store.layers(image)
+            if not all(lower.is_relative_to(self._store.root) for lower in lowers):
+                return None
             directory.mkdir(mode=0o700)
             try:
                 return Spare(_directories(directory, lowers), _identities(lowers))

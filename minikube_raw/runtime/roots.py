@@ -21,8 +21,8 @@ KEPT = 4  # images, those used last: the containers of a pod or two
 class Spares(Protocol):
     """What is needed of oci.snapshots.Snapshots here."""
 
-    def prepare_spare(self, image: Image) -> Spare:
-        """Makes the directories of a container that may come."""
+    def prepare_spare(self, image: Image) -> Spare | None:
+        """Makes the directories of a container that may come, if they can be made ahead."""
         ...
 
     def adopt(self, container_id: str, image: Image, spare: Spare) -> Snapshot | None:
@@ -58,14 +58,16 @@ class Roots:
             if self._closed or image.id in self._ready or not features.overlay_lowerdir_plus():
                 return
             try:
-                self._ready[image.id] = self._make(image)
+                spare = self._snapshots.prepare_spare(image)
+                if spare is None:
+                    return
+                self._ready[image.id] = self._mount(spare)
             except (ImageError, OSError):
                 return
             if len(self._ready) > KEPT:
                 self._discard(self._ready.pop(next(iter(self._ready))))
 
-    def _make(self, image: Image) -> Root:
-        spare = self._snapshots.prepare_spare(image)
+    def _mount(self, spare: Spare) -> Root:
         lowers = [*map(str, spare.snapshot.lowers), self._mount_points]
         steps.start_recording()
         try:

@@ -21,6 +21,7 @@ from image_archives import Layout, Tar, digest
 from minikube_raw.linux import removal
 from minikube_raw.oci import exports
 from minikube_raw.oci.images import ImageError, ImageInUse, ImageNotFound, ImageStore
+from minikube_raw.oci.plainroots import PlainRootStore
 from minikube_raw.oci.snapshots import Snapshots
 
 pytestmark = pytest.mark.root
@@ -476,6 +477,7 @@ def test_a_spare_snapshot_becomes_a_containers_as_one_that_is_made_for_it(
     assert image is not None
     snapshots = Snapshots(store, tmp_path / "containers")
     spare = snapshots.prepare_spare(image)
+    assert spare is not None
     assert snapshots.list() == []
 
     adopted, made = snapshots.adopt("c1", image, spare), snapshots.prepare("c2", image)
@@ -498,6 +500,7 @@ def test_a_spare_snapshot_holds_no_image_and_is_of_no_use_once_that_has_gone_and
     assert image is not None
     snapshots = Snapshots(store, tmp_path / "containers")
     spare = snapshots.prepare_spare(image)
+    assert spare is not None
     store.remove("box:v1")
     with pytest.raises(ImageError):
         snapshots.adopt("c1", image, spare)
@@ -506,4 +509,13 @@ def test_a_spare_snapshot_holds_no_image_and_is_of_no_use_once_that_has_gone_and
     assert snapshots.adopt("c1", image, spare) is None
     assert store.leases.images() == set()
     snapshots.discard_all()
+    assert [*(tmp_path / "containers").iterdir()] == []
+
+
+def test_a_directory_that_is_no_image_has_no_spare_that_would_keep_its_file_system_busy(tmp_path: Path) -> None:
+    (tmp_path / "rootfs").mkdir()
+    store = PlainRootStore(tmp_path / "store")
+    image = store.take_in(f"dir:{tmp_path}/rootfs")
+    snapshots = Snapshots(store, tmp_path / "containers")
+    assert snapshots.prepare_spare(image) is None
     assert [*(tmp_path / "containers").iterdir()] == []
