@@ -64,6 +64,7 @@ def run_container(status: wire.Socket, cgroup: str, usual: Spec | None, mount_po
         if not inside:
             join_keyring(cgroup)
         join_cgroup(cgroup)
+        os.setsid()  # only now: where the scheduler groups by session, whoever is in no cgroup yet goes to the end of the queue
         prepared = Prepared(usual, mount_point) if usual and not inside else None
         message, received = wire.receive(status)
         spec, places = message["spec"], message["rootfs"]
@@ -132,7 +133,6 @@ def _leave_keeper(kept: Sequence[int]) -> None:
     process.set_parent_death_signal(signals.SIGKILL)
     fds.close_all_but([0, 1, 2, *kept])
     os.umask(0)
-    os.setsid()
 
 
 def _become(work: Callable[[], NoReturn], status: wire.Socket) -> NoReturn:

@@ -63,12 +63,12 @@ def join_namespaces(descriptors: dict[str, int]) -> None:
             namespaces.setns(descriptors[kind], namespaces.KINDS[kind])
 
 
-def configure(request: Request) -> None:
-    """Sets up what containers will find: host name, loopback, sysctls, /dev/shm."""
+def configure(request: Request, *, loopback: bool = True) -> None:
+    """Sets up what containers will find: host name, loopback (unless that is up), sysctls, /dev/shm."""
     kinds = own_kinds(request)
     if "uts" in kinds:
         process.set_hostname(request["hostname"])
-    if "net" in kinds:
+    if "net" in kinds and loopback:
         process.set_link_up("lo")
     for name, value in request.get("sysctls", {}).items():
         _write_sysctl(name.replace(".", "/"), value, kinds)

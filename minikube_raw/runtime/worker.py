@@ -225,6 +225,7 @@ class First(Worker):
     def prepare(self) -> None:
         """Makes the namespaces that nearly every pod has, before it is known which."""
         self._namespaces = sandbox.create_namespaces(sandbox.USUAL)
+        process.set_link_up("lo")
 
     @property
     def network(self) -> int:
@@ -320,10 +321,11 @@ class First(Worker):
         self.hold_all({f"ns/{kind}": fd for kind, fd in made.items()})
         wire.close(made.values())
         sandbox.create_cgroup(self.request["cgroup"])
+        self._not_enforced = sandbox.set_limits(self.request["cgroup"], self.request["limits"])
         if self.request["pid"] == sandbox.POD:
             self._start_pause()
-        sandbox.configure(self.request)
-        self._not_enforced = sandbox.set_limits(self.request["cgroup"], self.request["limits"])
+        self._fork_first()
+        sandbox.configure(self.request, loopback=not self._namespaces)
 
     def _start_pause(self) -> None:
         pid, child = sandbox.start_pause(self.request, self.fork)
@@ -331,19 +333,26 @@ class First(Worker):
         self.hold_all(held)
         wire.close(held.values())
 
-    def _make_ready(self) -> None:
-        """Makes what the first container will need, while the network is still being attached and the image looked up."""
-        cgroup, run_dir = self.request["firstCgroup"], self.request.get("firstRunDir")
-        if not cgroup:
+    def _fork_first(self) -> None:
+        """Forks the first container's child, which has most to do until it can be told what it becomes."""
+        if not (cgroup := self.request["firstCgroup"]):
             return
         try:
             sandbox.create_cgroup(cgroup, all_devices=False)
             self.spare = Child(self, cgroup, usual=self.request.get("usual"))
-            if run_dir:
-                files.make_directories(run_dir)
-                make_outputs(self, os.path.basename(cgroup), run_dir)
         except OSError:
             pass  # whoever starts the container meets it again, and tells
+
+    def _make_ready(self) -> None:
+        """Makes what else the first container will need, while the network is still being attached and the image looked up."""
+        cgroup, run_dir = self.request["firstCgroup"], self.request.get("firstRunDir")
+        if not cgroup or not run_dir:
+            return
+        try:
+            files.make_directories(run_dir)
+            make_outputs(self, os.path.basename(cgroup), run_dir)
+        except OSError:
+            pass  # likewise
 
     def _create_namespaces(self) -> dict[str, int]:
         """Makes the namespaces of a pod that no spare keeper is made for; a user namespace before all others."""
