@@ -90,6 +90,18 @@ def test_machines_reach_each_other_and_the_host(place: Layout) -> None:
         assert "1 packets received" in inside(pids[0], "busybox", "ping", "-c1", "-W2", target)
 
 
+def test_frames_between_machines_meet_no_firewall_hooks_and_those_of_a_machine_do(place: Layout) -> None:
+    parameter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    if not Path(parameter).exists():
+        pytest.skip("this kernel has no br_netfilter")
+    pid = power_on(place, NODES[0])
+    switch = subprocess.run(
+        ["nsenter", f"--net={place.underlay_netns}", "cat", parameter], capture_output=True, text=True, check=True
+    )
+    assert switch.stdout == "0\n"
+    assert inside(pid, "cat", parameter) == "1\n"  # its pods' host ports need them
+
+
 def test_a_service_that_dies_is_started_again(place: Layout) -> None:
     pid = power_on(place, NODES[0])
     wait_for(lambda: children(pid))
