@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, cluster, fullnode, growth, network, podstart, recording, report, streams
+from tests.bench import api, cluster, fullnode, growth, hostports, network, podstart, recording, report, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 BENCHES: dict[str, Callable[[], list[report.Section]]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[], list[report.Section]]] = {
     "streams": streams.measure,
     "recording": recording.measure,
     "network": network.measure,
+    "hostports": hostports.measure,
     "api": api.measure,
     "cluster": cluster.measure,
     "fullnode": fullnode.measure,
