@@ -1,9 +1,9 @@
 """The CPU manager: under the static policy a container of a Guaranteed pod that asks for whole CPUs has them for itself.
 
 All others share the rest, among it the reserved CPUs, which nobody gets alone (pkg/kubelet/cm/cpumanager/policy_static.go).
-Nothing is remembered here: the runtime's records say who has which CPUs, so a kubelet that comes after a crash knows it too.
-A container that waits to be restarted holds none; it gets as many again, the same if they are still free, for the pods that
-were admitted never ask for more than there are.
+A container keeps its CPUs until its pod ends; while it waits to be restarted, those that have none alone may run on them. Pods
+that were admitted never ask for more than there are, but those before them may still be ending. The runtime's records say who
+has which CPUs, so a kubelet that comes after a crash knows it too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet import convert, cpuoptions, cpuplacement, cputopology, qos
-from minikube_raw.kubelet.cpuplacement import Placement
 from minikube_raw.kubelet.cpupromises import CPUPromises, whole_cpus
 from minikube_raw.kubelet.cputopology import CPU, NONE, POLICIES, STATIC, CPUs
 from minikube_raw.kubelet.measures import Measure
@@ -44,6 +43,8 @@ class CPUManager:
         topology: Sequence[CPU] = (),
         reserved: CPUs = frozenset(),
         options: Collection[str] = (),
+        *,
+        ahead: bool = True,
     ) -> None:
         self._runtime = runtime
         self._static = policy == STATIC
@@ -51,8 +52,7 @@ class CPUManager:
         self._all = frozenset(cpu.number for cpu in self._topology)
         self._reserved = reserved
         self._kept = reserved if cpuoptions.STRICT in options else frozenset[int]()  # nobody's at all
-        self._placement = Placement(self._topology, options)
-        self.promises = CPUPromises(self._topology, reserved, options)
+        self.promises = CPUPromises(self._topology, reserved, options, ahead=ahead)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -69,11 +69,8 @@ class CPUManager:
         """
         async with self._lock:
             containers = await self._runtime.list_containers()
-            count = whole_cpus(pod, config.name)
-            if count:
-                promised = self.promises.of(pod.metadata.uid, config.name)
-                preferred = _earlier(containers, pod, config.name) if promised is None else promised
-                taken = self._take(count, containers, preferred, given=promised is not None)
+            if whole_cpus(pod, config.name):
+                taken = self._take(pod, config.name, containers)
                 await self._share(self._shared(containers, taken), containers)
                 yield _placed(config, taken, exclusive=True)
             else:
@@ -127,15 +124,9 @@ class CPUManager:
                 return
             await self._changed.wait()
 
-    def _take(
-        self, count: int, containers: Sequence[cri.ContainerStatus], preferred: CPUs, *, given: bool = False
-    ) -> CPUs:
-        """`given`: exactly those, which were promised at the pod's admission; else none that were promised to others."""
-        free = self._shared(containers) - self._reserved
-        free = free & preferred if given else free & self.promises.free
+    def _take(self, pod: Pod, name: str, containers: Sequence[cri.ContainerStatus]) -> CPUs:
         try:
-            with nullcontext() if given else self.promises.attempts:
-                return self._placement.take(free, count, preferred)
+            return self.promises.take(pod, name, self._shared(containers), _earlier(containers, pod, name))
         except ValueError as error:
             raise cri.RuntimeServiceError(cri.CREATE_ERROR, str(error)) from error
 
@@ -186,7 +177,7 @@ def make(runtime: cri.RuntimeService, options: KubeletOptions) -> CPUManager:
     if cpuoptions.BY_SOCKET in chosen:
         cpuoptions.check_by_socket(topology, options.topology_manager_policy)
     kept = cpuplacement.reserved_cpus(options.reserved_cpus, reserved, topology, chosen)
-    return CPUManager(runtime, STATIC, topology, kept, chosen)
+    return CPUManager(runtime, STATIC, topology, kept, chosen, ahead=options.promises_cpus)
 
 
 def _placed(config: cri.ContainerConfig, cpus: CPUs, *, exclusive: bool) -> cri.ContainerConfig:

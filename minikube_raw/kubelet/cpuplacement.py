@@ -54,10 +54,14 @@ class Placement:
 
     def take_near(self, free: CPUs, count: int, nodes: frozenset[int] | None) -> CPUs:
         """As `take`, those of some NUMA nodes before all others. Raises ValueError when there are too few."""
-        if nodes is None or count > len(free):
+        near = {cpu.number for cpu in self._topology if nodes is None or cpu.node in nodes}
+        return self.take_first(frozenset(near), free, count)
+
+    def take_first(self, first: CPUs, free: CPUs, count: int) -> CPUs:
+        """As `take`, those of `first` before all others. Raises ValueError when there are too few."""
+        if count > len(free):
             return self.take(free, count)
-        near = free & {cpu.number for cpu in self._topology if cpu.node in nodes}
-        chosen = self.take(near, min(count, len(near)))
+        chosen = self.take(free & first, min(count, len(free & first)))
         return chosen | self.take(free - chosen, count - len(chosen))
 
     def _distributed(self, free: CPUs, count: int) -> CPUs:

@@ -1,7 +1,8 @@
-"""Which CPUs containers are promised when their pods are let in: where they have to be near other resources, or whole cores.
+"""Which CPUs containers are promised: they have them until their pods end, however often they start again.
 
-The CPU manager keeps the promises when it makes the containers; where nothing asks for them, it chooses then.
-Pure, but for what it remembers. Rules are the kubelet's (pkg/kubelet/cm/cpumanager/policy_static.go).
+Where they have to be near other resources, or whole cores, they are promised when the pods are let in; where nothing asks for
+that, when the containers are made first. Pure, but for what it remembers. Rules are the kubelet's
+(pkg/kubelet/cm/cpumanager/policy_static.go).
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ class CPUPromises:
     """Of one node's CPUs but the reserved ones: see topologymanager.Provider.
 
     By the options: of no core only a part (full-pcpus-only); the NUMA nodes of a socket are as good as one, and sockets have
-    such nodes (align-by-socket).
+    such nodes (align-by-socket). `ahead`: CPUs are promised when pods are let in, else when containers are made.
     """
 
-    def __init__(self, topology: Sequence[CPU], reserved: CPUs, options: Collection[str] = ()) -> None:
+    def __init__(
+        self, topology: Sequence[CPU], reserved: CPUs, options: Collection[str] = (), *, ahead: bool = True
+    ) -> None:
+        self._ahead = ahead
         self._topology, self._by_socket = topology, cpuoptions.BY_SOCKET in options
         self._placement = Placement(topology, options)
         whole_cores = cpuoptions.WHOLE_CORES in options
@@ -61,7 +65,7 @@ class CPUPromises:
         return self._promised.get(uid, {}).get(container)
 
     def keep(self, uid: str, container: str, cpus: CPUs) -> None:
-        """A container has these already."""
+        """A container has these, as long as its pod is here."""
         self._promised.setdefault(uid, {})[container] = cpus
 
     def hints(self, pod: Pod, container: Container | None) -> Hints:
@@ -77,17 +81,40 @@ class CPUPromises:
         assigned = frozenset[int]().union(*had.values())
         if len(assigned) == count:
             return {_CPU: self._hints(assigned, frozenset(), count)}
-        return {_CPU: self._hints(self.free, self._reusable(pod) | assigned, count)}
+        return {_CPU: self._hints(self.free, self._reusable(pod, container) | assigned, count)}
 
     def allocate(self, pod: Pod, container: Container, affinity: Hint) -> None:
         """Promise a container its CPUs. Raises ValueError."""
         count, own = whole_cpus(pod, container.name), self._promised.setdefault(pod.metadata.uid, {})
-        if not count or container.name in own:
+        if not self._ahead or not count or container.name in own:
             return
         with self.attempts:
-            free = self.free | self._reusable(pod)
+            free = self.free | self._reusable(pod, container)
             self._check_cores(count, len(free))
             own[container.name] = self._placement.take_near(free, count, self._near(affinity.nodes))
+
+    def take(self, pod: Pod, name: str, idle: CPUs, preferred: CPUs) -> CPUs:
+        """The CPUs of a container that is made now, of the `idle` ones, on which none runs alone. Raises ValueError.
+
+        They are those that it was promised, else it is promised them now. An init container has them only until it ends, and
+        first those of its pod's containers that wait for it.
+        """
+        promised = self.of(pod.metadata.uid, name)
+        if promised is not None:
+            return self._placement.take(promised & idle, len(promised))
+        count, container = whole_cpus(pod, name), next(each for each in all_containers(pod) if each.name == name)
+        reusable = self._reusable(pod, container) & idle
+        free = self.free & idle | reusable
+        with self.attempts:
+            if _passes(pod, container):
+                return self._placement.take_first(reusable, free, count)
+            chosen = self._placement.take(free, count, preferred)
+        for each in filter(
+            lambda init: _passes(pod, init), pod.spec.init_containers
+        ):  # kept if a kubelet came meanwhile
+            self._promised.get(pod.metadata.uid, {}).pop(each.name, None)
+        self.keep(pod.metadata.uid, name, chosen)
+        return chosen
 
     def _near(self, nodes: Nodes | None) -> Nodes | None:
         if nodes is None or not self._by_socket:
@@ -114,12 +141,14 @@ class CPUPromises:
         """Only these pods are on the node."""
         self._promised = {uid: own for uid, own in self._promised.items() if uid in uids}
 
-    def _reusable(self, pod: Pod) -> CPUs:
-        """What init containers have that will have ended when the pod's others begin."""
+    def _reusable(self, pod: Pod, container: Container | None) -> CPUs:
+        """What other containers of the pod have that do not run beside this one: init containers have ended when others begin."""
         own, none = self._promised.get(pod.metadata.uid, {}), frozenset[int]()
-        passing = {each.name for each in pod.spec.init_containers if not is_sidecar(each)}
-        had = none.union(*(cpus for name, cpus in own.items() if name in passing))
-        return had.difference(*(cpus for name, cpus in own.items() if name not in passing))
+        others = {each.name for each in pod.spec.init_containers if _passes(pod, each)}
+        if container is not None and _passes(pod, container):
+            others |= {each.name for each in pod.spec.containers}
+        had = none.union(*(cpus for name, cpus in own.items() if name in others))
+        return had.difference(*(cpus for name, cpus in own.items() if name not in others))
 
     def _hints(self, available: CPUs, reusable: CPUs, count: int) -> list[Hint]:
         """Preferred are the fewest nodes that ever could have so many; what is used again must be on them."""
@@ -141,17 +170,25 @@ class CPUPromises:
         return len(cputopology.sockets_of(self._topology, nodes)) == math.ceil(fewest / per_socket)
 
 
+def _passes(pod: Pod, container: Container) -> bool:
+    """Whether a container ends before its pod's others begin."""
+    return container in pod.spec.init_containers and not is_sidecar(container)
+
+
 def whole_cpus(pod: Pod, name: str) -> int:
     """How many CPUs a container has for itself; 0: it shares."""
     spec = next((each for each in (*pod.spec.init_containers, *pod.spec.containers) if each.name == name), None)
-    if spec is None or qos.qos_class(pod) is not qos.QOSClass.GUARANTEED:
-        return 0
-    return _whole(qos.requests_of(spec))
+    return _whole(qos.requests_of(spec)) if spec is not None and _has_whole_cpus(pod) else 0
 
 
 def _whole_cpus_of_all(pod: Pod) -> int:
     """How many CPUs a pod's containers have for themselves at the most, at a time."""
-    return qos.pod_amount(pod, _whole, limits=False) if qos.qos_class(pod) is qos.QOSClass.GUARANTEED else 0
+    return qos.pod_amount(pod, _whole, limits=False) if _has_whole_cpus(pod) else 0
+
+
+def _has_whole_cpus(pod: Pod) -> bool:
+    """Whether containers may have CPUs alone: those that share what their pod asks for as a whole have none."""
+    return pod.spec.resources is None and qos.qos_class(pod) is qos.QOSClass.GUARANTEED
 
 
 def _whole(amounts: qos.Amounts) -> int:

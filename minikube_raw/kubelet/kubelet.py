@@ -137,8 +137,7 @@ class Kubelet:
                 for loop in (self._recorder.run(), self._services.run(), self._nodes.run()):
                     tasks.create_task(loop)
                 await self._listeners.start()
-                if self._options.promises_cpus:
-                    await self._cpus.recover()
+                await self._cpus.recover()
                 self._runtime.network = await self._network.recall()
                 self._follow_static_pods()
                 await self._register()

@@ -129,17 +129,12 @@ class TopologyManager:
 
 
 def make(options: KubeletOptions, cpus: Provider | None, memory: Provider | None) -> TopologyManager:
-    """The manager of a node by its options; who has no static policy gives nothing away. Raises ValueError.
-
-    CPUs are promised at admission only where something asks for that; else they are given when containers are made.
-    """
+    """The manager of a node by its options; who has no static policy gives nothing away. Raises ValueError."""
     policy, scope, chosen = (
         options.topology_manager_policy,
         options.topology_manager_scope,
         options.topology_manager_policy_options,
     )
-    if not options.promises_cpus:
-        cpus = None
     providers = [each for each in (cpus, memory) if each is not None]
     return TopologyManager(providers, () if policy == NONE else numa.read(), policy, scope, chosen)
 

@@ -14,7 +14,8 @@ from worked_node import Node
 from minikube_raw.api.core import Pod
 from minikube_raw.kubelet import cpumanager, cpuoptions, cputopology
 from minikube_raw.kubelet.admission import Refusal
-from minikube_raw.kubelet.cpumanager import CPUManager
+from minikube_raw.kubelet.cpumanager import CPUManager, exclusive_cpus
+from minikube_raw.kubelet.cpupromises import CPUPromises
 from minikube_raw.kubelet.cputopology import CPU
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.room import NodeView, Room
@@ -35,7 +36,13 @@ def asking(uid: str, cpu: str = "", **spec: Any) -> Pod:
 @pytest.fixture
 def static(node: Node) -> Node:
     """A node whose CPU 0 is reserved."""
-    node.use(msgspec.structs.replace(node.tools, cpus=CPUManager(node.runtime, "static", FOUR, frozenset({0}))))
+    return manage(node, CPUManager(node.runtime, "static", FOUR, frozenset({0}), ahead=False))
+
+
+def manage(node: Node, cpus: CPUManager) -> Node:
+    """Give the node's CPUs away like this from now on, as a kubelet does that starts."""
+    room = Room(placement=TopologyManager([cpus.promises]))
+    node.use(msgspec.structs.replace(node.tools, cpus=cpus, room=room))
     return node
 
 
@@ -77,6 +84,98 @@ async def test_the_cpus_are_everybodys_again_when_it_ends(static, eventually) ->
     await eventually(lambda: cpus(static) == {"shared": "0-3"})
 
 
+async def test_a_container_that_waits_to_be_restarted_keeps_its_cpus_and_others_may_run_on_them(
+    static, eventually
+) -> None:
+    await start(static, eventually, asking("shared"), asking("own", "2"))
+    for _ in range(2):  # the first restart is at once
+        static.runtime.exit(static.runtime.named("own").id, 1)
+        await eventually(lambda: static.runtime.named("own").state.name == "RUNNING" or waiting(static, "own"))
+    assert waiting(static, "own")
+    await start(static, eventually, asking("other", "1"))
+    assert cpus(static) == {"shared": "0-2", "other": "3"}
+    static.clock.advance(10)
+    await eventually(lambda: cpus(static) == {"shared": "0", "other": "3", "own": "1-2"})
+
+
+def waiting(node: Node, uid: str) -> bool:
+    worker = node.workers.get(uid)
+    (status,) = worker.status["containerStatuses"] if worker is not None else ({},)
+    return "waiting" in status.get("state", {})
+
+
+async def test_when_its_pod_has_ended_others_may_have_them(static, eventually) -> None:
+    await start(static, eventually, asking("own", "3", restartPolicy="Never"))
+    static.runtime.exit(static.runtime.named("own").id, 0)
+    await eventually(lambda: not static.tools.cpus.promises.given)
+    await start(static, eventually, asking("other", "3"))
+    assert cpus(static) == {"other": "1-3"}
+
+
+def with_init(uid: str, init: str, app: str, **more: str) -> Pod:
+    def container(name: str, cpu: str) -> dict[str, Any]:
+        return {"name": name, "image": "busybox", "resources": {"limits": {"cpu": cpu, "memory": "1Mi"}}}
+
+    spec = {"initContainers": [container("init", init) | more], "containers": [container("app", app)]}
+    return pod(metadata={"uid": uid, "name": uid}, **spec)
+
+
+def idle(*numbers: int) -> frozenset[int]:
+    return frozenset(numbers)
+
+
+@pytest.fixture
+def promises() -> CPUPromises:
+    return CPUPromises(FOUR, frozenset({0}), ahead=False)
+
+
+def test_an_init_container_has_cpus_until_it_ends_and_then_they_are_its_pods(promises: CPUPromises) -> None:
+    wish = with_init("wish", "2", "2")
+    assert promises.take(wish, "init", idle(1, 2, 3), idle()) == {1, 2}
+    assert promises.given == idle()
+    assert promises.take(wish, "app", idle(1, 2, 3), idle()) == {1, 2}
+
+
+def test_what_a_kubelet_found_an_init_container_to_have_is_not_kept_for_it(promises: CPUPromises) -> None:
+    wish = with_init("wish", "2", "1")
+    promises.keep("wish", "init", idle(1, 2))
+    assert promises.take(wish, "app", idle(1, 2, 3), preferred=idle(3)) == {3}
+    assert promises.given == {3}
+
+
+def test_an_init_container_that_runs_again_has_first_what_waits_for_it(promises: CPUPromises) -> None:
+    wish = with_init("wish", "2", "1")
+    assert promises.take(wish, "app", idle(1, 2, 3), preferred=idle(3)) == {3}
+    assert promises.take(wish, "init", idle(1, 2, 3), idle()) == {1, 3}
+    assert promises.take(wish, "init", idle(1, 2), idle()) == {1, 2}
+    assert promises.take(asking("other", "1"), "other", idle(1, 2, 3), idle()) == {1}
+    assert promises.take(wish, "init", idle(2, 3), idle()) == {2, 3}
+    assert promises.given == {1, 3}
+
+
+def test_a_sidecar_keeps_its_cpus_and_the_others_have_none_of_them(promises: CPUPromises) -> None:
+    wish = with_init("wish", "1", "2", restartPolicy="Always")
+    assert promises.take(wish, "init", idle(1, 2, 3), idle()) == {1}
+    assert promises.take(wish, "app", idle(1, 2, 3), idle()) == {2, 3}
+    assert promises.given == {1, 2, 3}
+
+
+def test_a_promise_is_kept_only_with_cpus_that_nobody_runs_on_alone(promises: CPUPromises) -> None:
+    own = asking("own", "2")
+    assert promises.take(own, "own", idle(1, 2, 3), idle()) == {1, 2}
+    with pytest.raises(ValueError, match="requested=2, available=1"):
+        promises.take(own, "own", idle(2, 3), idle())
+
+
+def test_containers_that_share_what_their_pod_asks_for_have_no_cpus_alone() -> None:
+    alone = asking("own", "2")
+    together = pod(
+        containers=[{"name": "c", "image": "busybox", "resources": {"limits": {"cpu": "2", "memory": "1Mi"}}}],
+        resources={"limits": {"cpu": "2", "memory": "1Mi"}},
+    )
+    assert (exclusive_cpus(alone), exclusive_cpus(together)) == (True, False)
+
+
 async def test_metrics_tell_who_has_cpus_and_that_there_were_too_few(static, eventually) -> None:
     async def told(name: str) -> float:
         (found,) = [each for each in await static.tools.cpus.measures() if each.name == f"kubelet_cpu_manager_{name}"]
@@ -97,7 +196,8 @@ async def test_without_the_policy_metrics_say_nothing_of_it(node) -> None:
 
 async def test_a_kubelet_that_comes_after_knows_who_has_what(static, eventually) -> None:
     await start(static, eventually, asking("own", "2"))
-    static.use(msgspec.structs.replace(static.tools, cpus=CPUManager(static.runtime, "static", FOUR, frozenset({0}))))
+    manage(static, CPUManager(static.runtime, "static", FOUR, frozenset({0}), ahead=False))
+    await static.tools.cpus.recover()
     await start(static, eventually, asking("own", "2"), asking("other", "1"))
     assert cpus(static) == {"own": "1-2", "other": "3"}
 
@@ -112,7 +212,7 @@ async def test_without_the_policy_what_was_bounded_by_it_runs_everywhere_again(s
 
 async def test_reserved_cpus_are_nobodys_where_that_is_asked_for_unless_there_are_no_others(node, eventually) -> None:
     strict = CPUManager(node.runtime, "static", FOUR, frozenset({0}), ["strict-cpu-reservation"])
-    node.use(msgspec.structs.replace(node.tools, cpus=strict))
+    manage(node, strict)
     await start(node, eventually, asking("shared"), asking("own", "2"))
     assert cpus(node) == {"shared": "3", "own": "1-2"}
     await start(node, eventually, asking("last", "1"))
@@ -156,11 +256,10 @@ async def test_options_say_which_cpus_are_given_reserved_and_promised(node, even
         system_reserved={"cpu": "2"},
     )
     manager = cpumanager.make(node.runtime, options)
-    node.use(msgspec.structs.replace(node.tools, cpus=manager))
+    manage(node, manager)
     await start(node, eventually, asking("shared"), asking("own", "2"))
     assert cpus(node) == {"shared": "0-1,4-7", "own": "2-3"}
-    assert TopologyManager([manager.promises]).refusal(asking("wish", "2")) is None
-    assert manager.promises.of("wish", "wish") == {2, 3}
+    assert TopologyManager([manager.promises]).refusal(asking("patient", "6")) is None  # those before it may leave
 
 
 @pytest.mark.parametrize(
