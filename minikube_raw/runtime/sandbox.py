@@ -160,6 +160,17 @@ def start_pause(request: Request, fork: Callable[[int, str, int], tuple[int, int
     return pid, pidfd
 
 
+def find_pause(request: Request) -> tuple[int, int]:
+    """Finds the process that start_pause() started, by its cgroup; (pid, pidfd). Raises ProcessLookupError when it has ended."""
+    group = manager(f"{request['cgroup']}/pause")
+    for pid in group.procs():
+        pidfd = os.pidfd_open(pid)
+        if pid in group.procs():
+            return pid, pidfd
+        os.close(pidfd)
+    raise ProcessLookupError(errno.ESRCH, "the pod's process namespace has ended")
+
+
 def _pause(cgroup: str, mount_point: str) -> NoReturn:
     """Does nothing for ever, in an empty file system, since containers can see this process.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
+KILLED = "the process was killed before its program started"
 OUTPUTS = ("stdout", "stdout.staging", "stderr", "stderr.staging")
 
 
@@ -183,7 +184,7 @@ class Start:
     def _done(self) -> None:
         """The status socket is closed: the program runs, or the first process has ended."""
         if not self._ready and self._error is None:
-            self._error = {"error": "the process was killed before its program started", "reason": "StartError"}
+            self._error = {"error": KILLED, "reason": "StartError"}
         if self._error is not None:
             self.failed(self._error["error"], self._error["reason"])
         else:

@@ -14,11 +14,10 @@ import select
 
 from minikube_raw.linux import fds, files, namespaces, pidfd, process, proctitle, signals, steps
 
-from . import executors, handover, podusers, recording, sandbox, wire
+from . import executors, handover, podusers, recording, sandbox, starting, wire
 from .child import Child
 from .execs import Target
 from .loop import Loop
-from .starting import make_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,6 +180,8 @@ class Worker:
         try:
             start.begin(volumes)
             self.loop.run()
+        except BrokenPipeError:
+            start.failed(starting.KILLED, "StartError")
         except OSError as error:
             start.failed(wording(error), "StartError")
         self.trace(recording.part("child", start.pid, start.child_steps))
@@ -328,8 +329,7 @@ class First(Worker):
         sandbox.configure(self.request, loopback=not self._namespaces)
 
     def _start_pause(self) -> None:
-        pid, child = sandbox.start_pause(self.request, self.fork)
-        held = {"pause": child, "ns/pid": os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)}
+        held = _held_of_pause(*sandbox.start_pause(self.request, self.fork))
         self.hold_all(held)
         wire.close(held.values())
 
@@ -369,14 +369,16 @@ class First(Worker):
         entries = self.request["containers"]
         found = {kind: held.pop(f"ns/{kind}") for kind in sandbox.KINDS if f"ns/{kind}" in held}
         for entry in entries:
-            if not found:
-                found = _namespaces_of(entry["identity"]["pid"], sandbox.own_kinds(self.request))
+            found = found or self._namespaces_of(entry["identity"])
+        if not sandbox.own_kinds(self.request).keys() - {"mnt"} <= found.keys():
+            # what is started here would be in the node's
+            raise OSError(errno.ESRCH, "the pod's namespaces have ended: nobody was left who held them")
+        if self.request["pid"] == sandbox.POD and "ns/pid" not in held:
+            held |= _held_of_pause(*sandbox.find_pause(self.request))
         sandbox.join_namespaces(found)
         if "mnt" not in found:
             sandbox.make_shared_memory(self.request)
             found["mnt"] = namespaces.open_namespace("mnt")
-        if self.request.get("firstUserId") and "ns/user" not in held and entries:
-            found["user"] = namespaces.open_namespace("user", entries[0]["identity"]["pid"])
         for kind, fd in found.items():
             self.hold(f"ns/{kind}", fd)
         for name, fd in held.items():
@@ -385,6 +387,19 @@ class First(Worker):
         for entry in entries:
             start = executors.of(entry["request"]).start(self, entry["request"])
             self._adopted.append(start.adopt(entry["identity"]))
+
+    def _namespaces_of(self, identity: Request) -> dict[str, int]:
+        """Opens the pod's namespaces as its container's first process has them, none if that has ended; mnt is its own."""
+        kinds = [*sandbox.own_kinds(self.request), *(["user"] if self.request.get("firstUserId") else [])]
+        found: dict[str, int] = {}
+        try:
+            process = pidfd.open_process(identity["pid"], identity["start_time"], identity["boot_id"])
+            found = {kind: namespaces.open_namespace(kind, identity["pid"]) for kind in kinds if kind != "mnt"}
+            ended = pidfd.has_ended(process)  # else nobody else can have had its number meanwhile
+            os.close(process)
+        except OSError:
+            ended = True
+        return {} if ended else found
 
     def _take_held(self) -> dict[str, int]:
         """Asks the launcher for the descriptors it holds for this sandbox; one that dies over it holds nothing."""
@@ -418,9 +433,9 @@ def _outcome(answer: Request) -> Request:
     return {key: answer[key] for key in ("error", "reason") if key in answer}
 
 
-def _namespaces_of(pid: int, kinds: dict[str, int]) -> dict[str, int]:
-    """Opens the namespaces of a running container; its mount namespace is its own and not the pod's."""
-    return {kind: namespaces.open_namespace(kind, pid) for kind in kinds if kind != "mnt"}
+def _held_of_pause(pid: int, process: int) -> dict[str, int]:
+    """What is held of a pod whose containers share their processes."""
+    return {"pause": process, "ns/pid": namespaces.open_namespace("pid", pid)}
 
 
 def wording(error: OSError) -> str:

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runtime_node import LOST, Node, children, container, ended, eventually, kill, running_node, title
+from runtime_node import (
+    LOST,
+    SHARED_PID,
+    Node,
+    children,
+    container,
+    ended,
+    eventually,
+    kill,
+    run_to_end,
+    running_node,
+    title,
+)
 
 from minikube_raw.linux import features, pidfd, process
 from minikube_raw.linux.cgroups import manager
@@ -170,6 +182,50 @@ async def test_keeper_launcher_and_kubelet_killed_at_once_leave_the_container_ru
         assert (await ended(fresh, created)).exit_code == (42 if features.pidfd_info_exit() else LOST[0])
     finally:
         await fresh.close()
+
+
+async def kill_all_holders(node: Node, runtime: Runtime, sandbox: str, *others: int) -> None:
+    """Kills the keeper with the launcher, which is started again, and others, and waits until the kubelet has seen to it."""
+    known = runtime._state.sandboxes[sandbox]
+    old, keeper = known.peer, await keeper_pid(runtime, sandbox)
+    assert node.launcher is not None
+    node.launcher.kill()
+    node.launcher.wait()
+    for pid in (keeper, *others):
+        kill(pid)
+    node.start_launcher()
+    await eventually(lambda: known.peer is not old and not known.replacing)
+
+
+async def test_a_sandbox_whose_namespaces_nobody_holds_any_more_is_given_up(node: Node, runtime: Runtime) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    await kill_all_holders(node, runtime, sandbox)
+    assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.NOTREADY]
+
+
+async def test_a_container_lives_on_though_its_keeper_its_launcher_and_its_neighbour_ended_at_once(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod())
+    pids = []
+    for name in ("a", "b"):
+        created = await runtime.create_container(sandbox, container("sleep", "1000", name=name))
+        await runtime.start_container(created)
+        pids.append(runtime._state.containers[created].status().pid)
+    await kill_all_holders(node, runtime, sandbox, pids[0])
+    assert (await runtime.exec_sync(created, ["echo", "still"])).stdout == b"still\n"
+    assert [status.state for status in await runtime.list_pod_sandboxes()] == [SandboxState.READY]
+
+
+async def test_a_shared_process_namespace_outlives_keeper_and_launcher(node: Node, runtime: Runtime) -> None:
+    sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=SHARED_PID))
+    first = await runtime.create_container(sandbox, container("sleep", "1000", name="first"))
+    await runtime.start_container(first)
+    await kill_all_holders(node, runtime, sandbox)
+    script = "readlink /proc/self/ns/pid; cat /proc/1/comm"
+    status = await run_to_end(runtime, sandbox, container("sh", "-c", script, name="second"))
+    namespace = (await runtime.exec_sync(first, ["readlink", "/proc/self/ns/pid"])).stdout.decode()
+    assert node.output(status) == f"{namespace}pause\n"
 
 
 POLITE = "trap 'exit 23' TERM; echo up; while :; do sleep 0.01; done"

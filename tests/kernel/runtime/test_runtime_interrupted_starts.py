@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from runtime_node import Node, container, ended, eventually, kill, parent, waits_for_packet
@@ -17,8 +18,17 @@ from minikube_raw.runtime.service import Runtime
 pytestmark = pytest.mark.root
 
 
-async def interrupt(node: Node, runtime: Runtime, pod: PodSandboxConfig, config: ContainerConfig) -> tuple[str, str]:
-    """Kills a keeper when its container's layers are mounted and its log cannot be opened yet; (sandbox, container)."""
+class HeldUp(NamedTuple):
+    """A start that cannot go on: the layers are mounted, the first process waits for leave to run, the log cannot be opened yet."""
+
+    sandbox: str
+    container: str
+    first: int
+    log: Path
+    starting: asyncio.Task[None]
+
+
+async def hold_up(node: Node, runtime: Runtime, pod: PodSandboxConfig, config: ContainerConfig) -> HeldUp:
     sandbox = await runtime.run_pod_sandbox(pod)
     created = await runtime.create_container(sandbox, config)
     request = runtime._state.containers[created].record.request
@@ -28,11 +38,26 @@ async def interrupt(node: Node, runtime: Runtime, pod: PodSandboxConfig, config:
     os.mkfifo(log)  # opening it waits for a reader
     starting = asyncio.create_task(runtime.start_container(created))
     await eventually(lambda: mounted.exists() and [waits_for_packet(pid) for pid in group.procs()] == [True])
-    kill(parent(*group.procs()))
+    return HeldUp(sandbox, created, *group.procs(), log, starting)
+
+
+async def interrupt(node: Node, runtime: Runtime, pod: PodSandboxConfig, config: ContainerConfig) -> tuple[str, str]:
+    """Kills the keeper of a start that is held up; (sandbox, container)."""
+    held = await hold_up(node, runtime, pod, config)
+    kill(parent(held.first))
     with pytest.raises(RuntimeServiceError, match="went away"):
-        await starting
-    log.unlink()
-    return sandbox, created
+        await held.starting
+    held.log.unlink()
+    return held.sandbox, held.container
+
+
+async def test_a_first_process_that_is_killed_before_its_program_runs_is_told_so(node: Node, runtime: Runtime) -> None:
+    held = await hold_up(node, runtime, node.pod(), container("true"))
+    kill(held.first)
+    reader = os.open(held.log, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RuntimeServiceError, match="the process was killed before its program started"):
+        await held.starting
+    os.close(reader)
 
 
 async def start_again(runtime: Runtime, sandbox: str, created: str) -> None:
