@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from minikube_raw.linux import features, files, mounts, overlay, paths, steps
+from minikube_raw.linux import features, files, mounts, paths, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ _LINKS: tuple[tuple[str, str], ...] = (
 
 def enter(lowers: Sequence[str], upper: str, work: str, mount_point: str) -> int:
     """Mounts the layers (uppermost first) under a fresh writable one and makes that the root; returns the root's descriptor."""
-    overlay.forget_volatile(work)  # of a kubelet that had mounted it, and was killed before it started the container
     mounts.overlay(mount_point, lowers, upper, work, volatile=True)
     mounts.switch_root(mount_point)
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

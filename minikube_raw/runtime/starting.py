@@ -55,7 +55,8 @@ class Start:
         """
         self._root = [volumes.pop()] if self._root_given else []
         files.make_directories(self._run_dir)
-        overlay.forget_volatile(self._request["rootfs"]["work"])  # of a start that a crash interrupted
+        if not self._root_given:  # it may have been mounted by a start or a kubelet that a crash interrupted
+            overlay.forget_volatile(self._request["rootfs"]["work"])
         self._make_cgroup()
         opened = self._open_volumes(volumes)
         streams = self._make_streams()

@@ -350,7 +350,7 @@ class First(Worker):
             return
         try:
             files.make_directories(run_dir)
-            make_outputs(self, os.path.basename(cgroup), run_dir)
+            starting.make_outputs(self, os.path.basename(cgroup), run_dir)
         except OSError:
             pass  # likewise
 
