@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from .locks import locked
 from .manifests import Descriptor, ImageConfig, Manifest, ManifestError
 from .unpacked import UnpackedLayers
 
+# A manifest with one of these is no root file system but a checkpoint of a container (containerd's word, CRI-O's).
+CHECKPOINT_MARKS = ("org.criu.checkpoint.container.name", "io.kubernetes.cri-o.annotations.checkpoint.name")
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _log = logging.getLogger(__name__)
 
@@ -52,7 +54,10 @@ class ImageInUse(ImageError):
 
 
 class Image(msgspec.Struct, frozen=True):
-    """One image of the store. `id` is its config's digest, `digest` its manifest's; `size` counts compressed bytes."""
+    """One image of the store. `id` is its config's digest, `digest` its manifest's; `size` counts compressed bytes.
+
+    `checkpoint` is the name of the container that it is a checkpoint of, empty for a root file system.
+    """
 
     id: str
     digest: str
@@ -63,6 +68,7 @@ class Image(msgspec.Struct, frozen=True):
     architecture: str
     layers: tuple[Descriptor, ...]  # lowest first, as in the manifest
     diff_ids: tuple[str, ...]
+    checkpoint: str = ""
 
 
 class ImageStore:
@@ -269,7 +275,12 @@ def _decoded(digest: str, manifest: Manifest, config_data: bytes) -> Image:
         architecture=document.architecture,
         layers=tuple(manifest.layers),
         diff_ids=tuple(document.rootfs.diff_ids),
+        checkpoint=_checkpoint(manifest.annotations or {}),
     )
+
+
+def _checkpoint(annotations: Mapping[str, str]) -> str:
+    return next((annotations[mark] or "?" for mark in CHECKPOINT_MARKS if mark in annotations), "")
 
 
 @contextmanager

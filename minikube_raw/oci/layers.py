@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -43,17 +43,24 @@ DEFAULT_LIMITS = Limits()
 
 
 def unpack_layer(
-    stream: IO[bytes], target: Path, *, lowers: Sequence[Path] = (), limits: Limits = DEFAULT_LIMITS
+    stream: IO[bytes],
+    target: Path,
+    *,
+    lowers: Sequence[Path] = (),
+    limits: Limits = DEFAULT_LIMITS,
+    removed: Iterable[str] = (),
 ) -> list[str]:
     """Unpack the plain tar `stream` into the empty directory `target`, reading it to its end.
 
-    `lowers` are the layers below, uppermost first. Returns what was left out, a line each (device nodes, foreign
-    xattrs). Raises LayerError; OSError when the disk is full or fails. `target` is then half filled: remove it.
+    `lowers` are the layers below, uppermost first; `removed` are names in them that this layer hides, beside its whiteouts.
+    Returns what was left out, a line each (device nodes, foreign xattrs). Raises LayerError; OSError when the disk is full
+    or fails. `target` is then half filled: remove it.
     """
     with Rooted(target, LowerLayers(lowers)) as root:
         unpacking = _Unpacking(root, limits)
         try:
             unpacking.run(TarReader(stream))
+            unpacking.hide(removed)
         except (tarstream.TarError, EscapeError) as error:
             raise LayerError(str(error)) from error
     return unpacking.left_out
@@ -74,6 +81,12 @@ class _Unpacking:
             self._entry(entry, reader)
         reader.drain()
         self._set_directory_times()
+
+    def hide(self, names: Iterable[str]) -> None:
+        """Hide names of lower layers that no member's name tells of."""
+        for name in names:
+            if parts := split_name(os.fsencode(name)):
+                self._whiteout(self._root.directory(parts[:-1]), f"{WHITEOUT}{parts[-1]}")
 
     def _entry(self, entry: Entry, reader: TarReader) -> None:
         parts = split_name(entry.name)

@@ -79,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     layers: list[Descriptor]
     schema_version: int = 2
     media_type: str = OCI_MANIFEST
+    annotations: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ImageConfig(msgspec.Struct, frozen=True):

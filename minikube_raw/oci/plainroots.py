@@ -1,4 +1,5 @@
-"""Root file systems that are no images: a directory (dir:/path) as it lies there, a tar (tar:/path) taken in as one layer.
+"""What is no image but named by a path: a directory (dir:/path) as it lies there, a tar (tar:/path) taken in as one layer,
+a container's checkpoint (checkpoint:/path) taken in as checkpoints.py does.
 
 For a host without a master, whose root may name any path: in a cluster such a reference would open a node's files to
 whoever may create pods. A directory is only ever a lower layer: nothing is written to it, and it is not hashed or copied, so
@@ -13,15 +14,12 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
-from . import compression, manifests, reference
+from . import checkpoints, compression, manifests, reference, single
 from .compression import CompressionError
-from .content import Digester, chunks
 from .images import Image, ImageError, ImageStore
-from .manifests import Descriptor, ImageConfig, Manifest
+from .manifests import ImageConfig
 
-DIRECTORY, TAR = "dir:", "tar:"
+DIRECTORY, TAR, CHECKPOINT = "dir:", "tar:", "checkpoint:"
 _ARCHIVE_MARKS = ("manifest.json", "oci-layout")
 _ARCHIVE_NAMES = re.compile(r"(\./)?(blobs|index\.json|repositories|manifest\.json|oci-layout|[0-9a-f]{64}.*)(/.*)?")
 Stamp = tuple[int, int, int, int] | None
@@ -29,7 +27,7 @@ Stamp = tuple[int, int, int, int] | None
 
 def is_plain(text: str) -> bool:
     """Whether an image is named by a path."""
-    return text.startswith((DIRECTORY, TAR))
+    return text.startswith((DIRECTORY, TAR, CHECKPOINT))
 
 
 def name_of(text: str) -> str:
@@ -52,9 +50,9 @@ class PlainRootStore(ImageStore):
         """See ImageStore. A tar that was not taken in yet, or has changed since, is not here."""
         if text.startswith(DIRECTORY):
             return _directory(text) if os.path.isdir(text[len(DIRECTORY) :]) else None
-        if text.startswith(TAR):
+        if text.startswith((TAR, CHECKPOINT)):
             taken = self._taken.get(text)
-            fresh = taken is not None and taken[0] == _stamp(text[len(TAR) :])
+            fresh = taken is not None and taken[0] == _stamp(text.partition(":")[2])
             return super().resolve(taken[1]) if taken is not None and fresh else None
         return super().resolve(text)
 
@@ -68,7 +66,7 @@ class PlainRootStore(ImageStore):
         return [path]
 
     def take_in(self, text: str) -> Image:
-        """The image of a path, which is there: a tar is copied and unpacked unless that was done. Raises ImageError."""
+        """The image of a path, which is there: what is no directory is copied and unpacked unless that was done. Raises ImageError."""
         path = text.partition(":")[2]
         if text.startswith(DIRECTORY):
             image = self.resolve(text)
@@ -77,7 +75,12 @@ class PlainRootStore(ImageStore):
             return image
         try:
             stamp = _stamp(path)
-            image = self._loaded(Path(path)) if _is_archive(Path(path)) else self._imported(Path(path))
+            if text.startswith(CHECKPOINT):
+                image = checkpoints.take_in(self, Path(path))
+            elif _is_archive(Path(path)):
+                image = self._loaded(Path(path))
+            else:
+                image = single.take_in(self, Path(path))
         except (OSError, CompressionError, tarfile.TarError) as error:
             raise ImageError(f"taking in {path}: {error}", "give a tar of a root file system") from error
         self._taken[text] = (stamp, image.id)
@@ -88,37 +91,6 @@ class PlainRootStore(ImageStore):
         if image is None:
             raise ImageError(f"{path} holds no image for this machine")
         return image
-
-    def _imported(self, path: Path) -> Image:
-        """One layer of a tar's bytes, with a config and a manifest made for it."""
-        with self.writing():
-            layer, diff_id = self._store_layer(path)
-            host = manifests.host_platform()
-            document = {
-                "architecture": host.architecture,
-                "os": host.os,
-                "config": manifests.encode_config(ImageConfig()),
-                "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            }
-            config = msgspec.json.encode(document)
-            described = Descriptor(media_type=manifests.OCI_CONFIG, digest=self.content.add(config), size=len(config))
-            manifest = msgspec.json.encode(Manifest(config=described, layers=[layer]))
-            digest = self.content.add(manifest)
-            return self.commit(Descriptor(media_type=manifests.OCI_MANIFEST, digest=digest, size=len(manifest)), ())
-
-    def _store_layer(self, path: Path) -> tuple[Descriptor, str]:
-        """Copy the tar in; its descriptor, and the digest of what it decompresses to."""
-        scratch, packed, plain = self.scratch_file("tar-"), Digester(), Digester()
-        with path.open("rb") as source, scratch.open("wb") as copy:
-            for chunk in chunks(source):
-                packed.update(chunk)
-                copy.write(chunk)
-        with scratch.open("rb") as blob:
-            for chunk in chunks(compression.open_plain(blob)):
-                plain.update(chunk)
-        self.content.adopt(scratch, packed.digest)
-        layer = Descriptor(media_type=manifests.OCI_LAYER, digest=packed.digest, size=packed.size)
-        return layer, plain.digest
 
 
 def _directory(text: str) -> Image:

@@ -13,7 +13,7 @@ import pytest
 from image_archives import Tar
 
 from minikube_raw.oci.layers import DEFAULT_LIMITS, LayerError, Limits, unpack_layer
-from minikube_raw.oci.rooted import OPAQUE, is_opaque
+from minikube_raw.oci.rooted import OPAQUE, is_opaque, is_whiteout
 
 pytestmark = pytest.mark.root
 DEEP = "/".join(["d"] * 300)
@@ -290,3 +290,16 @@ def test_gnu_tars_sparse_files_keep_their_holes(tar_format: str, tmp_path: Path)
 
     assert (tmp_path / "layer/sparse").read_bytes() == (source / "sparse").read_bytes()
     assert (tmp_path / "layer/sparse").stat().st_blocks * 512 < 4 << 20
+
+
+def test_names_that_are_told_beside_the_archive_hide_what_is_below(tmp_path: Path) -> None:
+    lower = tmp_path / "lower"
+    (lower / "etc").mkdir(parents=True)
+    (lower / "etc/group").touch()
+    (tmp_path / "upper").mkdir()
+    tar = Tar().add("etc/passwd", data=b"x").bytes()
+    unpack_layer(io.BytesIO(tar), tmp_path / "upper", lowers=[lower], removed=["/etc/group", "/", "/etc/passwd"])
+    assert is_whiteout((tmp_path / "upper/etc/group").lstat())
+    assert (tmp_path / "upper/etc/passwd").read_bytes() == b"x"
+    with pytest.raises(LayerError, match="leads outside"):
+        unpack_layer(io.BytesIO(tar), tmp_path / "upper", removed=["../etc/shadow"])
