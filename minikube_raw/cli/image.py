@@ -16,7 +16,7 @@ import msgspec
 from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.output import Table, print_as, size
-from minikube_raw.oci import exports, recipes, reference
+from minikube_raw.oci import checkpoints, exports, recipes, reference
 from minikube_raw.oci.content import ContentError
 from minikube_raw.oci.images import Image, ImageError, ImageNotFound, ImageStore
 from minikube_raw.oci.reference import InvalidReference
@@ -62,6 +62,19 @@ def build(ctx: click.Context, recipe: str, tags: tuple[str, ...]) -> None:
         built = recipes.build_recipe(store, directory, names)
         for name in names:
             click.echo(f"built {name} {built.id}")
+
+
+@image.command("from-checkpoint")
+@click.argument("archive", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-t", "--tag", "tags", multiple=True, required=True, help="Reference of the new image.")
+@click.pass_context
+def from_checkpoint(ctx: click.Context, archive: Path, tags: tuple[str, ...]) -> None:
+    """Make an image of ARCHIVE, a checkpoint that a kubelet has made. A pod that names it goes on where the container was."""
+    with _store(ctx) as store:
+        names = [str(reference.parse(tag)) for tag in tags]
+        made = checkpoints.take_in(store, archive, names)
+        for name in names:
+            click.echo(f"made {name} {made.id}")
 
 
 @image.command("save")

@@ -21,6 +21,7 @@ COMMANDS = {
     "attach": ("podstreams", "attach", "join the streams of a container's first process"),
     "cp": ("podcopy", "cp", "copy files and directories into and out of a container"),
     "port-forward": ("podforward", "port_forward", "local ports that end in a pod"),
+    "checkpoint": ("podcheckpoint", "checkpoint", "save a running container to an archive that a pod can go on from"),
     "top": ("podprocesses", "top", "the processes of a pod"),
     "stats": ("podprocesses", "stats", "what pods use"),
     "start": ("podboot", "start", "bring pods back: all after a reboot, or one that was stopped"),

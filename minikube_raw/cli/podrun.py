@@ -47,7 +47,8 @@ def run(
 ) -> None:  # fmt: skip
     """Run the pods of a manifest and wait until they have started.
 
-    An `image` may be a reference as anywhere, a directory (dir:/path), or a tar of a root file system (tar:/path).
+    An `image` may be a reference as anywhere, a directory (dir:/path), a tar of a root file system (tar:/path), or a
+    checkpoint of a container (checkpoint:/path), which then goes on from there.
     """
     need_root("running a pod")
     agent = podagent.agent_of(options)

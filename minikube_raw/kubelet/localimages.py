@@ -1,4 +1,4 @@
-"""Images of a host without a master: the store, recipes, and root file systems named by a path (dir:/path, tar:/path)."""
+"""Images of a host without a master: the store, recipes, and what is named by a path (dir:/path, tar:/path, checkpoint:/path)."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def mount_points_below(path: str) -> list[str]:
     top = os.path.realpath(path)
     prefix = top.rstrip("/") + "/"
     with open("/proc/thread-self/mountinfo", "rb") as mountinfo:
-        points = [_unescape(line.split(b" ", 5)[4]) for line in mountinfo]
+        points = [unescape(line.split(b" ", 5)[4]) for line in mountinfo]
     return [top, *sorted({point for point in points if point.startswith(prefix)})]
 
 
@@ -158,11 +158,11 @@ def device_of(path: str) -> str:
         for line in mountinfo:
             before, _, after = line.partition(b" - ")
             if before.split(b" ", 3)[2] == wanted:
-                return _unescape(after.split(b" ")[1])
+                return unescape(after.split(b" ")[1])
     return ""
 
 
-def _unescape(field: bytes) -> str:
+def unescape(field: bytes) -> str:
     """Undoes the octal escapes of mountinfo (proc_pid_mountinfo(5)): blank, tab, new line, backslash."""
     for octal, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
         field = field.replace(octal, character)

@@ -27,6 +27,7 @@ from .handlers import Handlers
 from .keepers import Keepers
 from .pods import Container, Sandbox
 from .records import ContainerRecord, ExitRecord
+from .restoring import RESTORING_VERSION, Checkpoint
 from .roots import Roots, Spares
 from .state import NodeState
 
@@ -106,32 +107,50 @@ class Containers:
         """Writes down a container that has its directories; also returns its root file system as a mount, -1 if there is none yet."""
         container_id, root = sandbox.next_container_id(), -1
 
-        def prepare() -> tuple[Image, Snapshot, dict[str, list[str]], str]:
+        def prepare() -> tuple[Image, Snapshot, dict[str, list[str]], str, Checkpoint | None]:
             confined_by = apparmor.profile(config.security)
             nonlocal root
-            image = self._resolve(config.image, config.image_name)
-            waiting = self._roots.take(container_id, image) if self._is_usual(sandbox) else None
+            named = image = self._resolve(config.image, config.image_name)
+            checkpoint = waiting = None
+            if image.checkpoint:
+                if 0 < sandbox.version < RESTORING_VERSION:
+                    text = "the pod's keeper is of an older version, which restores no checkpoints: delete the pod and make it anew"
+                    raise RuntimeServiceError(CREATE_ERROR, text)
+                checkpoint = Checkpoint(image.checkpoint, self._snapshots.hold(container_id, [image])[0])
+                image = checkpoint.base(self._images.resolve)
+            elif self._is_usual(sandbox):
+                waiting = self._roots.take(container_id, image)
             snapshot, root = waiting or (self._snapshots.prepare(container_id, image), -1)
             seen = [
                 self._resolve(name) for name in dict.fromkeys(mount.image for mount in config.mounts if mount.image)
             ]
-            held = self._snapshots.hold(container_id, seen) if seen else []
-            layers = {each.id: list(map(str, lowers)) for each, lowers in zip(seen, held, strict=True)}
-            return image, snapshot, layers, confined_by
+            used = [*seen, named] if checkpoint is not None else seen
+            held = self._snapshots.hold(container_id, used) if used else []
+            layers = {each.id: list(map(str, lowers)) for each, lowers in zip(used, held, strict=True)}
+            if checkpoint is not None:
+                checkpoint.unpack(snapshot)
+            return image, snapshot, layers, confined_by, checkpoint
 
         try:
-            image, snapshot, layers, confined_by = await self._state.in_thread(lambda: sandbox.recorded(prepare))
+            image, snapshot, layers, confined_by, checkpoint = await self._state.in_thread(
+                lambda: sandbox.recorded(prepare)
+            )
         except (ImageError, OSError) as error:
             wire.close([root])
             raise RuntimeServiceError(
                 "CreateContainerError", f"cannot prepare the root file system: {error}"
             ) from error
         try:
+            request = self._request(sandbox, config, image, container_id, snapshot, layers, confined_by)
+            if checkpoint is not None:
+                request["restore"] = checkpoint.request(
+                    sandbox.record.config, config, request["spec"], self._state.layout.shm(sandbox.id)
+                )
             record = ContainerRecord(
                 id=container_id,
                 sandbox_id=sandbox.id,
                 config=config,
-                request=self._request(sandbox, config, image, container_id, snapshot, layers, confined_by),
+                request=request,
                 boot_id=pidfd.boot_id(),
                 created_at=time.time_ns(),
             )
@@ -237,7 +256,7 @@ class Containers:
             self._state.note_started(container, answer["started_at"])
             self._state.not_enforced(answer.get("not_enforced", ()))
             self._check_oom_score(container)
-            if self._is_usual(sandbox):
+            if self._is_usual(sandbox) and "restore" not in container.record.request:
                 self._state.background(self._make_root(container.record.config.image))
         if sandbox.trace is not None:
             sandbox.trace.save()

@@ -1,4 +1,4 @@
-"""Who makes the processes of a container: we ourselves (starting, execs), or an OCI runtime that the pod's handler names.
+"""Who makes the processes of a container: we ourselves (starting, execs), an OCI runtime that the pod's handler names, or CRIU.
 
 A worker asks of() and starts and executes through what it gets; nobody else need know which it is. Either way the process is the
 keeper's child in the end (an exec'd one the worker's), held by a pidfd, with our FIFOs or the master of its terminal.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import stat
 
-from minikube_raw.linux import files, mounts, pidfd, process, signals
+from minikube_raw.linux import files, mounts, namespaces, pidfd, process, signals
+from minikube_raw.linux.cgroups import manager
 
-from . import atomic, execs, handover, init, recording, rootfs, sandbox, starting, wire
+from . import atomic, execs, handover, init, recording, restored, rootfs, sandbox, starting, wire
+from .criu import Failed as CriuFailed
+from .criu import Restore
 from .ociruntime import Failed, OciRuntime
 
 TYPE_CHECKING = False
@@ -31,6 +34,8 @@ class Executor:
 
 def of(request: Request) -> Executor:
     """Returns who makes the processes of the container that the kubelet asked for with `request`."""
+    if "restore" in request:
+        return _CRIU
     return _RUNTIME if "runtime" in request else _OURS
 
 
@@ -125,6 +130,79 @@ class _RuntimeStart(starting.Start):
         return known
 
 
+class _CriuStart(starting.Start):
+    """A container whose processes CRIU makes again as a checkpoint has them."""
+
+    def _make_cgroup(self) -> None:
+        """See Start; what a crash left of an earlier attempt goes first, and so does the child that waits for its program."""
+        cgroup, spare = self._request["cgroup"], self._worker.spare
+        if spare is not None and self._worker.has_waiting(cgroup):
+            self._worker.dismiss_child()
+        elif (group := manager(cgroup)).exists():
+            group.kill_all()
+            group.remove()
+        super()._make_cgroup()
+
+    def _make_process(self, volumes: list[int], streams: list[int]) -> None:
+        handover.write_request(self._request)
+        criu = Restore(self._request)
+        try:
+            self.pid = criu.run(self._fork, lambda: self._furnish(volumes), streams)
+            self.child_steps = criu.steps
+            self._take(streams)
+            self._ready = True
+        except CriuFailed as error:
+            self._error = {"error": str(error), "reason": "StartError"}
+        finally:
+            if not self._ready:
+                manager(self._request["cgroup"]).kill_all()
+            wire.close([*volumes, *streams])
+        self._done()
+
+    def _fork(self) -> tuple[int, int]:
+        """Forks the keeper's child that becomes CRIU."""
+        pid, criu = self._worker.fork(namespaces.CLONE_NEWNS, self._request["cgroup"], -1)
+        self._worker.unreaped.append(pid)
+        return pid, criu
+
+    def _furnish(self, volumes: list[int]) -> None:
+        """In the process that becomes CRIU: enters the container's cgroup, mounts its root and, by number, its volumes."""
+        spec, places = self._request["spec"], self._request["rootfs"]
+        init.join_keyring(self._request["cgroup"])
+        init.join_cgroup(self._request["cgroup"])
+        images = rootfs.open_images(spec, places["mountPoint"])
+        mounts.overlay(places["mountPoint"], places["lowers"], places["upper"], places["work"], volatile=True)
+        if spec["root"].get("readonly"):
+            mounts.make_readonly(places["mountPoint"], recursive=False)
+        directory = f"{self._request['runDir']}/volumes"
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        entries = [{**entry, "destination": f"{directory}/{number}"} for number, entry in enumerate(spec["mounts"])]
+        rootfs.attach_volumes(root, {"mounts": entries}, volumes, images)
+
+    def _take(self, streams: list[int]) -> None:
+        """Holds the first process, sees to it that it and the others have what the pod asks for, and lets them go on."""
+        first = os.pidfd_open(self.pid)
+        self._worker.hold(f"{self._id}/process", first)
+        os.close(first)
+        found = manager(self._request["cgroup"]).procs()
+        restored.check(self._request, self.pid, found)
+        restored.rename(self.pid, self._request["spec"]["hostname"])
+        restored.set_oom_score_adj(found, self._request["spec"]["process"].get("oomScoreAdj", 0))
+        self._set_limits()
+        user = restored.user_of(self.pid)
+        for fd in streams:
+            if fd >= 0:
+                os.fchown(fd, user["uid"], -1)  # else it could not open /dev/stdout again
+        self._let_go(user)
+        restored.go_on(found)
+
+    def adopt(self, identity: Request) -> Request:
+        """See Start; a container that was noted and not let go before the crash is let go now."""
+        if not self._request.get("startedAt"):
+            restored.go_on(manager(self._request["cgroup"]).procs())
+        return super().adopt(identity)
+
+
 class _RuntimeExec(execs.Exec):
     """A program that an OCI runtime puts beside a container's first process."""
 
@@ -183,3 +261,4 @@ def _beside(first: Request, wanted: Request) -> Request:
 
 _OURS = Executor(starting.Start, execs.Exec)
 _RUNTIME = Executor(_RuntimeStart, _RuntimeExec)
+_CRIU = Executor(_CriuStart, execs.Exec)

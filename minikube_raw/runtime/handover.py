@@ -47,7 +47,7 @@ def summary(request: Request, process: int, started_at: int) -> Request:
     kept = {key: request[key] for key in _KEPT if key in request}
     tty = bool(request["spec"]["process"].get("terminal"))
     oom_file = manager(request["cgroup"]).oom_file()
-    if "runtime" in request:
+    if "runtime" in request or "restore" in request:
         kept["runtime"] = True
     return {**kept, "process": process, "startedAt": started_at, "tty": tty, "oomFile": oom_file}
 

@@ -126,7 +126,7 @@ class OciRuntime:
             if pid == 0:
                 self._become([*argv, self._id], theirs, prepare, streams)
             theirs.close()
-            found = _hear(status)
+            found = hear(status)
             code, by_signal = pidfd.reap(runtime)
             os.close(runtime)
         if "error" in found:
@@ -181,7 +181,7 @@ def hide_other_hierarchies() -> None:
                 mounts.umount(point, mounts.MNT_DETACH)
 
 
-def _hear(status: Socket) -> Message:
+def hear(status: Socket) -> Message:
     """What the process says until it becomes the runtime or ends."""
     found: Message = {}
     try:

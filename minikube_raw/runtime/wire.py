@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = dict[str, Any]
 
-VERSION = 2  # since 2 a container's root file system may come as a mount
+VERSION = 3  # since 2 a container's root file system may come as a mount, since 3 its processes from a checkpoint
 MOST_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _LARGEST_INLINE = 100_000  # below the kernel's default socket buffer of 212,992 bytes
 _BODY_IN_MEMFD = b'{"body":"memfd"}'

@@ -147,6 +147,15 @@ class Worker:
         child.close()
         return Child(self, cgroup)
 
+    def dismiss_child(self) -> None:
+        """Has the child that waits end, for a container that needs none."""
+        child, self.spare = self.spare, None
+        if child is not None:
+            child.status.close()
+            pidfd.has_ended(child.pidfd, FIRST_SECONDS)
+            os.close(child.pidfd)
+            self.unreaped.append(child.pid)
+
     def _child_beside(self, cgroup: str, target: str) -> Child:
         namespace = os.open(f"/proc/{self.pid_of(target)}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:

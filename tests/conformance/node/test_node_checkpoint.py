@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.manifests import pod
 from tests.clusters import Cluster
+from tests.criu import criu_works
 
 Apply = Callable[..., str]
-
-
-def criu_works() -> bool:
-    path = shutil.which("criu")
-    return path is not None and subprocess.run([path, "check"], capture_output=True, check=False).returncode == 0
 
 
 def test_will_checkpoint_a_container_out_of_a_pod_or_say_what_criu_lacks(

@@ -16,6 +16,7 @@ from standalone_host import Host, gone, until
 
 from minikube_raw.kubelet.localagent import options_for
 from minikube_raw.linux.cgroups import manager
+from tests.criu import needs_criu
 
 pytestmark = pytest.mark.root
 
@@ -522,6 +523,41 @@ def test_a_directory_and_a_tar_are_images_and_stay_as_they_are(host: Host, tmp_p
     assert sorted(path.name for path in root.iterdir()) == ["bin", "said"]
     gone = PLAIN.replace("tar:%s/root.tar.gz", "dir:%s/nosuch") % (tmp_path, tmp_path)
     assert "nosuch is not a directory" in host("pod", "run", "-f", host.manifest("gone", gone), status=1)
+
+
+COUNTING = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: c, image: "%s", command: [sh, -c, "i=0; until [ -e /end ]; do i=$((i+1)); echo $i; sleep 0.02; done; exit 7"]}}]
+"""
+
+
+@needs_criu
+def test_a_container_goes_on_in_another_pod_from_its_checkpoint_by_path_and_as_an_image(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("counter", COUNTING % "busybox"))
+    until(lambda: len(host("pod", "logs", "counter").split()) > 5, "it has counted")
+    path = host("pod", "checkpoint", "counter").strip()
+    assert host("image", "from-checkpoint", path, "-t", "saved:v1").startswith(
+        "made docker.io/library/saved:v1 sha256:"
+    )
+
+    for name, image in (("again", f"checkpoint:{path}"), ("third", "saved:v1")):
+        assert host("pod", "run", "-f", host.manifest(name, COUNTING % image)) == f"pod default/{name} running\n"
+        host("pod", "exec", name, "--", "touch", "/end")
+    until(lambda: exit_codes(host) == {"again": 7, "third": 7}, "both have ended")
+    for name in ("again", "third"):
+        first, *others = map(int, host("pod", "logs", name).split())
+        assert first > 5
+        assert others == list(range(first + 1, first + 1 + len(others)))
+
+
+def exit_codes(host: Host) -> dict[str, int]:
+    """Of the pods whose container has ended."""
+    states = {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["state"] for pod in host.pods()}
+    return {name: state["terminated"]["exitCode"] for name, state in states.items() if "terminated" in state}
 
 
 @pytest.mark.parametrize(

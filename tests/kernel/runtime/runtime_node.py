@@ -93,11 +93,12 @@ class Directories:
         self._root = root
         self.images: dict[str, tuple[Path, ImageConfig]] = {}
         self.layers: dict[str, list[Path]] = {}  # of images that volumes show, where they have several
+        self.checkpoints: dict[str, str] = {}  # image → container that it is a checkpoint of
 
     def resolve(self, text: str) -> Image | None:
         if text not in self.images:
             return None
-        return Image(text, text, (), self.images[text][1], 0, "", "amd64", (), ())
+        return Image(text, text, (), self.images[text][1], 0, "", "amd64", (), (), self.checkpoints.get(text, ""))
 
     def prepare(self, container_id: str, image: Image) -> Snapshot:
         directory = self._root / container_id
@@ -303,6 +304,19 @@ async def eventually(true: Callable[[], bool], timeout: float = 60) -> None:
     async with asyncio.timeout(timeout):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
+    answer, _ = await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
+    return int(answer["pid"])
+
+
+async def kill_keeper(runtime: Runtime, sandbox: str) -> None:
+    """Kills it and waits until another has taken over."""
+    old = runtime._state.sandboxes[sandbox].peer
+    kill(await keeper_pid(runtime, sandbox))
+    await eventually(lambda: runtime._state.sandboxes[sandbox].peer not in (None, old))
+    await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
 
 
 SHARED_PID = NamespaceOption(pid=NamespaceMode.POD)

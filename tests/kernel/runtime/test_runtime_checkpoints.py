@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from runtime_node import SHARED_PID, Node, container, eventually
 
 from minikube_raw.runtime.cri import Mount, RuntimeServiceError
 from minikube_raw.runtime.service import Runtime
+from tests.criu import needs_criu
 
 pytestmark = pytest.mark.root
 # What is asked of CRIU here: where its images and its log go, who packs the layer, and that the dumped go on.
@@ -34,11 +34,6 @@ CRTOOLS_SCRIPT_ACTION=pre-dump "$script" && CRTOOLS_SCRIPT_ACTION=post-dump "$sc
 touch "$images/inventory.img" "$work/stats-dump"
 """
 COUNT = "echo kept >/tmp/kept; rm /etc/group; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
-
-
-def criu_works() -> bool:
-    path = shutil.which("criu")
-    return path is not None and subprocess.run([path, "check"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -104,14 +99,17 @@ async def test_an_archive_is_laid_out_as_other_engines_lay_it_out_and_the_contai
     assert "inventory.img" in await checked(node, runtime, created, location)
     with tarfile.open(location) as archive:
         external = read(archive, "checkpoint/external").decode().splitlines()
+        streams = json.loads(read(archive, "checkpoint/descriptors.json"))
     kinds = [each.partition("[")[0] for each in external]
-    assert kinds[:2] == ["mnt", "net"]
-    assert set(kinds[2:]) == {"file"}
-    inodes = {os.stat(node.run / "containers" / created / name).st_ino for name in ("stdout", "stderr")}
-    assert inodes <= {int(each.partition(":")[2].rstrip("]"), 16) for each in external[2:]}
+    assert kinds == sorted(kinds, key=["mnt", "net", "file"].index)
+    assert "mnt[/etc/hosts]:/etc/hosts" in external
+    files = [each for each in external if each.startswith("file")]
+    assert (streams[0], set(streams[1:]) <= set(files)) == ("", True)
+    inodes = [os.stat(node.run / "containers" / created / name).st_ino for name in ("stdout", "stderr")]
+    assert inodes == [int(each.partition(":")[2].rstrip("]"), 16) for each in streams[1:]]
 
 
-@pytest.mark.skipif(not criu_works(), reason="there is no criu, or `criu check` says that it does not know this kernel")
+@needs_criu
 @pytest.mark.parametrize("modes", [pytest.param({}, id="own"), pytest.param({"namespaces": SHARED_PID}, id="shared")])
 async def test_criu_dumps_a_container_of_ours(
     node: Node, runtime: Runtime, tmp_path: Path, modes: dict[str, Any]

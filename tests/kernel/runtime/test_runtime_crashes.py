@@ -19,7 +19,9 @@ from runtime_node import (
     container,
     ended,
     eventually,
+    keeper_pid,
     kill,
+    kill_keeper,
     run_to_end,
     running_node,
     title,
@@ -33,11 +35,6 @@ from minikube_raw.runtime.launching import launcher_socket
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
-
-
-async def keeper_pid(runtime: Runtime, sandbox: str) -> int:
-    answer, _ = await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
-    return int(answer["pid"])
 
 
 async def start(node: Node, runtime: Runtime, *command: str, **changes: object) -> tuple[str, str]:
@@ -150,14 +147,6 @@ async def test_shared_memory_and_name_outlive_the_keeper(node: Node, runtime: Ru
     )
     await runtime.start_container(second)
     assert node.output(await ended(runtime, second)) == first.stdout.decode()
-
-
-async def kill_keeper(runtime: Runtime, sandbox: str) -> None:
-    """Kills it and waits until another has taken over."""
-    old = runtime._state.sandboxes[sandbox].peer
-    kill(await keeper_pid(runtime, sandbox))
-    await eventually(lambda: runtime._state.sandboxes[sandbox].peer not in (None, old))
-    await runtime._keepers.ask(runtime._state.sandboxes[sandbox], {"op": "hello"})
 
 
 async def test_keeper_launcher_and_kubelet_killed_at_once_leave_the_container_running(

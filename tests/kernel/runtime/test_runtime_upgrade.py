@@ -26,8 +26,8 @@ def release_before(directory: Path) -> Path:
     shutil.copytree(package, directory / "minikube_raw", ignore=shutil.ignore_patterns("__pycache__"))
     wire = directory / "minikube_raw/runtime/wire.py"
     text = wire.read_text()
-    assert "\nVERSION = 2 " in text
-    wire.write_text(text.replace("\nVERSION = 2 ", "\nVERSION = 1 "))
+    assert "\nVERSION = 3 " in text
+    wire.write_text(text.replace("\nVERSION = 3 ", "\nVERSION = 1 "))
     return directory
 
 
