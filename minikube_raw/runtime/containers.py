@@ -143,6 +143,9 @@ class Containers:
         try:
             request = self._request(sandbox, config, image, container_id, snapshot, layers, confined_by)
             if checkpoint is not None:
+                if "runtime" in request:
+                    text = f"handler {sandbox.record.config.runtime_handler} restores no checkpoints: use another RuntimeClass"
+                    raise RuntimeServiceError(CREATE_ERROR, text)
                 request["restore"] = checkpoint.request(
                     sandbox.record.config, config, request["spec"], self._state.layout.shm(sandbox.id)
                 )

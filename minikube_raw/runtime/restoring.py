@@ -75,9 +75,8 @@ class Checkpoint:
         """
         if config.tty:
             raise self._unusable("it would have a terminal (tty: true), which the checkpoint's container had not")
-        if pod.user_namespace or pod.runtime_handler:
-            kind = "a user namespace" if pod.user_namespace else f"the runtime handler {pod.runtime_handler}"
-            raise self._unusable(f"it cannot be restored in a pod with {kind}")
+        if pod.user_namespace:
+            raise self._unusable("it cannot be restored in a pod with a user namespace")
         if config.pid_target or pod.namespaces.pid is not NamespaceMode.CONTAINER:
             raise self._unusable("its processes need a process namespace of their own, where no number is taken")
         self._check_volumes(set(external_places(spec, shm)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import tarfile
 from pathlib import Path
@@ -188,6 +189,30 @@ async def test_a_keeper_that_is_killed_after_it_loses_no_line_of_it(
 
 
 @needs_criu
+async def test_listening_sockets_come_back_and_connections_come_back_closed(
+    node: Node, runtime: Runtime, tmp_path: Path
+) -> None:
+    serve = "while :; do nc -l -p 8080 -e sleep 1000; done & while :; do nc -l -p 8081 -e echo hello; done"
+    connect = "until nc 127.0.0.1 8080 -e cat 2>/dev/null; do :; done; echo closed"
+    script = f"({serve}) & ({connect}) & while :; do echo x; sleep 0.02; done"
+    original = await started(node, runtime, script)
+    await eventually(lambda: connections(runtime, original) == 1)
+    again = await restored(node, runtime, await saved(node, runtime, original, tmp_path))
+    log = Path(runtime._state.containers[again].log_path)
+    await eventually(lambda: log.exists() and "closed" in log.read_text())
+    said = await runtime.exec_sync(again, ["nc", "127.0.0.1", "8081"])
+    assert said.stdout == b"hello\n"
+    assert "closed" not in await output(node, runtime, original)
+
+
+def connections(runtime: Runtime, created: str) -> int:
+    """Ends of connections that a container's network has by IPv4: those who connect, since nc listens by IPv6."""
+    identity = runtime._state.containers[created].identity
+    assert identity is not None
+    return sum(line.split()[3] == "01" for line in Path(f"/proc/{identity.pid}/net/tcp").read_text().splitlines()[1:])
+
+
+@needs_criu
 async def test_a_restored_container_can_be_checkpointed_and_restored_again(
     node: Node, runtime: Runtime, tmp_path: Path
 ) -> None:
@@ -292,7 +317,6 @@ async def test_a_restore_that_fails_says_what_criu_said_and_leaves_no_process(
     [
         pytest.param({"tty": True}, "it would have a terminal", id="terminal"),
         pytest.param({"mounts": (Mount("/data", "/tmp"),)}, "must mount none at /data", id="a volume too many"),
-        pytest.param({"pod": {"runtime_handler": "runc"}}, "the runtime handler runc", id="handler"),
         pytest.param({"pod": {"namespaces": SHARED_PID}}, "a process namespace of their own", id="shared processes"),
         pytest.param({"pod": {"user_namespace": True}}, "a user namespace", id="user namespace"),
     ],
@@ -300,9 +324,38 @@ async def test_a_restore_that_fails_says_what_criu_said_and_leaves_no_process(
 async def test_a_pod_that_does_not_fit_the_checkpoint_is_told_why(
     node: Node, runtime: Runtime, tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
-    node.handlers["runc"] = ["/usr/sbin/runc"]
     known(node, archive(tmp_path / "x"))
     await refused(node, runtime, f"checkpoint of container main: .*{why}", **changes)
+
+
+@pytest.mark.usefixtures("criu")
+async def test_another_oci_runtime_is_not_asked_and_our_own_by_runcs_name_is(
+    node: Node, runtime: Runtime, tmp_path: Path
+) -> None:
+    known(node, archive(tmp_path / "x"))
+    with pytest.raises(RuntimeServiceError, match="no such luck"):
+        await restored(node, runtime, "saved", pod={"runtime_handler": "runc"})
+    node.handlers["crun"] = ["/usr/bin/crun"]
+    fresh = node.make_runtime()
+    sandbox = await fresh.run_pod_sandbox(node.pod(runtime_handler="crun"))
+    with pytest.raises(RuntimeServiceError, match="handler crun restores no checkpoints: use another RuntimeClass"):
+        await fresh.create_container(sandbox, container("sh", image="saved"))
+    await fresh.close()
+
+
+@needs_criu
+@pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed")
+async def test_what_runc_made_goes_on_as_ours(node: Node, tmp_path: Path) -> None:
+    node.handlers["other"] = [str(shutil.which("runc"))]
+    runtime = node.make_runtime()
+    await runtime.start()
+    try:
+        original = await started(node, runtime, pod={"runtime_handler": "other"})
+        again = await restored(node, runtime, await saved(node, runtime, original, tmp_path))
+        await has_written(runtime, again)
+        assert int((await output(node, runtime, again))[0]) > 2
+    finally:
+        await runtime.close()
 
 
 async def test_a_keeper_of_an_older_release_would_execute_instead_and_is_not_asked(
