@@ -205,6 +205,12 @@ class PodReadinessGate(View, frozen=True, gc=False):
     condition_type: str = ""
 
 
+class PodOS(View, frozen=True, gc=False):
+    """The operating system that a pod is for: linux or windows."""
+
+    name: str = ""
+
+
 class PodSchedulingGate(View, frozen=True, gc=False):
     """What must go before the pod is scheduled."""
 
@@ -243,6 +249,7 @@ class PodSpec(View, frozen=True, gc=False):
     dns_policy: str = "ClusterFirst"
     dns_config: PodDNSConfig | None = None
     hostname: str = ""
+    hostname_override: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")
     host_aliases: tuple[HostAlias, ...] = ()
@@ -251,6 +258,7 @@ class PodSpec(View, frozen=True, gc=False):
     runtime_class_name: str = ""
     overhead: dict[str, QuantityText] = {}
     resources: ResourceRequirements | None = None
+    os: PodOS = PodOS()
 
 
 class PodIP(View, frozen=True, gc=False):

@@ -48,6 +48,8 @@ class HostSecurity(msgspec.Struct, frozen=True):
 def refusal(pod: Pod, host: HostSecurity | None = None) -> Refusal | None:
     """What speaks against running the pod here; None when it is admitted."""
     host = host or HostSecurity()
+    if pod.spec.os.name not in ("", "linux"):
+        return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
     return _sysctl_refusal(pod, host.allowed_unsafe_sysctls) or _apparmor_refusal(pod, host)
 
 

@@ -79,10 +79,14 @@ def _unique(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 def hostname_and_domain(pod: Pod, cluster_domain: str, node_name: str) -> tuple[str, str]:
     """(host name, qualified name or ""): spec.hostname, else the pod's name cut to 63; the node's with hostNetwork.
 
+    spec.hostnameOverride goes before all but that, and is qualified as it is (KEP-4762).
+
     Raises NameTooLong when the qualified name is to be the host name and the kernel has no room for it.
     """
     if pod.spec.host_network:
         return node_name, ""
+    if pod.spec.hostname_override:
+        return pod.spec.hostname_override, ""
     name = pod.spec.hostname or pod.metadata.name[:63].rstrip("-.")
     if not pod.spec.subdomain:
         return name, ""

@@ -26,7 +26,7 @@ from minikube_raw.api.core import (
     Service,
 )
 
-_REFERENCE = re.compile(r"\$(?:\$|\(([^()$]*)\))")
+_REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 
 
 class ConfigError(Exception):
@@ -39,6 +39,13 @@ def files(source: ConfigMap | Secret) -> dict[str, bytes]:
         return {key: base64.b64decode(value) for key, value in source.data.items()}
     texts = {key: value.encode() for key, value in source.data.items()}
     return texts | {key: base64.b64decode(value) for key, value in source.binary_data.items()}
+
+
+def texts(source: ConfigMap | Secret) -> dict[str, str]:
+    """Every key that can become a variable: of a ConfigMap its data alone, as in Kubernetes, for binaryData is no text."""
+    if isinstance(source, ConfigMap):
+        return dict(source.data)
+    return {key: value.decode(errors="replace") for key, value in files(source).items()}
 
 
 class Referred(msgspec.Struct, frozen=True):
@@ -66,12 +73,15 @@ def environment(pod: Pod, container: Container, sources: EnvSources) -> dict[str
     declared: dict[str, str] = {}
     for source in container.env_from:
         for key, value in _all_keys(source, sources).items():
-            declared[source.prefix + key] = value.decode(errors="replace")
+            declared[source.prefix + key] = value
     result |= declared
     for variable in container.env:
         value_or_none = _value(pod, variable, sources, result)
         if value_or_none is not None:
             result[variable.name] = value_or_none
+    for name, value in result.items():
+        if "\0" in value:
+            raise ConfigError(f'environment variable "{name}" contains a NUL byte, which no program can be given')
     return result
 
 
@@ -147,15 +157,15 @@ def _from_key(
     found = objects.get(wanted.name)
     if found is None and not wanted.optional:
         raise ConfigError(f'{noun} "{wanted.name}" not found')
-    value = files(found).get(wanted.key) if found is not None else None
+    value = texts(found).get(wanted.key) if found is not None else None
     if value is None:
         if wanted.optional:
             return None
         raise ConfigError(f"couldn't find key {wanted.key} in {kind} {pod.metadata.namespace}/{wanted.name}")
-    return value.decode(errors="replace")
+    return value
 
 
-def _all_keys(source: EnvFromSource, sources: EnvSources) -> dict[str, bytes]:
+def _all_keys(source: EnvFromSource, sources: EnvSources) -> dict[str, str]:
     for reference, objects, noun in (
         (source.config_map_ref, sources.config_maps, "configmap"),
         (source.secret_ref, sources.secrets, "secret"),
@@ -164,7 +174,7 @@ def _all_keys(source: EnvFromSource, sources: EnvSources) -> dict[str, bytes]:
             continue
         found = objects.get(reference.name)
         if found is not None:
-            return files(found)
+            return texts(found)
         if not reference.optional:
             raise ConfigError(f'{noun} "{reference.name}" not found')
     return {}

@@ -15,7 +15,7 @@ from minikube_raw.api.core import Container, VolumeMount
 from minikube_raw.kubelet import env
 from minikube_raw.linux import paths
 
-_NAMES = re.compile(r"\$(?:\$|\(([^()$]*)\))")
+_NAMES = re.compile(r"\$(?:\$|\(([^)]*)\))")
 
 
 def asked(mount: VolumeMount, variables: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from minikube_raw.apiserver.resources.strategy import Object
 
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MAX_ID = 2147483647
+_HOST_NAME_MAX = 64  # sethostname(2)
 _SYSCTL = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
 
 
@@ -55,6 +56,7 @@ def validate_spec(spec: Object, path: str) -> Iterator[Cause]:
     yield from scheduling.affinity(spec.get("affinity") or {}, f"{path}.affinity")
     for field_name, rule in (("hostname", names.dns_label), ("subdomain", names.dns_label)):
         yield from names.causes(f"{path}.{field_name}", *_name(spec, field_name, rule))
+    yield from _hostname_override(spec, path)
     yield from scheduling.tolerations(spec.get("tolerations") or [], f"{path}.tolerations")
     yield from _host_aliases(spec.get("hostAliases") or [], f"{path}.hostAliases")
     yield from _dns(spec, path)
@@ -70,6 +72,18 @@ def validate_spec(spec: Object, path: str) -> Iterator[Cause]:
 def _name(spec: Object, key: str, rule: Any) -> tuple[str, list[str]]:
     value = spec.get(key) or ""
     return value, rule(value) if value else []
+
+
+def _hostname_override(spec: Object, path: str) -> Iterator[Cause]:
+    """A name that replaces all others has to fit into the kernel's, and there must be one that is the pod's own."""
+    at = f"{path}.hostnameOverride"
+    yield from names.causes(at, *_name(spec, "hostnameOverride", name_rules.dns_subdomain))
+    name = spec.get("hostnameOverride") or ""
+    if len(name) > _HOST_NAME_MAX:
+        yield field.too_long(at, _HOST_NAME_MAX)
+    for other in ("hostNetwork", "setHostnameAsFQDN"):
+        if name and spec.get(other):
+            yield field.forbidden(at, f"may not be set when `{other}` is true")
 
 
 def _policies(spec: Object, path: str) -> Iterator[Cause]:

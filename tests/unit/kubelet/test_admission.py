@@ -75,3 +75,14 @@ def test_a_pod_whose_apparmor_profile_cannot_be_enforced_is_rejected(
     )
     found = refusal(wish, HostSecurity(apparmor=host))
     assert (found and (found.reason, found.message)) == (message and ("AppArmor", message))
+
+
+def test_a_pod_for_another_operating_system_is_rejected() -> None:
+    found = refusal(pod(os={"name": "windows"}))
+
+    assert found is not None
+    assert (found.reason, found.message) == (
+        "PodOSNotSupported",
+        "Failed to admit pod as the OS field doesn't match node OS",
+    )
+    assert refusal(pod(os={"name": "linux"})) is None

@@ -62,6 +62,8 @@ def test_service_variables_are_dockers_links_and_kubernetes_own() -> None:
         ("$$$$", "$$"),
         ("$A $(", "$A $("),
         ("$(NONE)", "$(NONE)"),
+        ("$($(A))", "$($(A))"),
+        ("$(B $(A)", "$(B $(A)"),
     ],
 )
 def test_references_expand_to_earlier_variables(text, expanded) -> None:
@@ -99,6 +101,24 @@ def test_variables_come_from_fields_config_maps_and_secrets() -> None:
         "SEC": "s",
         "ALL": "p/b",
     }
+
+
+def test_of_a_config_map_only_text_becomes_a_variable() -> None:
+    """Its binary data cannot be one: a NUL byte would keep the container from its start."""
+    sources = [{"configMapRef": {"name": "cm"}}]
+    by_key = {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "b", "optional": True}}}
+    wish = pod(containers=[{"name": "c", "env": [by_key], "envFrom": sources}])
+    referred = env.Referred({"cm": ConfigMap(data={"a": "x"}, binary_data={"b": "AAH/"})})
+
+    assert convert.variables(wish, wish.spec.containers[0], referred, downward.Addresses("h"), NODE) == {"a": "x"}
+
+
+def test_a_variable_with_a_nul_byte_is_named() -> None:
+    wish = pod(containers=[{"name": "c", "envFrom": [{"secretRef": {"name": "sec"}}]}])
+    referred = env.Referred(secrets={"sec": Secret(data={"KEY": "AAH/"})})
+
+    with pytest.raises(env.ConfigError, match='environment variable "KEY" contains a NUL byte'):
+        convert.variables(wish, wish.spec.containers[0], referred, downward.Addresses("h"), NODE)
 
 
 @pytest.mark.parametrize(
@@ -233,3 +253,10 @@ def test_a_qualified_name_is_the_host_name_only_if_the_kernel_has_room_for_it() 
     assert dns.hostname_and_domain(pod(**spec), "cluster.local", "n1") == ("hh.sub.ns.svc.cluster.local",) * 2
     with pytest.raises(dns.NameTooLong, match=r"is too long \(64 characters is the max, 87 characters requested\)"):
         dns.hostname_and_domain(pod(**spec | {"subdomain": "s" * 63}), "cluster.local", "n1")
+
+
+def test_a_host_name_that_overrides_replaces_all_others_but_the_nodes() -> None:
+    spec = {"hostname": "hh", "subdomain": "sub", "hostnameOverride": "db.example.org"}
+
+    assert dns.hostname_and_domain(pod(**spec), "cluster.local", "n1") == ("db.example.org", "")
+    assert dns.hostname_and_domain(pod(**spec, hostNetwork=True), "cluster.local", "n1") == ("n1", "")
