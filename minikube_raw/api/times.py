@@ -46,3 +46,15 @@ def _zone(offset: str) -> timezone:
 def seconds_since(text: str | None, moment: datetime | None = None) -> float:
     """Return seconds from an object's time until `moment` (now); infinity where the object has none."""
     return ((moment or now()) - parse(text)).total_seconds() if text else float("inf")
+
+
+def duration(seconds: float) -> str:
+    """Format as Go's time.Duration, cut to milliseconds: 0s, 250ms, 1.5s, 1m20s, 5m0s, 2h0m0s."""
+    whole, left = divmod(int(seconds * 1000 + 1e-6), 1000)
+    if not whole:
+        return f"{left}ms" if left else "0s"
+    fraction = f"{left / 1000:.3f}"[1:].rstrip("0").rstrip(".")
+    minutes, whole = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    above = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{above}{whole}{fraction}s"

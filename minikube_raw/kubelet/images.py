@@ -7,11 +7,13 @@ Failures come back as reasons in the kubelet's words; waits between attempts are
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from minikube_raw.api import times
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import backoff
 from minikube_raw.kubelet.circumstances import Waiting
@@ -196,15 +198,19 @@ class ImageManager:
         if entry is not None and failure is not None and now < entry.since + entry.delay:
             raise self._backing_off(pod, container, failure, entry.since + entry.delay)
         self._record(pod, "Normal", "Pulling", f'Pulling image "{container.image}"', container.name)
+        began = time.monotonic()
         try:
             image = await asyncio.to_thread(self._source.obtain, name)
-        except ImageError as error:
-            raise self._failed(pod, container, f'failed to pull and unpack image "{name}": {error}', now) from error
+        except (ImageError, OSError) as error:  # OSError: the disk is full, or has other troubles
+            why = f"{error.filename or 'its layers'}: {error.strerror}" if isinstance(error, OSError) else error
+            raise self._failed(pod, container, f'failed to pull and unpack image "{name}": {why}', now) from error
         if image is None:
             why = "not in the image store of this node, and no recipe of that name is known"
             raise self._failed(pod, container, f'failed to pull and unpack image "{name}": {why}', now)
         self._backoff.forget(key)
-        self._record(pod, "Normal", "Pulled", f'Successfully pulled image "{container.image}"', container.name)
+        took = times.duration(time.monotonic() - began)
+        told = f'Successfully pulled image "{container.image}" in {took} ({took} including waiting).'
+        self._record(pod, "Normal", "Pulled", f"{told} Image size: {image.size} bytes.", container.name)
         return image
 
     def _present(self, pod: Pod, container: Container) -> None:

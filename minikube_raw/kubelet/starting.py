@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from minikube_raw.api import times
 from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Pod
 from minikube_raw.kubelet import convert, dns, env, ephemeral, hooks, logfiles, syncpod
@@ -120,6 +121,10 @@ class Starter:
             self._fail(pod, wanted, Waiting("CreateContainerError", str(error)), _retry_seconds(error.why))
         except cri.RuntimeServiceError as error:
             await self._start_failed(pod, wanted, action, error)
+        except OSError as error:
+            if error.filename is None:  # no file of the node's, whose disk may be full; somebody does not answer, maybe
+                raise
+            self._fail(pod, wanted, Waiting("CreateContainerError", f"{error.filename}: {error.strerror}"))
         return ""
 
     def _numbered(self, pod: Pod, action: syncpod.StartContainer, found: syncpod.Found) -> syncpod.StartContainer:
@@ -196,7 +201,7 @@ class Starter:
         if self._holds.is_held(wait.name) and self._holds.waiting()[wait.name].reason == RUN_FAILED:
             return
         where = f"{pod.metadata.name}_{pod.metadata.namespace}({self._uid})"
-        message = f"back-off {_duration(wait.delay)} restarting failed container={wait.name} pod={where}"
+        message = f"back-off {times.duration(wait.delay)} restarting failed container={wait.name} pod={where}"
         self._holds.hold(wait.name, Waiting(BACKING_OFF, message), wait.until)
         if self._told_backoff.get(wait.name) != wait.delay:
             self._told_backoff[wait.name] = wait.delay
@@ -207,9 +212,3 @@ class Starter:
 def _retry_seconds(error: cri.RuntimeServiceError) -> float:
     """A process of ours that died is back within a second; anything else has a reason that lasts."""
     return UNAVAILABLE_RETRY_SECONDS if error.reason == "RuntimeUnavailable" else CONFIG_RETRY_SECONDS
-
-
-def _duration(seconds: float) -> str:
-    """Go's time.Duration for whole seconds: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -32,6 +32,7 @@ class Image(msgspec.Struct):
     digest: str = "sha256:def"
     references: tuple[str, ...] = ("docker.io/library/busybox:latest",)
     config: Config = Config()
+    size: int = 0
 
 
 class Images:
