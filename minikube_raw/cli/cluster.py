@@ -28,6 +28,8 @@ from minikube_raw.machine.layout import FIRST_NODE, ClusterRecord, Layout, NodeR
 
 DEFAULT_NAME = "minikube-raw"
 UNDERLAY_POOL = "10.243.0.0/16"
+_NODE_PREFIX = 24  # of each node's pods
+_LEAST_SERVICES = 30
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")  # RFC 1123, short enough for host names made from it
 SAMPLE = Path(__file__).parent / "sample.yaml"
 
@@ -113,6 +115,7 @@ def up(
                 )
             click.echo(f"cluster {name} exists; bringing back what is missing")
         else:
+            check_networks(pod_cidr, service_cidr, nodes)
             check_port_free(api_port)
             others = recorded(options.state_dir, options.run_dir)
             taken = [
@@ -277,6 +280,29 @@ def recorded(state_dir: Path, run_dir: Path) -> list[ClusterRecord]:
     """The clusters of this installation, running or not. Raises Failure naming one whose record is damaged."""
     records = [load(Layout(state_dir, run_dir, name)) for name in clusters(state_dir)]
     return [record for record in records if record is not None]
+
+
+def check_networks(pod_cidr: str, service_cidr: str, nodes: int) -> None:
+    """Refuse networks that are none, overlap, or have no room: a /24 for each node, an address or two for Services. Raises Failure."""
+    pods, services = _network("--pod-cidr", pod_cidr), _network("--service-cidr", service_cidr)
+    if pods.prefixlen > _NODE_PREFIX or 1 << (_NODE_PREFIX - pods.prefixlen) < nodes:
+        needed = _NODE_PREFIX - (nodes - 1).bit_length()
+        raise Failure(
+            f"--pod-cidr {pod_cidr} has no /{_NODE_PREFIX} for each of {nodes} nodes", f"give one of /{needed} or wider"
+        )
+    if services.prefixlen > _LEAST_SERVICES:
+        raise Failure(f"--service-cidr {service_cidr} is too small", f"give one of /{_LEAST_SERVICES} or wider")
+    if pods.overlaps(services):
+        raise Failure(
+            f"--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap", "give them networks of their own"
+        )
+
+
+def _network(option: str, text: str) -> ipaddress.IPv4Network:
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise Failure(f"{option} {text} is not an IPv4 network: {error}", "write it as in 10.245.0.0/16") from error
 
 
 def refuse_taken(pod_cidr: str, taken: Iterable[str]) -> None:

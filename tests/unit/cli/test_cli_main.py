@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -80,3 +81,29 @@ def test_log_rotation_is_said_in_the_kubelets_words() -> None:
     for nonsense in ("much", "0", "-1Mi"):
         with pytest.raises(Failure, match="--container-log-max-size"):
             nodelogs.parse(nonsense, 5)
+
+
+@pytest.mark.parametrize(
+    ("pods", "services", "nodes", "message"),
+    [
+        ("x", "10.96.0.0/12", 1, "--pod-cidr x is not an IPv4 network"),
+        (
+            "10.244.0.1/16",
+            "10.96.0.0/12",
+            1,
+            "--pod-cidr 10.244.0.1/16 is not an IPv4 network: 10.244.0.1/16 has host bits set",
+        ),
+        ("fd00::/48", "10.96.0.0/12", 1, "--pod-cidr fd00::/48 is not an IPv4 network"),
+        ("10.244.0.0/30", "10.96.0.0/12", 1, "has no /24 for each of 1 nodes"),
+        ("10.244.0.0/23", "10.96.0.0/12", 3, "has no /24 for each of 3 nodes"),
+        ("10.244.0.0/16", "10.244.128.0/20", 1, "overlap"),
+        ("10.244.0.0/16", "10.96.0.0/32", 1, "--service-cidr 10.96.0.0/32 is too small"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused_before_anything_is_made(
+    pods: str, services: str, nodes: int, message: str
+) -> None:
+    with pytest.raises(Failure, match=re.escape(message)) as refused:
+        cluster.check_networks(pods, services, nodes)
+    assert refused.value.cure
+    cluster.check_networks("10.244.0.0/22", "10.96.0.0/30", 4)
