@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import IO, Any
 
 import click
 
 from minikube_raw.api.plain_text import one_line
+
+_ELSEWHERE = "name other directories with --state-dir and --run-dir"
+_CURES = {
+    errno.ENOSPC: f"free space on that disk, or {_ELSEWHERE}",
+    errno.EDQUOT: f"free space within the quota, or {_ELSEWHERE}",
+    errno.ENOTDIR: _ELSEWHERE,
+    errno.EROFS: f"it lies on a read-only file system: {_ELSEWHERE}",
+}
 
 
 class Failure(click.ClickException):
@@ -27,7 +36,7 @@ class Failure(click.ClickException):
 def from_os_error(error: OSError) -> Failure:
     """Put an OSError that nobody expected into the two-line form."""
     what = f"{error.filename}: " if error.filename else ""
-    cure = "run it again with --debug for the traceback"
+    cure = _CURES.get(error.errno or 0, "run it again with --debug for the traceback")
     if isinstance(error, PermissionError):
         cure = (
             "run it as root"

@@ -105,6 +105,21 @@ def statuses(found: Json) -> list[Json]:
     return [each for kind in kinds for each in found["status"].get(kind) or ()]
 
 
+def need_running(found: Json, name: str) -> None:
+    """Raise Failure, saying what the container does instead, unless it runs."""
+    where = f"container {name} of pod {found['metadata']['namespace']}/{found['metadata']['name']}"
+    state: Json = next((each["state"] for each in statuses(found) if each["name"] == name), {})
+    if "running" in state:
+        return
+    if (ended := state.get("terminated")) is not None:
+        what = f"has ended with exit code {ended['exitCode']} ({ended.get('reason', 'Error')})"
+    else:
+        what = f"does not run yet ({state.get('waiting', {}).get('reason', 'ContainerCreating')})"
+    beside = [each["name"] for each in statuses(found) if "running" in each["state"]]
+    cure = f"choose one that runs with -c: {', '.join(beside)}" if beside else "`minikube-raw pod events` may say more"
+    raise Failure(f"{where} {what}", cure)
+
+
 def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float = 120.0) -> None:
     """Wait until nothing of a pod is left. Raises Failure after `timeout` seconds."""
     deadline = time.monotonic() + timeout
@@ -140,7 +155,8 @@ def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float, sin
         status = found["status"]
         if _has_ended(status) or (state != "ended" and _REACHED[state](found, since)):
             return found
-    why = "; ".join(_hindrances(found)) or f"its phase is {found['status'].get('phase', 'unknown')}"
+    reasons = [*_hindrances(found), *_last_warning(agent, meta["uid"])]
+    why = "; ".join(dict.fromkeys(reasons)) or f"its phase is {found['status'].get('phase', 'unknown')}"
     verb = {"started": "started", "ready": "become ready", "ended": "ended"}[state]
     cure = f"see `minikube-raw pod events {meta['name']}`; remove it with `minikube-raw pod rm {meta['name']}`"
     raise Failure(f"pod {meta['namespace']}/{meta['name']} has not {verb}: {why}", cure)
@@ -194,3 +210,23 @@ def _hindrances(found: Json) -> Iterator[str]:
         waiting = each["state"].get("waiting")
         if waiting:
             yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+
+
+def _last_warning(agent: KubeletOptions, uid: str) -> Iterator[str]:
+    """What went wrong last: of a volume or a sandbox that cannot be made no status tells."""
+    for each in reversed(get(agent, "/events")["items"] if localagent.answers(agent) else ()):
+        if each["involvedObject"].get("uid") == uid and each["type"] == "Warning":
+            yield f"{each['reason']}: {each['message']}"
+            return
+
+
+def why_failed(found: Json) -> str:
+    """Why a pod is Failed, in a line; "" for any other."""
+    if found["status"].get("phase") != "Failed":
+        return ""
+    ends = [(each["name"], each["state"].get("terminated") or {}) for each in statuses(found)]
+    bad = [(name, end) for name, end in ends if end.get("exitCode")]
+    told = [
+        f"container {name}: {end['reason']} ({end['exitCode']}) {end.get('message', '')}".strip() for name, end in bad
+    ]
+    return "; ".join([*_hindrances({"status": {**found["status"], "containerStatuses": ()}}), *told])

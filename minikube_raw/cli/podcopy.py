@@ -7,6 +7,7 @@ nor link is left out. A link that leads out of what is copied is left out too, w
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -66,7 +67,7 @@ def _sides(source: str, destination: str) -> tuple[tuple[str, str], str]:
         raise Failure(f"cannot tell what to copy from {source} to {destination}", "write one of them as POD:PATH")
     pod, _, path = inside[0].partition(":")
     # Without . and .. in it: the last name is looked up by itself. /a/.. is /, whatever /a is.
-    return (pod, posixpath.normpath(f"/{path}")), destination if inside[0] is source else source
+    return (pod, posixpath.normpath(f"/{path.lstrip('/')}")), destination if inside[0] is source else source
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def _copy_out(copy: Copy, root: int, inner: str, outer: str) -> None:
         with _opened(directory) as there:
             copy.entry(parent, name, there, base)
     except OSError as error:
-        raise Failure(f"copying {inner} to {target}: {error.strerror}: {error.filename or ''}".rstrip(": ")) from error
+        raise _failed(f"copying {inner} of the container to {target}", error) from error
     finally:
         os.close(parent)
 
@@ -123,7 +124,18 @@ def _copy_in(copy: Copy, root: int, outer: str, inner: str) -> None:
         finally:
             os.close(parent)
     except OSError as error:
-        raise Failure(f"copying {outer} to {inner}: {error.strerror}: {error.filename or ''}".rstrip(": ")) from error
+        raise _failed(f"copying {outer} to {inner} of the container", error) from error
+
+
+def _failed(what: str, error: OSError) -> Failure:
+    """The name is the one that the kernel was asked for; the call it was asked by is no concern of the user's."""
+    why = (error.strerror or "").rpartition(": ")[2]
+    cures = {
+        errno.ENOENT: "name a file that is there, and a directory to copy it to that is",
+        errno.ENOSPC: "free space there",
+    }
+    cures[errno.EROFS] = "choose a directory that can be written, such as a volume's"
+    return Failure(f"{what}: {why}: {error.filename or ''}".rstrip(": "), cures.get(error.errno or 0, ""))
 
 
 @contextmanager

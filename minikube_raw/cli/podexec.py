@@ -27,6 +27,10 @@ class ExecFailed(Exception):
     """The command was not run."""
 
 
+class Refused(ExecFailed):
+    """The agent did not take the call."""
+
+
 class Call(msgspec.Struct, frozen=True):
     """What is asked of the agent: /exec or /attach of a container, and which streams."""
 
@@ -66,7 +70,7 @@ async def _run(socket: str, call: Call) -> int:
             ):
                 return await _talk(ws, stdin=call.stdin, tty=call.tty)
     except aiohttp.WSServerHandshakeError as error:
-        raise ExecFailed(f"{call.path[1:].replace('/', ' ', 1)} was refused: {error.message}") from error
+        raise Refused(f"{call.path[1:].replace('/', ' ', 1)} was refused with status {error.status}") from error
     except aiohttp.ClientConnectionError as error:
         raise ExecFailed(f"no agent answers on {socket}: {error}") from error
 

@@ -22,7 +22,7 @@ from minikube_raw.cli.errors import Failure
 from minikube_raw.kubelet.manifests import OBJECT_KINDS
 
 Json = dict[str, Any]
-_SEPARATOR = re.compile(r"^---(?:\s.*)?$", re.MULTILINE)
+_SEPARATOR = re.compile(r"^---(?:[ \t].*)?\r?$", re.MULTILINE)
 
 
 class Wish(NamedTuple):
@@ -50,6 +50,10 @@ def _documents(filename: Path) -> Iterator[Any]:
     try:
         text = sys.stdin.read() if str(filename) == "-" else filename.read_text()
         decoded = [yaml_text.decode(part.encode()) for part in _SEPARATOR.split(text)]
+    except OSError as error:
+        raise Failure(
+            f"{filename}: {error.strerror}", "name a manifest that can be read, or - for standard input"
+        ) from error
     except (yaml_text.YAMLError, UnicodeDecodeError) as error:
         raise Failure(f"{filename} is not YAML: {' '.join(str(error).split())}", "check its indentation") from error
     for document, repeated in decoded:
@@ -87,6 +91,7 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
     if strategy.kind.kind == "Pod":
         _make_absolute(obj["spec"])
         _refuse_tokens(filename, obj)
+        _refuse_class(filename, obj)
     return obj
 
 
@@ -97,6 +102,13 @@ def _refuse_tokens(filename: Path, pod: Json) -> None:
             if "serviceAccountToken" in source:
                 text = f"{filename}: volume {volume['name']} asks for a service-account token, which a master issues"
                 raise Failure(text, "start one with `minikube-raw up`, or leave the token out")
+
+
+def _refuse_class(filename: Path, pod: Json) -> None:
+    """Who asks for another runtime may want its walls: ours in its place would be a silent "no". Raises Failure."""
+    if name := pod["spec"].get("runtimeClassName"):
+        text = f"{filename}: pod {pod['metadata']['name']} asks for RuntimeClass {name}, which a master would know"
+        raise Failure(text, "start one with `minikube-raw up`, or leave runtimeClassName out")
 
 
 def _make_absolute(spec: Json) -> None:

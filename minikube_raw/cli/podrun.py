@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli import podagent, podmanifests
 from minikube_raw.cli.errors import Failure, need_root
 from minikube_raw.cli.main import Options
@@ -59,7 +60,8 @@ def run(
         print_as(output, items[0] if len(items) == 1 else _list(items), pod_table)
     for each in found if output == "text" else ():
         meta, phase = each["metadata"], each.get("status", {}).get("phase", "created")
-        click.echo(f"pod {meta['namespace']}/{meta['name']} {phase.lower()}")
+        why = podagent.why_failed(each) if "status" in each else ""
+        click.echo(f"pod {meta['namespace']}/{meta['name']} {phase.lower()}{f': {one_line(why)}' if why else ''}")
     if wait == "ended" and any(each["status"]["phase"] == "Failed" for each in found):
         sys.exit(1)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from minikube_raw.api.times import parse as parse_time
+from minikube_raw.api import ages, pod_summary, times
 from minikube_raw.cli import podagent, podbundle
 from minikube_raw.cli.errors import need_root
 from minikube_raw.cli.main import Options
@@ -60,6 +59,8 @@ def events(options: Options, name: str | None, namespace: str, output: str) -> N
         about = [each["involvedObject"] for each in found["items"]]
         chosen = [(each["namespace"], each["name"]) == (namespace, name) for each in about]
         found["items"] = [each for each, wanted in zip(found["items"], chosen, strict=True) if wanted]
+        if not found["items"]:
+            podagent.pod(agent, namespace, name)  # refused unless it is a pod of which nothing has been told
     print_as(output, found, _event_table)
 
 
@@ -70,18 +71,10 @@ def pod_table(data: Json) -> Sequence[Table]:
 
 
 def _row(item: Json) -> list[object]:
-    status, meta = item["status"], item["metadata"]
-    containers = status.get("containerStatuses", [])
-    reasons = [state["reason"] for each in containers for state in each["state"].values() if "reason" in state]
-    return [
-        meta.get("namespace"),
-        meta["name"],
-        f"{sum(each['ready'] for each in containers)}/{len(containers)}",
-        reasons[0] if reasons else status.get("reason") or status.get("phase", ""),
-        sum(each["restartCount"] for each in containers),
-        status.get("podIP", ""),
-        _age(status.get("startTime")),
-    ]
+    status, meta, now = item["status"], item["metadata"], times.now()
+    summary = pod_summary.of(item, now)
+    shown = [summary.ready, summary.status, summary.restarts, status.get("podIP", "")]
+    return [meta.get("namespace"), meta["name"], *shown, _age(status.get("startTime"))]
 
 
 def _event_table(data: Json) -> Sequence[Table]:
@@ -99,4 +92,4 @@ def _event_table(data: Json) -> Sequence[Table]:
 
 
 def _age(since: str | None) -> str:
-    return f"{int(time.time() - parse_time(since).timestamp())}s" if since else "0s"
+    return ages.age(since or times.time(), times.now())

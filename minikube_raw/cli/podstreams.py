@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import click
 
+from minikube_raw.api import times
 from minikube_raw.cli import podagent, podexec
 from minikube_raw.cli.errors import Failure
 from minikube_raw.cli.main import Options
@@ -68,7 +69,8 @@ def _log_query(asked: dict[str, object]) -> dict[str, object]:
     query: dict[str, object] = {key: "true" for key in ("follow", "previous", "timestamps") if asked[key]}
     query |= {"tailLines": asked["tail"]} if asked["tail"] != -1 else {}
     query |= {"limitBytes": asked["limit_bytes"]} if asked["limit_bytes"] else {}
-    query |= {"sinceTime": asked["since_time"]} if asked["since_time"] else {}
+    if asked["since_time"]:
+        query["sinceTime"] = _moment(str(asked["since_time"]))
     since = str(asked["since"])
     if since:
         parts = _DURATION.fullmatch(since)
@@ -77,6 +79,13 @@ def _log_query(asked: dict[str, object]) -> dict[str, object]:
         hours, minutes, seconds = (int(each or 0) for each in parts.groups())
         query["sinceSeconds"] = hours * 3600 + minutes * 60 + seconds
     return query
+
+
+def _moment(text: str) -> str:
+    try:
+        return times.micro_time(times.parse(text))
+    except ValueError as error:
+        raise Failure(f"--since-time: {error}", "write it as 2026-01-31T09:30:00Z") from error
 
 
 class _Lines:
@@ -127,8 +136,9 @@ def exec_(
     """Run a command in a container; its exit code becomes ours."""
     agent = podagent.agent_of(options)
     found = podagent.pod(agent, namespace, name)
-    where = f"/exec/{namespace}/{name}/{podagent.container(found, container)}"
-    _converse(agent, podexec.Call(where, command=tuple(command), stdin=stdin, tty=tty))
+    chosen = podagent.container(found, container)
+    where = f"/exec/{namespace}/{name}/{chosen}"
+    _converse(agent, found, chosen, podexec.Call(where, command=tuple(command), stdin=stdin, tty=tty))
 
 
 @click.command()
@@ -148,7 +158,7 @@ def attach(options: Options, name: str, namespace: str, container: str, stdin: b
         raise Failure(f"container {chosen} takes no input", "its manifest would need `stdin: true`")
     if tty and not spec.get("tty"):
         raise Failure(f"container {chosen} has no terminal", "its manifest would need `tty: true`")
-    _converse(agent, podexec.Call(f"/attach/{namespace}/{name}/{chosen}", stdin=stdin, tty=tty))
+    _converse(agent, found, chosen, podexec.Call(f"/attach/{namespace}/{name}/{chosen}", stdin=stdin, tty=tty))
 
 
 def _spec(found: Json, name: str) -> Json:
@@ -157,8 +167,12 @@ def _spec(found: Json, name: str) -> Json:
     return next(each for each in every if each["name"] == name)
 
 
-def _converse(agent: KubeletOptions, call: podexec.Call) -> None:
+def _converse(agent: KubeletOptions, found: Json, container: str, call: podexec.Call) -> None:
     try:
         sys.exit(podexec.run(str(agent.socket), call))
+    except podexec.Refused as error:  # the answer to a handshake has no words
+        meta = found["metadata"]
+        podagent.need_running(podagent.pod(agent, meta["namespace"], meta["name"]), container)
+        raise Failure(str(error), "`minikube-raw pod events` may say more") from error
     except podexec.ExecFailed as error:
         raise Failure(str(error)) from error

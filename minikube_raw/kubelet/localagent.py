@@ -112,10 +112,12 @@ def ensure_agent(options: KubeletOptions) -> None:
 
 
 def answers(options: KubeletOptions) -> bool:
-    """Whether an agent serves its socket."""
+    """Whether an agent serves its socket. Raises PermissionError for who may not ask it."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_name(str(options.socket)) as name:
             probe.connect(name)
+    except PermissionError:
+        raise
     except OSError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -20,7 +21,7 @@ def sync_file_system(directory: str) -> None:
 
 
 def write_file(path: str | os.PathLike[str], content: bytes, *, sync: bool = False, mode: int = 0o600) -> None:
-    """Replaces the file at `path`: readers see the old or the new one, whole.
+    """Replaces the file at `path`: readers see the old or the new one, whole. Raises OSError that names the file.
 
     With `sync` it has survived a power cut once this returns (file and directory are fsynced).
     """
@@ -32,6 +33,10 @@ def write_file(path: str | os.PathLike[str], content: bytes, *, sync: bool = Fal
             view = view[os.write(file, view) :]
         if sync:
             os.fsync(file)
+    except OSError as error:  # write(2) knows no name, and what it has left is nobody's
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         os.close(file)
     os.rename(temporary, path)

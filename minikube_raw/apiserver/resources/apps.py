@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from minikube_raw.api import scheme, selectors
+from minikube_raw.api import ages, scheme, selectors
 from minikube_raw.api.meta import LabelSelector
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.resources import podspec, podvalidation, scheduling
 from minikube_raw.apiserver.resources.strategy import (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minikube_raw.api import scheme
+from minikube_raw.api import ages, scheme
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.resources.strategy import AGE_COLUMN, NAME_COLUMN, Column, Object, Strategy
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from minikube_raw.api import name_rules, scheme
+from minikube_raw.api import ages, name_rules, scheme
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources import events, nodes, pods, services
 from minikube_raw.apiserver.resources.strategy import (
     AGE_COLUMN,

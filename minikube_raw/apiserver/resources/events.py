@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from minikube_raw.api import name_rules, scheme
+from minikube_raw.api import ages, name_rules, scheme
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages
 from minikube_raw.apiserver import fielderrors as field
 from minikube_raw.apiserver.resources.strategy import Column, Head, Object, Strategy
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from minikube_raw.api import name_rules, scheme
+from minikube_raw.api import ages, name_rules, scheme
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources import scheduling
 from minikube_raw.apiserver.resources.podspec import canonical
 from minikube_raw.apiserver.resources.strategy import (

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from minikube_raw.api import name_rules, quantity, scheme, times
+from minikube_raw.api import ages, name_rules, quantity, scheme, times
 from minikube_raw.api.status import Cause
 from minikube_raw.api.storage import BETA_CLASS, PV_PROTECTION, PVC_PROTECTION
-from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources import claimvalidation, podspec, scheduling, volumevalidation
 from minikube_raw.apiserver.resources.strategy import (
     AGE_COLUMN,

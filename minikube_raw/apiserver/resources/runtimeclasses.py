@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minikube_raw.api import name_rules, scheme
+from minikube_raw.api import ages, name_rules, scheme
 from minikube_raw.api.status import Cause
-from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources import amounts, podspec, scheduling
 from minikube_raw.apiserver.resources.strategy import AGE_COLUMN, NAME_COLUMN, Column, Object, Strategy
 

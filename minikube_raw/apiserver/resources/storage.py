@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from minikube_raw.api import name_rules, scheme
+from minikube_raw.api import ages, name_rules, scheme
 from minikube_raw.api.status import Cause
 from minikube_raw.api.storage import BETA_DEFAULT_CLASS, DEFAULT_CLASS
-from minikube_raw.apiserver import ages, names
 from minikube_raw.apiserver import fielderrors as field
+from minikube_raw.apiserver import names
 from minikube_raw.apiserver.resources.strategy import AGE_COLUMN, NAME_COLUMN, Column, Object, Strategy
 
 _RECLAIM_POLICIES = ("Delete", "Retain")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from standalone_host import Host, gone, until
 
+from minikube_raw.kubelet import localagent
 from minikube_raw.kubelet.localagent import options_for
 from minikube_raw.linux.cgroups import manager
 from tests.criu import needs_criu
@@ -591,3 +592,79 @@ def test_a_pod_that_cannot_start_says_why(host: Host) -> None:
     complaint = host("pod", "run", "-f", host.manifest("noimage", missing), status=1)
 
     assert "ErrImagePull" in complaint
+
+
+LONGER = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {{name: first, image: busybox, command: ["true"]}}
+  - {{name: side, image: busybox, restartPolicy: Always, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.05; done"]}}
+  containers:
+  - {{name: c, image: busybox, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.05; done"]}}
+"""
+
+
+def test_a_command_that_cannot_says_what_on_what_and_the_cure(host: Host, tmp_path: Path) -> None:
+    host("pod", "run", "-f", host.manifest("one", LONGER), "--wait", "ready")
+
+    ended = "container first of pod default/one has ended with exit code 0 (Completed)"
+    for verb, more in (("exec", ("--", "true")), ("attach", ())):
+        complaint = host("pod", verb, "one", "-c", "first", *more, status=1)
+        assert complaint.splitlines() == [f"minikube-raw: {ended}", "  choose one that runs with -c: side, c"]
+    for arguments, message, cure in (
+        (("run", "-f", "nosuch.yaml"), "nosuch.yaml: No such file or directory", "name a manifest"),
+        (("logs", "one", "--since-time", "today"), '--since-time: "today" is not an RFC 3339 time', "write it as"),
+        (("events", "nosuch"), "there is no pod default/nosuch on this host", "pod list"),
+        (("cp", "one:/nosuch", str(tmp_path)), "copying /nosuch of the container to", "name a file that is there"),
+        (("cp", "/etc/hostname", "one:/no/dir"), "of the container: No such file or directory: /no", "a directory"),
+    ):
+        first, second = host("pod", *arguments, status=1).splitlines()
+        assert message in first
+        assert cure in second
+
+
+def test_the_list_shows_pods_as_kubectl_does(host: Host) -> None:
+    failing = LONGER.replace('["true"]', '["false"]').replace("spec:\n", "spec:\n  restartPolicy: Never\n")
+    host("pod", "run", "-f", host.manifest("one", LONGER), "--wait", "ready")
+    host("pod", "run", "-f", host.manifest("two", failing), "--wait", "ended", status=1)
+
+    rows = [line.split()[1:5] for line in host("pod", "list").splitlines()[1:]]
+
+    assert rows == [["one", "2/2", "Running", "0"], ["two", "0/2", "Init:Error", "0"]]
+
+
+NO_VOLUME = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  volumes: [{{name: v, configMap: {{name: nosuch}}}}]
+  containers: [{{name: c, image: busybox, volumeMounts: [{{name: v, mountPath: /v}}]}}]
+"""
+
+
+def test_what_keeps_a_pod_from_running_is_told(host: Host) -> None:
+    complaint = host("pod", "run", "-f", host.manifest("waits", NO_VOLUME), "--timeout", "3", status=1)
+    assert 'FailedMount: MountVolume.SetUp failed for volume "v" : configmap "nosuch" not found' in complaint
+
+    said = host("pod", "run", "-f", host.manifest("bad", ENDING % "nosuch"))
+    assert said.startswith("pod default/bad failed: container c: StartError (128)")
+    assert 'exec: "nosuch": executable file not found in $PATH' in said
+
+
+def test_who_may_not_ask_the_agent_is_not_told_that_there_are_no_pods(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("one"))
+    host.run_dir.chmod(0o700)
+
+    child = os.fork()
+    if not child:
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            os._exit(int(localagent.answers(options_for(host.state, host.run_dir))))
+        except PermissionError:
+            os._exit(42)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42

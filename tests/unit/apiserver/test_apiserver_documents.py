@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from served_api import CORE, Api, config_map, pod
 
-from minikube_raw.api import protobuf, scheme
-from minikube_raw.apiserver import ages, discovery
+from minikube_raw.api import ages, protobuf, scheme
+from minikube_raw.apiserver import discovery
 from minikube_raw.apiserver.resources import STRATEGIES, podcells
 from minikube_raw.client.transport import Request
 
