@@ -14,6 +14,9 @@ import msgspec
 from minikube_raw.api.core import Container, Probe
 
 
+_EARLY = 0.005  # seconds that a timer may fire before its time: uvloop's count milliseconds
+
+
 class Kind(enum.StrEnum):
     """The three probes, as messages name them."""
 
@@ -82,7 +85,7 @@ def next_due(kind: Kind, probe: Probe, age: float, *, ran: bool) -> float:
     if not ran and kind is Kind.READINESS:
         return max(probe.initial_delay_seconds - age, 0.0)
     earliest = max(age, 0.0 if ran else float(probe.initial_delay_seconds))
-    periods = math.floor(earliest / probe.period_seconds + 1e-6) + 1
+    periods = math.floor((earliest + _EARLY) / probe.period_seconds) + 1
     return periods * probe.period_seconds - age
 
 

@@ -46,6 +46,11 @@ def test_when_a_probe_runs(kind: Kind, delay: int, age: float, ran: bool, due: f
     assert probes.next_due(kind, probe, age, ran=ran) == pytest.approx(due)
 
 
+def test_a_timer_that_fires_a_moment_too_early_makes_no_second_run_in_the_same_period() -> None:
+    """A refused connection is known at once: with a second run it would count twice."""
+    assert probes.next_due(Kind.LIVENESS, Probe(period_seconds=2), 3.9991, ran=True) == pytest.approx(2.0009)
+
+
 def test_events_are_in_the_kubelets_words() -> None:
     assert probes.event(Kind.LIVENESS, Result(Outcome.SUCCESS, "ok")) is None
     assert probes.event(Kind.READINESS, Result(Outcome.FAILURE, "no file\n")) == (
