@@ -51,17 +51,23 @@ def field(pod: Pod, path: str, at: Addresses) -> str:
 def resource_field(
     pod: Pod, selector: ResourceFieldSelector, container: Container | None, allocatable: Mapping[str, str]
 ) -> str:
-    """An amount divided by its divisor, rounded up; a missing limit is what the node has. Raises ValueError."""
+    """An amount divided by its divisor, rounded up; a missing limit is the pod's, else what the node has. Raises ValueError."""
     of = find_container(pod, selector.container_name) if selector.container_name else container
     if of is None:
         raise ValueError(f"container {selector.container_name} not found")
     side, _, name = selector.resource.partition(".")
-    amounts = of.resources.limits if side == "limits" else qos.requests_of(of)
-    amount = amounts.get(name) if side == "requests" or name in amounts else allocatable.get(name)
+    amount = qos.requests_of(of).get(name) if side == "requests" else _limit(pod, of, name, allocatable)
     divisor = quantity.parse(selector.divisor)
     whole = quantity.parse(amount or 0).nanos
     unit = divisor.nanos or quantity.NANO
     return str(-(-whole // unit))
+
+
+def _limit(pod: Pod, container: Container, name: str, allocatable: Mapping[str, str]) -> str | None:
+    """A limit of 0 is none (kubelet_resources.go, MergeContainerResourceLimits)."""
+    whole = pod.spec.resources.limits if pod.spec.resources is not None and name in ("cpu", "memory") else {}
+    asked = (limits.get(name) for limits in (container.resources.limits, whole))
+    return next((amount for amount in asked if amount and quantity.parse(amount).nanos), allocatable.get(name))
 
 
 def _lines(mapping: Mapping[str, str]) -> str:

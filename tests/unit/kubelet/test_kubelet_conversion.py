@@ -103,6 +103,25 @@ def test_variables_come_from_fields_config_maps_and_secrets() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("own", "whole", "told"),
+    [
+        pytest.param({"memory": "16Mi"}, {"memory": "64Mi"}, "16", id="the container's own"),
+        pytest.param({}, {"memory": "64Mi"}, "64", id="else its pod's"),
+        pytest.param({}, {"cpu": "1"}, "8192", id="else what the node has"),
+        pytest.param({"memory": "0"}, {}, "8192", id="none is no limit"),
+    ],
+)
+def test_a_container_is_told_the_limit_that_bounds_it(own: dict[str, str], whole: dict[str, str], told: str) -> None:
+    reference = {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}
+    spec = {"name": "c", "env": [{"name": "A", "valueFrom": reference}], "resources": {"limits": own}}
+    wish = pod(containers=[spec], resources={"limits": whole})
+
+    got = convert.variables(wish, wish.spec.containers[0], env.Referred(), downward.Addresses("h"), NODE)
+
+    assert got == {"A": told}
+
+
 def test_of_a_config_map_only_text_becomes_a_variable() -> None:
     """Its binary data cannot be one: a NUL byte would keep the container from its start."""
     sources = [{"configMapRef": {"name": "cm"}}]
