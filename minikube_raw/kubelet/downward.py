@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from minikube_raw.api import quantity
+from minikube_raw.api.containers import QuantityText
 from minikube_raw.api.core import Container, Pod, ResourceFieldSelector
 from minikube_raw.kubelet import qos
 from minikube_raw.kubelet.pods import container as find_container
@@ -63,7 +64,7 @@ def resource_field(
     return str(-(-whole // unit))
 
 
-def _limit(pod: Pod, container: Container, name: str, allocatable: Mapping[str, str]) -> str | None:
+def _limit(pod: Pod, container: Container, name: str, allocatable: Mapping[str, str]) -> QuantityText | None:
     """A limit of 0 is none (kubelet_resources.go, MergeContainerResourceLimits)."""
     whole = pod.spec.resources.limits if pod.spec.resources is not None and name in ("cpu", "memory") else {}
     asked = (limits.get(name) for limits in (container.resources.limits, whole))

@@ -100,9 +100,12 @@ def _with_gates(pod: Pod, ready: tuple[bool, str, str]) -> tuple[bool, str, str]
     if not ready[0] or not pod.spec.readiness_gates:
         return ready
     status = {each.type: each.status for each in pod.status.conditions}
-    open_gates = [gate.condition_type for gate in pod.spec.readiness_gates]
-    missing = [gate for gate in open_gates if status.get(gate) != "True"]
-    if not missing:
-        return ready
-    quoted = "; ".join(f'corresponding condition of pod readiness gate "{gate}" does not exist.' for gate in missing)
-    return False, "ReadinessGatesNotReady", quoted
+    gates = [gate.condition_type for gate in pod.spec.readiness_gates]
+    why = [_closed(gate, status.get(gate)) for gate in gates if status.get(gate) != "True"]
+    return (False, "ReadinessGatesNotReady", ", ".join(why)) if why else ready
+
+
+def _closed(gate: str, status: str | None) -> str:
+    if status is None:
+        return f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+    return f'the status of pod readiness gate "{gate}" is not "True", but {status}'

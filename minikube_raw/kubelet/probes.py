@@ -13,7 +13,6 @@ import msgspec
 
 from minikube_raw.api.core import Container, Probe
 
-
 _EARLY = 0.005  # seconds that a timer may fire before its time: uvloop's count milliseconds
 
 

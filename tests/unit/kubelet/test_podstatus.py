@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from pod_builders import NOW, finding, pod, run, sandbox
+from worked_node import with_status
 
 from minikube_raw.kubelet.circumstances import Circumstances, Waiting
 from minikube_raw.kubelet.podstatus import pod_status
@@ -224,12 +225,17 @@ def test_a_host_network_pod_has_the_nodes_address() -> None:
 
 
 def test_readiness_gates_hold_ready_back() -> None:
-    wish = pod(readinessGates=[{"conditionType": "example.com/lb"}])
+    wish = pod(readinessGates=[{"conditionType": "example.com/lb"}, {"conditionType": "example.com/ad"}])
+    wish = with_status(wish, {"conditions": [{"type": "example.com/ad", "status": "False"}]})
 
     conditions = {each["type"]: each for each in status(wish, finding(run()))["conditions"]}
 
     assert conditions["ContainersReady"]["status"] == "True"
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "ReadinessGatesNotReady")
+    assert conditions["Ready"]["message"] == (
+        'corresponding condition of pod readiness gate "example.com/lb" does not exist., '
+        'the status of pod readiness gate "example.com/ad" is not "True", but False'
+    )
 
 
 def test_after_a_failed_init_container_the_ones_behind_it_are_shown_as_never_begun() -> None:
