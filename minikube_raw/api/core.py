@@ -211,6 +211,12 @@ class PodOS(View, frozen=True, gc=False):
     name: str = ""
 
 
+class PodResourceClaim(View, frozen=True, gc=False):
+    """A claim of a device (dynamic resource allocation) by the name that containers ask for it by."""
+
+    name: str = ""
+
+
 class PodSchedulingGate(View, frozen=True, gc=False):
     """What must go before the pod is scheduled."""
 
@@ -258,6 +264,7 @@ class PodSpec(View, frozen=True, gc=False):
     runtime_class_name: str = ""
     overhead: dict[str, QuantityText] = {}
     resources: ResourceRequirements | None = None
+    resource_claims: tuple[PodResourceClaim, ...] = ()
     os: PodOS = PodOS()
 
 

@@ -140,6 +140,10 @@ def until_left(agent: KubeletOptions, timeout: float = 30.0) -> None:
         select.select([], [], [], _LOOK_SECONDS)
 
 
+def _key(meta: Json) -> tuple[str, str]:
+    return str(meta.get("namespace")), str(meta["name"])
+
+
 def _metadata(agent: KubeletOptions) -> list[Json]:
     return [item["metadata"] for item in pods(agent)["items"]]
 
@@ -156,6 +160,8 @@ def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float, sin
         if _has_ended(status) or (state != "ended" and _REACHED[state](found, since)):
             return found
     reasons = [*_hindrances(found), *_last_warning(agent, meta["uid"])]
+    if not found["status"] and _key(meta) in map(_key, _metadata(agent)):
+        reasons.append("the pod that had its name before has not ended yet")
     why = "; ".join(dict.fromkeys(reasons)) or f"its phase is {found['status'].get('phase', 'unknown')}"
     verb = {"started": "started", "ready": "become ready", "ended": "ended"}[state]
     cure = f"see `minikube-raw pod events {meta['name']}`; remove it with `minikube-raw pod rm {meta['name']}`"

@@ -6,6 +6,7 @@ refused in the words that a cluster would use. Nothing here talks to the agent.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from minikube_raw.api import decode, status, yaml_text
+from minikube_raw.api import decode, naming, status, yaml_text
 from minikube_raw.apiserver import objects
 from minikube_raw.apiserver.resources import STRATEGIES
 from minikube_raw.apiserver.resources.strategy import Strategy
@@ -80,6 +81,8 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
         obj.pop("status", None)
         if strategy.kind.namespaced:
             obj["metadata"].setdefault("namespace", namespace)
+        if not obj["metadata"].get("name") and obj["metadata"].get("generateName"):
+            obj["metadata"]["name"] = naming.generate_name(obj["metadata"]["generateName"])
         strategy.default(obj)
         rules = (objects.validate_metadata(strategy, obj), strategy.validate(obj), strategy.validate_create(obj))
         if causes := [cause for rule in rules for cause in rule]:
@@ -92,6 +95,7 @@ def _judge(filename: Path, document: Json, namespace: str) -> Json:
         _make_absolute(obj["spec"])
         _refuse_tokens(filename, obj)
         _refuse_class(filename, obj)
+        _refuse_waiting(filename, obj)
     return obj
 
 
@@ -111,13 +115,26 @@ def _refuse_class(filename: Path, pod: Json) -> None:
         raise Failure(text, "start one with `minikube-raw up`, or leave runtimeClassName out")
 
 
+def _refuse_waiting(filename: Path, pod: Json) -> None:
+    """A scheduler would not give us this pod (yet). Raises Failure."""
+    name, spec, here = pod["metadata"]["name"], pod["spec"], os.uname().nodename
+    if gates := [each["name"] for each in spec.get("schedulingGates") or ()]:
+        text = f"{filename}: pod {name} waits for {', '.join(gates)}, and nobody here would lift a scheduling gate"
+        raise Failure(text, "leave schedulingGates out")
+    if spec.get("nodeName") not in (None, "", here):
+        raise Failure(
+            f"{filename}: pod {name} is for node {spec['nodeName']}, and this is {here}", "leave nodeName out"
+        )
+
+
 def _make_absolute(spec: Json) -> None:
     """A path that names an image is meant from where the user stands; the agent stands elsewhere."""
-    for kind in ("initContainers", "containers"):
-        for container in spec.get(kind) or ():
-            scheme, colon, path = container["image"].partition(":")
-            if scheme in ("dir", "tar") and path.startswith(("/", "./", "../", "~/")):
-                container["image"] = f"{scheme}{colon}{Path(path).expanduser().absolute()}"
+    named = [(each, "image") for kind in ("initContainers", "containers") for each in spec.get(kind) or ()]
+    named += [(each["image"], "reference") for each in spec.get("volumes") or () if each.get("image")]
+    for where, key in named:
+        scheme, colon, path = where[key].partition(":")
+        if scheme in ("dir", "tar") and path.startswith(("/", "./", "../", "~/")):
+            where[key] = f"{scheme}{colon}{Path(path).expanduser().absolute()}"
 
 
 def _decoded(strategy: Strategy, document: Json) -> Json:

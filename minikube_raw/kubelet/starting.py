@@ -61,7 +61,7 @@ class Starter:
             message = "Pod sandbox changed, it will be killed and re-created."
             self._tools.record(pod, "Normal", "SandboxChanged", message)
             await runtime.stop_pod_sandbox(action.replaces)
-        if not await self.set_up_volumes(pod):
+        if self._lacks_drivers(pod) or not await self.set_up_volumes(pod):
             return
         logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
@@ -73,6 +73,16 @@ class Starter:
             self._tools.record(pod, "Warning", "FailedCreatePodSandBox", message)
             retry = _retry_seconds(error) if isinstance(error, cri.RuntimeServiceError) else CONFIG_RETRY_SECONDS
             self._holds.hold("", Waiting("ContainerCreating"), now + retry)
+
+    def _lacks_drivers(self, pod: Pod) -> bool:
+        """Whether the pod claims devices: no driver of any is known here, and to run without them would be another pod."""
+        names = ", ".join(each.name for each in pod.spec.resource_claims)
+        if names:
+            why = f"this node has no driver for the pod's resource claims ({names})"
+            message = f"Failed to prepare dynamic resources: {why}"
+            self._tools.record(pod, "Warning", "FailedPrepareDynamicResources", message)
+            self._holds.hold("", Waiting("ContainerCreating"), self._tools.clock.now() + CONFIG_RETRY_SECONDS)
+        return bool(names)
 
     async def set_up_volumes(self, pod: Pod) -> bool:
         """Make the pod's volumes, or refresh them; False when one cannot be had yet."""

@@ -453,3 +453,13 @@ async def test_a_pod_whose_object_is_gone_makes_room_though_it_still_ends(node, 
     node.workers.update(pod(metadata={"uid": "u2", "name": "next"}))
 
     await eventually(lambda: {each.config.uid for each in node.runtime.sandboxes.values()} == {"u1", "u2"})
+
+
+async def test_a_pod_that_claims_devices_waits_since_no_driver_is_there(node, eventually) -> None:
+    node.workers.update(pod(resourceClaims=[{"name": "gpu", "resourceClaimName": "x"}]))
+
+    why = "this node has no driver for the pod's resource claims (gpu)"
+    told = f"Warning FailedPrepareDynamicResources Failed to prepare dynamic resources: {why}"
+    await eventually(lambda: told in node.events)
+    assert node.runtime.sandboxes == {}
+    assert (node.phase(), node.state) == ("Pending", "ContainerCreating")
