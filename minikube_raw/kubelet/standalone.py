@@ -27,7 +27,7 @@ from aiohttp import web
 
 from minikube_raw.api import plain_text
 from minikube_raw.api.core import Pod
-from minikube_raw.client.clock import Clock, SystemClock
+from minikube_raw.client.clock import Clock, SystemClock, timestamp
 from minikube_raw.kubelet import (
     admission,
     convert,
@@ -203,9 +203,15 @@ class StandaloneAgent:
         self._options.socket.unlink(missing_ok=True)
 
     def pods(self) -> list[nodeview.PodView]:
-        """Every pod with its status."""
+        """Every pod with its status; one whose manifest has gone is on its way out."""
         workers = self._workers.all() if self._workers is not None else ()
-        return [nodeview.PodView(each.pod, each.status) for each in workers if each.pod is not None]
+        return [nodeview.PodView(self._shown(each.pod), each.status) for each in workers if each.pod is not None]
+
+    def _shown(self, pod: Pod) -> Pod:
+        if pod.metadata.uid in self._known.values() or pod.metadata.deletion_timestamp is not None:
+            return pod
+        meta = msgspec.structs.replace(pod.metadata, deletion_timestamp=timestamp(self._clock.now()))
+        return msgspec.structs.replace(pod, metadata=meta)
 
     def log_directory(self, pod: Pod) -> Path:
         """Where a pod's logs lie."""

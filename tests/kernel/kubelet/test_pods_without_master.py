@@ -668,3 +668,15 @@ def test_who_may_not_ask_the_agent_is_not_told_that_there_are_no_pods(host: Host
             os._exit(42)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+
+def test_a_pod_on_its_way_out_is_shown_so_and_holds_its_name(host: Host) -> None:
+    stubborn = LONGER.replace("PeriodSeconds: 1", "PeriodSeconds: 8").replace("trap 'exit 0' TERM", "trap '' TERM")
+    host("pod", "run", "-f", host.manifest("one", stubborn), "--wait", "ready")
+
+    host("pod", "rm", "one", "--no-wait")
+    until(lambda: host.pods()[0]["metadata"].get("deletionTimestamp"), "the agent has seen it")
+    assert host("pod", "list").splitlines()[1].split()[1:4] == ["one", "2/2", "Terminating"]
+
+    complaint = host("pod", "run", "-f", host.manifest("one", LONGER), "--timeout", "1", status=1)
+    assert "the pod that had its name before has not ended yet" in complaint
