@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 
@@ -34,8 +33,10 @@ def write_file(path: str | os.PathLike[str], content: bytes, *, sync: bool = Fal
         if sync:
             os.fsync(file)
     except OSError as error:  # write(2) knows no name, and what it has left is nobody's
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(temporary)
+        except OSError:
+            pass
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         os.close(file)
