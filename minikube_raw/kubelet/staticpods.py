@@ -21,6 +21,7 @@ from minikube_raw.api.core import Pod
 from minikube_raw.api.go_text import quoted
 from minikube_raw.client.clock import Clock, timestamp
 from minikube_raw.kubelet import pods
+from minikube_raw.kubelet.objects import references
 from minikube_raw.kubelet.workers import PodWorkers
 
 log = logging.getLogger(__name__)
@@ -116,9 +117,25 @@ def _check(pod: Pod) -> None:
         raise ValueError("a pod needs metadata.name and at least one of spec.containers")
     if pod.spec.ephemeral_containers:
         raise ValueError("static pods do not support ephemeral containers")
+    for kind in _referenced(pod):
+        raise ValueError(f"static pods may not reference {kind}")
     for path, rule, value in _names(pod):
         for wrong in rule(value):
             raise ValueError(f"{path}: Invalid value: {quoted(value)}: {wrong}")
+
+
+def _referenced(pod: Pod) -> Iterator[str]:
+    """Kinds of objects of the API that the pod would need, in a kubelet's order: it has to run where there is no API."""
+    kinds = {each.kind for each in references(pod)}
+    parts = [part for each in pod.spec.volumes if each.projected for part in each.projected.sources]
+    needed = (
+        ("serviceaccounts", pod.spec.service_account_name or any(part.service_account_token for part in parts)),
+        ("secrets", "secrets" in kinds or pod.spec.image_pull_secrets),
+        ("configmaps", "configmaps" in kinds),
+        ("resourceclaims", pod.spec.resource_claims),
+        ("persistentvolumeclaims", any(each.claim_name(pod.metadata.name) for each in pod.spec.volumes)),
+    )
+    yield from (kind for kind, found in needed if found)
 
 
 def _names(pod: Pod) -> Iterator[tuple[str, Callable[[str], list[str]], str]]:

@@ -168,3 +168,21 @@ async def test_a_static_pods_status_goes_to_its_mirror_whichever_comes_first(
     await eventually(lambda: [each.get("status") for each in api.all(scheme.POD)] == [{"phase": "Running"}])
     await asyncio.sleep(0)
     await shown.statuses.close()
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("serviceAccountName: default", "serviceaccounts"),
+        ("imagePullSecrets: [{name: s}]", "secrets"),
+        ("volumes: [{name: v, configMap: {name: c}}]", "configmaps"),
+        ("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]", "serviceaccounts"),
+        ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
+        ("resourceClaims: [{name: r, resourceClaimName: r}]", "resourceclaims"),
+    ],
+)
+def test_a_pod_that_needs_objects_of_the_api_is_refused(directory: Directory, spec: str, kind: str) -> None:
+    directory.write("web.yaml", (POD % "a").replace("spec: {", f"spec: {{{spec}, "))
+
+    assert directory.told == [f"web.yaml is not run: static pods may not reference {kind}"]
+    assert directory.static.objects == {}
