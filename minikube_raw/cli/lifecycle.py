@@ -56,10 +56,14 @@ class Cluster:
         self._underlay.ensure()
         booted = {node.name for node in self.record.nodes if self._start_machine(node, credentials)}
         self._say(f"waiting for {len(self.record.nodes)} nodes")
+        master = self.layout.process("master")
         try:
-            pod_cidrs = asyncio.run(readiness.wait_for_nodes(self._admin_client(), self.record, booted, timeout))
+            waiting = readiness.wait_for_nodes(
+                self._admin_client(), self.record, booted, timeout, lambda: processes.find(master) is not None
+            )
+            pod_cidrs = asyncio.run(waiting)
         except readiness.NotReady as error:
-            raise Failure(f"{self.record.name}: {error}", f"the logs are in {self.layout.logs}") from error
+            raise Failure(str(error), f"the logs are in {self.layout.logs}") from error
         self._underlay.route_pods(pod_cidrs)
         kubeconfig.merge(Path(self.record.kubeconfig), self.user_config())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,9 +24,11 @@ class NotReady(Exception):
 
 
 async def wait_for_nodes(
-    client: Client, record: ClusterRecord, booted: Collection[str], timeout: float
+    client: Client, record: ClusterRecord, booted: Collection[str], timeout: float, master_lives: Callable[[], bool]
 ) -> list[tuple[str, str]]:
-    """Return (podCIDR, node address) of every node of the record once all are Ready. Raises NotReady after `timeout` seconds.
+    """Return (podCIDR, node address) of every node of the record once all are Ready.
+
+    Raises NotReady after `timeout` seconds, and at once when the master has ended.
 
     Nodes in `booted` were switched on now: what their objects say from before counts only after a new heartbeat.
     """
@@ -35,7 +37,9 @@ async def wait_for_nodes(
     try:
         async with asyncio.timeout(timeout):
             # A master that is still starting has nothing to wait on but its port.
-            while not await _watch_until_ready(client, record, nodes):  # noqa: ASYNC110
+            while not await _watch_until_ready(client, record, nodes):
+                if not master_lives():
+                    raise NotReady(f"the master of {record.name} has ended")
                 await asyncio.sleep(KNOCK)
             for name in booted:
                 while not await _has_heartbeat(client, name, since):  # noqa: ASYNC110

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,6 +130,16 @@ def test_without_overlayfs_up_refuses_before_it_makes_anything(lone: Cluster) ->
     assert "cannot mount overlayfs" in done.stderr
     assert "modprobe overlay" in done.stderr
     del lone.environment["MINIKUBE_RAW_NO_OVERLAY"]
+    assert not (lone.folder / "state").exists()
+
+
+def test_in_a_network_namespace_without_loopback_up_refuses_before_it_makes_anything(lone: Cluster) -> None:
+    command = ["unshare", "-n", sys.executable, "-m", "minikube_raw", *UP]
+    done = subprocess.run(command, env=lone.environment, capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "minikube-raw: nothing can be reached on 127.0.0.1: Network is unreachable",
+        "  ip link set lo up",
+    ]
     assert not (lone.folder / "state").exists()
 
 
