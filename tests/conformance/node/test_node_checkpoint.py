@@ -28,6 +28,7 @@ def test_will_checkpoint_a_container_out_of_a_pod_or_say_what_criu_lacks(
         assert Path(location).name.startswith(f"checkpoint-counted_{namespace}-main-")
         with tarfile.open(location) as archive:
             assert {"config.dump", "spec.dump", "checkpoint/inventory.img", "rootfs-diff.tar"} < set(archive.getnames())
+        goes_on(cluster, namespace, apply, location)
     else:
         assert f"checkpointing of {namespace}/counted/main failed (rpc error: code = Unknown desc = " in done.stderr
         assert "CRIU binary not found or too old (<31600)" in done.stderr or "criu dump failed" in done.stderr
@@ -39,3 +40,13 @@ def test_will_checkpoint_a_container_out_of_a_pod_or_say_what_criu_lacks(
         assert (
             "Error from server (NotFound)" in refused.stderr
         )  # a kubelet's text is no Status, which kubectl would show
+
+
+def goes_on(cluster: Cluster, namespace: str, apply: Apply, archive: str) -> None:
+    """On any node, with a token of its own service account where the old pod had one."""
+    cluster.cli("image", "from-checkpoint", archive, "-t", "counted-before:v1")
+    apply(pod("again", "exit 1").replace("image: busybox", "image: counted-before:v1"))
+    cluster.kubectl("-n", namespace, "wait", "pod/again", "--for=condition=Ready", "--timeout=30s")
+    assert int(cluster.kubectl("-n", namespace, "logs", "again").stdout.split()[0]) > 1
+    read = ("cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    assert cluster.kubectl("-n", namespace, "exec", "again", "--", *read).stdout == namespace
