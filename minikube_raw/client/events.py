@@ -1,7 +1,8 @@
 """The Event recorder: what happened to an object, for people, without ever holding up the loop that tells it.
 
 Equal events raise a count, many alike ones are combined and floods are cut, with client-go's figures
-(tools/record/events_cache.go). Events are best effort: when the server is away they are dropped after a few tries.
+(tools/record/events_cache.go). Events are best effort: when the server is away they are dropped after a few tries, and when
+much happens at once they are written later, so that they do not take the CPU from what they tell about.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ log = logging.getLogger(__name__)
 
 NORMAL, WARNING = "Normal", "Warning"
 
-_QUEUE_LENGTH = 1000
+_QUEUE_LENGTH = 5000
 _CACHE_SIZE = 4096
 _SIMILAR_MAX, _SIMILAR_SECONDS = 10, 600.0
 _BURST, _REFILL_PER_SECOND = 25.0, 1 / 300
 _TRIES, _RETRY_SECONDS = 12, 10.0
+_WRITES_AT_ONCE, _WRITES_PER_SECOND = 50.0, 50.0  # by one recorder; the second is a kubelet's --event-qps
 
 
 def reference(resource: Resource[Any], view: Object, field_path: str = "") -> ObjectReference:
@@ -64,6 +66,10 @@ class _Similar(msgspec.Struct):
 class _Bucket(msgspec.Struct):
     tokens: float
     last: float
+
+    def fill(self, now: float, per_second: float, most: float) -> None:
+        self.tokens = min(most, self.tokens + max(now - self.last, 0.0) * per_second)
+        self.last = now
 
 
 class _Recent(Generic[V]):
@@ -105,6 +111,7 @@ class EventRecorder:
         self._recorded: _Recent[_Recorded] = _Recent()
         self._similar: _Recent[_Similar] = _Recent()
         self._buckets: _Recent[_Bucket] = _Recent()
+        self._writes = _Bucket(_WRITES_AT_ONCE, self._clock.monotonic())
 
     def event(self, about: ObjectReference, type_: str, reason: str, message: str) -> None:
         """Record that `reason` (CamelCase) happened to `about`; `type_` is NORMAL or WARNING. Floods are dropped."""
@@ -120,6 +127,7 @@ class EventRecorder:
         """Write what was recorded until cancelled."""
         while True:
             event = await self._queue.get()
+            await self._pace()
             try:
                 await self._write(**event)
             except Exception:
@@ -135,12 +143,18 @@ class EventRecorder:
     def _allowed(self, about: ObjectReference, now: float) -> bool:
         """A token bucket per object: a burst of 25, then one event in five minutes."""
         bucket = self._buckets.get_or_add((about.kind, about.namespace, about.name, about.uid), _Bucket(_BURST, now))
-        bucket.tokens = min(_BURST, bucket.tokens + max(now - bucket.last, 0.0) * _REFILL_PER_SECOND)
-        bucket.last = now
+        bucket.fill(now, _REFILL_PER_SECOND, _BURST)
         if bucket.tokens < 1:
             return False
         bucket.tokens -= 1
         return True
+
+    async def _pace(self) -> None:
+        """Wait until one more may be written."""
+        self._writes.fill(self._clock.monotonic(), _WRITES_PER_SECOND, _WRITES_AT_ONCE)
+        self._writes.tokens -= 1
+        if self._writes.tokens < 0:
+            await sleep(self._clock, -self._writes.tokens / _WRITES_PER_SECOND)
 
     async def _write(self, about: ObjectReference, type: str, reason: str, message: str, now: float) -> None:
         key, message = self._combine(about, type, reason, message, now)

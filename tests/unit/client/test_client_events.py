@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from minikube_raw.api import scheme, status
@@ -126,3 +128,15 @@ async def test_a_server_that_is_away_holds_up_nobody_and_gets_the_event_later(ap
     await eventually(lambda: tries)
     api.fail = lambda request: None
     await eventually(lambda: clock.advance(1) or api.all(scheme.EVENT))
+
+
+async def test_what_many_objects_tell_at_once_is_written_a_part_each_second(api, recorder, clock, eventually):
+    for number in range(200):
+        pod = ObjectReference(kind="Pod", namespace="default", name=f"p{number}", uid=f"u{number}")
+        recorder.event(pod, NORMAL, "Started", "x")
+    await eventually(lambda: len(api.all(scheme.EVENT)) == 50)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(api.all(scheme.EVENT)) == 50
+    await eventually(lambda: clock.advance(0.02) or len(api.all(scheme.EVENT)) == 200)
+    assert clock.monotonic() >= 3
