@@ -29,10 +29,8 @@ def parse(text: str) -> datetime:
     if not match:
         raise ValueError(f'"{text}" is not an RFC 3339 time')
     day, clock, fraction, offset = match.groups()
-    moment = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S").replace(
-        microsecond=int((fraction or "0")[:6].ljust(6, "0"))
-    )
-    return moment.replace(tzinfo=_zone(offset))
+    moment = datetime.fromisoformat(f"{day} {clock}")
+    return moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=_zone(offset))
 
 
 def _zone(offset: str) -> timezone:

@@ -46,6 +46,6 @@ SHUTDOWN = Ending("Terminated", _SHUTDOWN_MESSAGE, conditions=(_DISRUPTED | {"me
 
 def deadline(pod: Pod, status: Json) -> float | None:
     """When activeDeadlineSeconds are over, in seconds since the epoch: counted from the startTime in the pod's status."""
-    started = seconds_of(status.get("startTime"))
     allowed = pod.spec.active_deadline_seconds
+    started = seconds_of(status.get("startTime")) if allowed is not None else None
     return None if started is None or allowed is None else started + allowed

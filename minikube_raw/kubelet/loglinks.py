@@ -81,6 +81,9 @@ def _name(container: ContainerStatus) -> str:
 
 def _link(path: Path, target: str) -> None:
     """Make or replace a link; whoever looks sees the old one or the new one."""
+    with suppress(FileExistsError):
+        path.symlink_to(target)
+        return
     new = path.with_name(f".{path.name[-200:]}")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
