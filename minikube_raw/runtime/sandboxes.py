@@ -21,8 +21,9 @@ from .records import SandboxRecord
 from .state import NodeState
 
 SANDBOX_TIMEOUT = 30.0
-# Sandboxes made at once; more would start no pod sooner, and let everything else on the node wait behind them.
-AT_ONCE = 2 * (os.cpu_count() or 1)
+# Sandboxes made at once; more would start no pod sooner, and let everything else on the node wait behind them. One whose network
+# hangs must not hold up all others on a machine with one CPU.
+AT_ONCE = max(2, os.cpu_count() or 1)
 
 
 class Sandboxes:
