@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ from minikube_raw.client.informer import Informers
 from minikube_raw.client.rest import Client
 from minikube_raw.controllers import manager
 from minikube_raw.controllers.options import Options as ControllerOptions
-from minikube_raw.linux import proctitle
+from minikube_raw.linux import process, proctitle
 from minikube_raw.scheduler.scheduler import Scheduler
 from minikube_raw.store.kv import StoreError
 from minikube_raw.store.sqlite import SQLiteStore
@@ -54,6 +55,7 @@ def run(options: Options, config: Path | None) -> None:
     chosen = load(config or options.state_dir / "master/master.json")
     plain_text.log_to_stderr()
     proctitle.set_title(f"master :{chosen.port}")
+    process.go_first()
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(serve(chosen))
 
@@ -85,6 +87,8 @@ def load(path: Path) -> MasterOptions:
 async def serve(options: MasterOptions) -> None:
     """Run everything in one task group; ends when it is cancelled or a part of it fails."""
     _cancel_on_signals()
+    threads = ThreadPoolExecutor(thread_name_prefix="master", initializer=process.go_with_others)
+    asyncio.get_running_loop().set_default_executor(threads)  # not the store's own, for which every write waits
     store = SQLiteStore(Path(options.store))
     try:
         await store.open()

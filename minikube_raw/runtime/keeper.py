@@ -215,6 +215,7 @@ class Keeper:
             process.become_subreaper()  # what an OCI runtime leaves behind is ours then
 
         def work(made: Worker) -> None:
+            process.go_with_others()  # while something is executed its keeper does not
             if spare is not None:
                 made.spare = Child.again(*spare)
             made.tell(made.start(request, volumes))
@@ -278,15 +279,19 @@ class Keeper:
                 runs = "error" not in message["answer"]
                 answer({"exec": number, **message["answer"]}, list(descriptors.values()))
                 wire.close(descriptors.values())
-            elif self._execs.pop(number, None) is None:
+                return
+            if self._execs.pop(number, None) is None:
                 return  # the worker ends after what it had to say
-            elif runs:
+            if not self._execs:
+                process.go_with_others()
+            if runs:
                 self._send(
                     connection, {"event": "exec exited", "exec": number, "exit_code": message.get("exited", _KILLED)}
                 )
             else:
                 answer({"error": "the worker was killed", "reason": "RuntimeError"})
 
+        process.go_first()  # and so does its worker: somebody waits for them, and should not wait for pods that are being made
         self._execs[number], _ = self._employ([container.pidfd], work, hear)
 
     # Clients.

@@ -90,6 +90,14 @@ def test_status_names_every_process_with_its_role(lone: Cluster) -> None:
     assert all(os.path.exists(f"/proc/{p['pid']}") and p["rss_bytes"] > 1 << 20 for p in status["processes"])
 
 
+def test_loops_that_others_wait_for_go_first(lone: Cluster) -> None:
+    lone.cli(*UP)
+    status = json.loads(lone.cli("status", "--name", "lone", "-o", "json").stdout)
+    nice = {process["role"]: os.getpriority(os.PRIO_PROCESS, process["pid"]) for process in status["processes"]}
+    assert nice["master"] == nice["kubelet"] == -10
+    assert nice["launcher"] == nice["keeper"] == nice["machine"] == os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_limits_of_a_node_are_its_capacity(lone: Cluster) -> None:
     lone.cli(*UP, "--node-cpus", "0.5", "--node-memory", "512Mi")
     capacity = lone.get("node", "lone-1")["status"]["capacity"]

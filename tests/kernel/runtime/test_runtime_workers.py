@@ -34,6 +34,10 @@ def workers(keeper: int) -> list[int]:
     return [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == title]
 
 
+def nice(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
+
+
 async def sleeping(node: Node, runtime: Runtime) -> tuple[str, str, int]:
     """A pod with a container that sleeps: (sandbox, container, keeper), which has no worker (any more)."""
     sandbox = await runtime.run_pod_sandbox(node.pod())
@@ -177,14 +181,33 @@ async def test_a_process_whose_worker_is_killed_has_ended_for_its_client_and_nob
 
 async def test_what_makes_an_exec_goes_first_and_its_program_goes_with_others(node: Node, runtime: Runtime) -> None:
     _, created, keeper = await sleeping(node, runtime)
+    usual = nice(keeper)
     session = await runtime.exec(created, ["sleep", "1000"])
     (worker,) = workers(keeper)
-    assert os.getpriority(os.PRIO_PROCESS, worker) == -10
+    assert (nice(keeper), nice(worker)) == (-10, -10)
+    await session.kill()
+    await session.wait()
+    session.close()
+    assert nice(keeper) == usual
+    stat = (await runtime.exec_sync(created, ["cat", "/proc/self/stat"])).stdout.decode()
+    assert stat.rpartition(")")[2].split()[16] == str(usual)  # nice, the 19th field of proc_pid_stat(5)
+
+
+async def test_a_container_is_made_with_others_while_something_is_executed(node: Node, runtime: Runtime) -> None:
+    sandbox, created, keeper = await sleeping(node, runtime)
+    usual = nice(keeper)
+    session = await runtime.exec(created, ["sleep", "1000"])
+    second = await runtime.create_container(sandbox, container("true", name="second"))
+    log = Path(runtime._state.containers[second].record.request["logPath"])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(log)  # nobody reads: opening it holds the worker up
+    starting = asyncio.ensure_future(runtime.start_container(second))
+    await eventually(lambda: sorted(map(nice, workers(keeper))) == [-10, usual])
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    await starting
+    os.close(reader)
     await session.kill()
     session.close()
-    stat = (await runtime.exec_sync(created, ["cat", "/proc/self/stat"])).stdout.decode()
-    usual = os.getpriority(os.PRIO_PROCESS, keeper)
-    assert stat.rpartition(")")[2].split()[16] == str(usual)  # nice, the 19th field of proc_pid_stat(5)
 
 
 async def test_threads_of_a_loop_that_goes_first_do_not(runtime: Runtime) -> None:
