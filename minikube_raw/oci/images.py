@@ -283,13 +283,18 @@ def _checkpoint(annotations: Mapping[str, str]) -> str:
     return next((annotations[mark] or "?" for mark in CHECKPOINT_MARKS if mark in annotations), "")
 
 
+_MADE_BY = (
+    "archives are made by `docker save`, `podman save`, `skopeo copy … oci-archive:FILE` or `minikube-raw image save`"
+)
+
+
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
     """Translate the layers' errors below into one ImageError that says what failed."""
     try:
         yield
     except (ContentError, ManifestError, LayerError, CompressionError, archives.ArchiveError, OSError) as error:
-        raise ImageError(f"{doing}: {error}") from error
+        raise ImageError(f"{doing}: {error}", _MADE_BY if isinstance(error, archives.ArchiveError) else "") from error
 
 
 def _with(current: list[Descriptor], new: list[Descriptor]) -> list[Descriptor]:

@@ -519,3 +519,11 @@ def test_a_directory_that_is_no_image_has_no_spare_that_would_keep_its_file_syst
     snapshots = Snapshots(store, tmp_path / "containers")
     assert snapshots.prepare_spare(image) is None
     assert [*(tmp_path / "containers").iterdir()] == []
+
+
+def test_a_file_that_is_no_archive_is_refused_with_what_makes_one(store: ImageStore, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("no archive\n" * 100)
+
+    with pytest.raises(ImageError, match="is not an image archive") as refused:
+        store.load(tmp_path / "words")
+    assert "docker save" in refused.value.hint
