@@ -29,6 +29,8 @@ SAFE_SYSCTLS = frozenset(
         "net.ipv4.tcp_wmem",
     }
 )
+# Prefixes of what belongs to an IPC namespace (k8s.io/component-helpers/node/util/sysctl); all else of a pod is its network's.
+_OF_IPC = ("kernel.", "fs.mqueue.")
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -68,11 +70,11 @@ def _sysctl_refusal(pod: Pod, allowed: Collection[str]) -> Refusal | None:
     for wanted in spec.security_context.sysctls:
         name = wanted.name.replace("/", ".")
         if name not in SAFE_SYSCTLS and not _matches(name, allowed):
-            return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowlisted')
+            return _forbidden(f'forbidden sysctl: "{name}" not allowlisted')
         if spec.host_network and name.startswith("net."):
-            return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowed with host net enabled')
-        if spec.host_ipc and name.startswith("kernel."):
-            return _forbidden(f'forbidden sysctl: "{wanted.name}" not allowed with host ipc enabled')
+            return _forbidden(f'forbidden sysctl: "{name}" not allowed with host Net enabled')
+        if spec.host_ipc and name.startswith(_OF_IPC):
+            return _forbidden(f'forbidden sysctl: "{name}" not allowed with host IPC enabled')
     return None
 
 

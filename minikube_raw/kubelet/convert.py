@@ -182,9 +182,8 @@ def _apparmor(asked: Profile | None) -> cri.SecurityProfile | None:
 
 
 def _no_new_privs(own: SecurityContext) -> bool:
-    """allowPrivilegeEscalation: false, unless privileged or CAP_SYS_ADMIN, for which it is always true."""
-    added = own.capabilities.add if own.capabilities else ()
-    return own.allow_privilege_escalation is False and not own.privileged and "SYS_ADMIN" not in added
+    """allowPrivilegeEscalation: false, unless privileged; beside SYS_ADMIN a kubelet heeds it too, whatever the API's text says."""
+    return own.allow_privilege_escalation is False and not own.privileged
 
 
 def _namespaces(pod: Pod) -> cri.NamespaceOption:

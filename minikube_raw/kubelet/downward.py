@@ -68,7 +68,8 @@ def _limit(pod: Pod, container: Container, name: str, allocatable: Mapping[str, 
     """A limit of 0 is none (kubelet_resources.go, MergeContainerResourceLimits)."""
     whole = pod.spec.resources.limits if pod.spec.resources is not None and name in ("cpu", "memory") else {}
     asked = (limits.get(name) for limits in (container.resources.limits, whole))
-    return next((amount for amount in asked if amount and quantity.parse(amount).nanos), allocatable.get(name))
+    of_node = None if name.startswith("hugepages-") else allocatable.get(name)  # those nobody gets without asking
+    return next((amount for amount in asked if amount and quantity.parse(amount).nanos), of_node)
 
 
 def _lines(mapping: Mapping[str, str]) -> str:

@@ -43,7 +43,7 @@ def _whole(pod: Pod, disk: PodDisk) -> str:
     limit = _pod_limit(pod)
     if not limit or disk.total().bytes <= limit:
         return ""
-    total = quantity.Quantity(limit * quantity.NANO, quantity.BINARY_SI)
+    total = quantity.Quantity(limit * quantity.NANO, _form(pod))
     return f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
 
 
@@ -62,5 +62,15 @@ def _limit(amounts: qos.Amounts) -> int:
 
 
 def _pod_limit(pod: Pod) -> int:
-    """The sum of what there is of limits; containers without one count against it too."""
-    return qos.pod_amount(pod, _limit, limits=True)
+    """The sum of what there is of limits, with the overhead; containers without one count against it too."""
+    limit = qos.pod_amount(pod, _limit, limits=True)
+    return limit + _limit(pod.spec.overhead) if limit else 0
+
+
+def _form(pod: Pod) -> str:
+    """A sum is written as its first summand is: 5M and 5Mi are both 5 of something."""
+    limits = (
+        quantity.resource(each.resources.limits, _RESOURCE)
+        for each in (*pod.spec.containers, *pod.spec.init_containers)
+    )
+    return next((each.format for each in limits if each), quantity.BINARY_SI)

@@ -38,4 +38,4 @@ def _asked(pod: Pod, container: Container) -> int:
         return own
     together = qos.pod_amount(pod, qos.memory_bytes, limits=False)
     rest = qos.memory_bytes(pod.spec.resources.requests) - together
-    return own + max(rest, 0) // len(pod.spec.containers)
+    return own + max(rest, 0) // (len(pod.spec.containers) + len(pod.spec.init_containers))

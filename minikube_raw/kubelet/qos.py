@@ -165,8 +165,10 @@ def _huge_bytes(limits: Amounts, size: str) -> int:
 
 def pod_resources(pod: Pod, pids_limit: int | None = None, kernel: Kernel = PLAIN) -> LinuxContainerResources:
     """The limits of the pod's own cgroup: sums, where every container has a limit, and the runtime's overhead."""
+    # Overhead alone weighs nothing: whoever asks for nothing gets what is left.
+    asked = 0 if qos_class(pod) is QOSClass.BEST_EFFORT else pod_request(pod, milli_cpu)
     return LinuxContainerResources(
-        cpu_shares=cpu_shares(pod_request(pod, milli_cpu)),
+        cpu_shares=cpu_shares(asked),
         cpu_period=PERIOD_US,
         cpu_quota=cpu_quota(pod_limit(pod, milli_cpu) or 0),
         memory_limit_in_bytes=pod_limit(pod, memory_bytes),

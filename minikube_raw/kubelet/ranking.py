@@ -20,6 +20,7 @@ from minikube_raw.kubelet.thresholds import Met
 
 EVICTED = "Evicted"
 _IMMEDIATE_GRACE = 1  # seconds
+_COUNTED = ("inodes", "pids")  # not bytes
 _REQUESTED = {"memory": "memory", "ephemeral-storage": "ephemeral-storage"}
 
 
@@ -50,17 +51,18 @@ def _requested(pod: Pod, resource: str) -> int:
 
 def eviction(candidate: Candidate, met: Met, grace: int) -> Ending:
     """How the chosen pod ends; `grace` in seconds counts where the threshold is a soft one."""
+    counted = quantity.DECIMAL_SI if met.resource in _COUNTED else quantity.BINARY_SI
     message = f"The node was low on resource: {met.resource}. "
-    message += f"Threshold quantity: {_bytes(met.quantity)}, available: {_bytes(met.available)}. "
+    message += f"Threshold quantity: {_shown(met.quantity, met.format)}, available: {_shown(met.available, counted)}. "
     for container in candidate.pod.spec.containers:
         used = candidate.containers.get(container.name, 0)
         asked = quantity.resource(container.resources.requests, met.resource)
         if used > asked.value():
-            message += f"Container {container.name} was using {_bytes(used)}, request is {asked}, "
+            message += f"Container {container.name} was using {_shown(used)}, request is {asked}, "
             message += f"has larger consumption of {met.resource}. "
     target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message}
     return Ending(EVICTED, message, _IMMEDIATE_GRACE if met.hard else grace, (target,))
 
 
-def _bytes(amount: int) -> str:
-    return str(Quantity(amount * quantity.NANO, quantity.BINARY_SI))
+def _shown(amount: int, form: str = quantity.BINARY_SI) -> str:
+    return str(Quantity(amount * quantity.NANO, form))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from minikube_raw.api.quantity import BINARY_SI
 from minikube_raw.kubelet import reserved
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.reserved import Threshold
@@ -42,6 +43,7 @@ class Met(msgspec.Struct, frozen=True):
     quantity: int
     available: int
     hard: bool
+    format: str = BINARY_SI  # of the quantity
 
     @property
     def resource(self) -> str:
@@ -113,4 +115,4 @@ class Thresholds:
         wanted = quantity
         if (signal, hard) in self._since:
             wanted += self._least(signal, found)
-        return Met(signal, quantity, found.available, hard) if found.available < wanted else None
+        return Met(signal, quantity, found.available, hard, threshold.format) if found.available < wanted else None

@@ -17,17 +17,17 @@ from minikube_raw.kubelet.admission import HostSecurity, refusal
         ("kernel/shm_rmid_forced", {}, None),
         ("net.core.somaxconn", {}, 'forbidden sysctl: "net.core.somaxconn" not allowlisted'),
         ("kernel.core_pattern", {}, 'forbidden sysctl: "kernel.core_pattern" not allowlisted'),
-        ("kernel/core_pattern", {}, 'forbidden sysctl: "kernel/core_pattern" not allowlisted'),
+        ("kernel/core_pattern", {}, 'forbidden sysctl: "kernel.core_pattern" not allowlisted'),
         ("vm.overcommit_memory", {}, 'forbidden sysctl: "vm.overcommit_memory" not allowlisted'),
         (
             "net.ipv4.tcp_syncookies",
             {"hostNetwork": True},
-            'forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host net enabled',
+            'forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host Net enabled',
         ),
         (
             "kernel.shm_rmid_forced",
             {"hostIPC": True},
-            'forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host ipc enabled',
+            'forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host IPC enabled',
         ),
     ],
 )
@@ -53,6 +53,13 @@ def test_a_node_may_allow_sysctls_that_are_not_safe(allowed: tuple[str, ...], ad
     wish = pod(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]})
     found = refusal(wish, HostSecurity(allowed_unsafe_sysctls=allowed))
     assert (found is None) is admitted
+
+
+def test_the_hosts_message_queues_are_not_set_by_a_pod_that_shares_them() -> None:
+    wish = pod(hostIPC=True, securityContext={"sysctls": [{"name": "fs/mqueue/msg_max", "value": "100"}]})
+    found = refusal(wish, HostSecurity(allowed_unsafe_sysctls=("fs.mqueue.*",)))
+    assert found is not None
+    assert found.message == 'forbidden sysctl: "fs.mqueue.msg_max" not allowed with host IPC enabled'
 
 
 @pytest.mark.parametrize("level", ["pod", "container"])

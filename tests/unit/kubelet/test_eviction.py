@@ -136,6 +136,24 @@ def test_the_message_names_resource_threshold_and_the_containers_beyond_their_re
     assert (condition["type"], condition["reason"]) == ("DisruptionTarget", "TerminationByKubelet")
 
 
+@pytest.mark.parametrize(
+    ("signal", "threshold", "left", "told"),
+    [
+        ("pid.available", "2048", 1024, "pids. Threshold quantity: 2048, available: 1024. "),
+        ("nodefs.inodesFree", "50k", 12_000, "inodes. Threshold quantity: 50k, available: 12k. "),
+        ("nodefs.inodesFree", "50%", 12_000, "inodes. Threshold quantity: 50Ki, available: 12k. "),
+        ("memory.available", "500M", MIB, "memory. Threshold quantity: 500M, available: 1Mi. "),
+    ],
+)
+def test_the_message_writes_thresholds_as_they_were_given_and_counts_in_thousands(
+    signal: str, threshold: str, left: int, told: str
+) -> None:
+    limits = thresholds(eviction_hard={signal: threshold})
+    (met,) = limits.judge({signal: Observation(left, 102_400)}, now=0.0).acting
+    message = ranking.eviction(Candidate(named("p"), 0), met, grace=0).message
+    assert message == f"The node was low on resource: {told}"
+
+
 # -- limits of a pod's own -----------------------------------------------------------------------------------------------
 
 
@@ -152,6 +170,19 @@ def test_a_volume_beyond_its_size_and_a_pod_beyond_its_storage_are_told_in_recor
     assert whole == Ending(
         "Evicted", "Pod ephemeral local storage usage exceeds the total limit of containers 5Mi. ", 1
     )
+
+
+def test_a_limit_of_storage_is_told_in_its_own_units() -> None:
+    whole = localstorage.excess(limited(container="5M"), PodDisk(rootfs={"c": Use(20 * MIB, 2)}))
+    assert whole is not None
+    assert whole.message == "Pod ephemeral local storage usage exceeds the total limit of containers 5M. "
+
+
+def test_a_pods_overhead_is_room_for_its_storage_too() -> None:
+    own = {"name": "c", "image": "i", "resources": {"limits": {"ephemeral-storage": "5Mi"}}}
+    wish = pod(containers=[own], overhead={"ephemeral-storage": "10Mi"})
+    assert localstorage.excess(wish, PodDisk(volumes={"v": Use(14 * MIB, 2)})) is None
+    assert localstorage.excess(wish, PodDisk(volumes={"v": Use(16 * MIB, 2)})) is not None
 
 
 def test_a_volume_in_memory_has_its_limit_too_and_within_limits_nothing_happens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from pod_builders import pod
 
@@ -122,6 +123,15 @@ def test_a_container_is_told_the_limit_that_bounds_it(own: dict[str, str], whole
     assert got == {"A": told}
 
 
+def test_a_container_is_told_of_no_huge_pages_that_it_did_not_ask_for() -> None:
+    """Nobody gets those without asking, however many the node has."""
+    reference = {"resourceFieldRef": {"resource": "limits.hugepages-2Mi", "divisor": "1Mi"}}
+    wish = pod(containers=[{"name": "c", "env": [{"name": "A", "valueFrom": reference}]}])
+    node = msgspec.structs.replace(NODE, allocatable={"hugepages-2Mi": "64Mi"})
+
+    assert convert.variables(wish, wish.spec.containers[0], env.Referred(), downward.Addresses("h"), node) == {"A": "0"}
+
+
 def test_of_a_config_map_only_text_becomes_a_variable() -> None:
     """Its binary data cannot be one: a NUL byte would keep the container from its start."""
     sources = [{"configMapRef": {"name": "cm"}}]
@@ -213,7 +223,7 @@ def test_a_containers_security_context_goes_before_the_pods() -> None:
         (
             {},
             {"allowPrivilegeEscalation": False, "capabilities": {"add": ["SYS_ADMIN"]}},
-            {"add_capabilities": ("SYS_ADMIN",)},
+            {"add_capabilities": ("SYS_ADMIN",), "no_new_privs": True},
         ),
         (
             {},

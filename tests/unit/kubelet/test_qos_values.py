@@ -77,6 +77,18 @@ def test_what_a_pod_asks_beyond_its_containers_counts_for_each_of_them() -> None
     assert oomscore.adjustment(wish, wish.spec.containers[0], CAPACITY) == 958
 
 
+def test_what_is_beyond_the_containers_is_shared_with_init_containers_too() -> None:
+    sidecar = {"name": "side", "image": "i", "restartPolicy": "Always"}
+    wish = pod("a", init=(sidecar,), resources={"requests": {"memory": "2Gi"}})
+    assert oomscore.adjustment(wish, wish.spec.containers[0], CAPACITY) == 958
+
+
+def test_overhead_alone_gives_a_best_effort_pod_no_weight_against_others() -> None:
+    wish = pod(overhead=OVERHEAD)
+    assert qos.cgroup_parent(wish) == "kubepods/besteffort/podu1"
+    assert values(qos.pod_resources(wish)) == (2, NONE, NONE)
+
+
 def test_the_burstable_class_has_the_shares_of_all_its_pods_with_overhead() -> None:
     written: dict[str, Limits] = {}
     shares = ClassShares(written.__setitem__)
