@@ -28,7 +28,8 @@ PIPE_SIZE = 1 << 20
 STAGING_SIZE = 1 << 18
 _CHUNK = 1 << 16
 DISK_SECONDS = 1.0
-REST_SECONDS = 0.05  # how long an unfinished line may wait for its rest
+# How long an unfinished line may wait for its rest, at least: several of the periods (100 ms) for which a CPU limit stops its writer
+REST_SECONDS = 0.5
 _NOT_IN_LOG = 2**63 - 1
 _NOTE = struct.Struct("qqq")
 
@@ -90,9 +91,9 @@ class Output:
         staged = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
         held = (len(staged) - staged.rfind(b"\n") - 1) % MAX_LINE if hold else 0
         chunk = staged[:-held] if held else staged
+        self._refused = not self._log.write(self._name, chunk)
         if held:
             self._wait_for_rest()
-        self._refused = not self._log.write(self._name, chunk)
         self._tap(staged)  # what a client sees of whole lines is in the log
         if self._refused:
             self._pod.loop.forget(self._source)
@@ -120,8 +121,7 @@ class Output:
             self._held -= 1
             self._wait_for_rest()
         else:
-            self._note(self._log.size)
-            self._log_staged()
+            self.copy()  # what has come since the loop looked belongs to the line
 
     def _resume(self) -> None:
         """Tries the disk again; reading goes on once it has taken what is staged."""

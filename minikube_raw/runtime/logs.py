@@ -1,7 +1,7 @@
 """Container output in CRI's log format: `2006-01-02T15:04:05.000000000Z stdout F line`, P instead of F for a piece of a line.
 
 Keepers write it. Lines longer than 16 KiB are cut into pieces as containerd does, and what a container has written without
-a new line is logged as a piece at once. Standard library only.
+a new line is logged as a piece when its rest does not come soon. Standard library only.
 """
 
 from __future__ import annotations

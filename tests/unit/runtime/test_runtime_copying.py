@@ -1,16 +1,18 @@
-"""A keeper killed between any two steps of copying output: the next one loses and doubles nothing."""
+"""Output is copied in whole lines, and a keeper killed between any two steps of that loses and doubles nothing for the next."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from minikube_raw.linux import fds
-from minikube_raw.runtime import copying
+from minikube_raw.runtime import copying, wire
 from minikube_raw.runtime.copying import STAGING_SIZE, Output
+from minikube_raw.runtime.cri import LinuxContainerResources
 from minikube_raw.runtime.logs import LogFile
 from minikube_raw.runtime.loop import Loop
 
@@ -28,6 +30,12 @@ class Keeper:
         self._left = dies_at
         for name in ("read", "pwrite", "write", "splice"):
             monkeypatch.setattr(copying.os, name, self._mortal(getattr(os, name)))
+
+    def end_waits(self) -> None:
+        """Lets all timers of now run, as if their time had come."""
+        due, self.loop._timers = self.loop._timers, []
+        for _, function in due:
+            function()
 
     def _mortal(self, call):
         def called(*arguments, **options):
@@ -71,3 +79,66 @@ def test_the_next_keeper_goes_on_exactly_there(tmp_path: Path, dies_at: int) -> 
     assert text in (written, b"one\ntwo\nthr"), log  # the second when it died before more was written
     for fd in held:
         os.close(fd)
+
+
+class Stream:
+    """A container's stream as its keeper has it, and the end that the container writes to."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.keeper, self._log = Keeper(monkeypatch, 10**9), directory / "log"
+        self.writer, source, *staging = (fd for name in ("source", "staging") for fd in fifo(directory / name))
+        fds.set_pipe_size(staging[0], STAGING_SIZE)
+        self._held = staging[0]
+        self.output = Output(
+            self.keeper, LogFile(str(self._log)), "stdout", source, staging[1], str(directory / "offset")
+        )  # type: ignore[arg-type]
+
+    def records(self) -> list[bytes]:
+        return [record.split(b" ", 2)[2] for record in self._log.read_bytes().splitlines()]
+
+    def close(self) -> None:
+        self.output.close()
+        wire.close([self.writer, self._held, *self.keeper.scratch])
+
+
+def fifo(path: Path) -> list[int]:
+    os.mkfifo(path)
+    return [os.open(path, os.O_RDWR | os.O_NONBLOCK) for _ in range(2)]
+
+
+@pytest.fixture
+def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
+    made = Stream(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("size", [7, 1024, 4096, 4097, 65_000])
+def test_no_line_is_cut_where_a_write_or_a_read_ended(stream: Stream, size: int) -> None:
+    lines = [b"%d" % number for number in range(20_000)]
+    written = b"\n".join(lines) + b"\n"
+    for start in range(0, len(written), size):
+        assert os.write(stream.writer, written[start : start + size]) == len(written[start : start + size])
+        stream.output.copy()
+    stream.output.drain()
+    assert stream.records() == [b"F " + line for line in lines]
+
+
+def test_a_rest_that_came_just_before_its_wait_ended_still_belongs_to_the_line(stream: Stream) -> None:
+    os.write(stream.writer, b"one\ntw")
+    stream.output.copy()
+    os.write(stream.writer, b"o\n")
+    stream.keeper.end_waits()
+    assert stream.records() == [b"F one", b"F two"]
+
+
+def test_a_line_without_a_rest_is_logged_as_a_piece_when_its_wait_ends(stream: Stream) -> None:
+    os.write(stream.writer, b"name? ")
+    stream.output.copy()
+    assert stream.records() == []
+    stream.keeper.end_waits()
+    assert stream.records() == [b"P name? "]
+
+
+def test_a_line_waits_longer_than_a_cpu_limit_stops_its_writer() -> None:
+    assert 3 * LinuxContainerResources().cpu_period < copying.REST_SECONDS * 1e6
