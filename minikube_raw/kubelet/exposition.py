@@ -1,4 +1,4 @@
-"""/metrics/resource, /metrics/cadvisor and /metrics as Prometheus text (exposition format 0.0.4).
+"""/metrics/resource, /metrics/cadvisor, /metrics/probes and /metrics as Prometheus text (exposition format 0.0.4).
 
 A writer of our own: figures are read when they are asked for, so a client library's registry of living counters would only
 be filled to be emptied again. Names and labels are the kubelet's and cAdvisor's.
@@ -14,6 +14,7 @@ import psutil
 
 from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.measures import Measure
+from minikube_raw.kubelet.probecounts import BUCKETS, Count, Probed
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.usage import PRESSURES, ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Stats, Transfers
@@ -35,9 +36,21 @@ class Page:
         """Write one family: (labels, value, seconds since the epoch or 0) each."""
         self._lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
         for labels, value, at in samples:
-            inside = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in sorted(labels.items()))
-            stamp = f" {int(at * 1000)}" if at else ""
-            self._lines.append(f"{name}{{{inside}}} {value!r}{stamp}" if inside else f"{name} {value!r}{stamp}")
+            self._sample(name, labels, value, at)
+
+    def histogram(self, name: str, text: str, rows: Iterable[tuple[Labels, Mapping[str, int], float]]) -> None:
+        """Write one: labels, how many by upper bound (the last is "+Inf", that of all), and their sum."""
+        self._lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
+        for labels, within, total in rows:
+            for bound, number in within.items():
+                self._sample(f"{name}_bucket", {**labels, "le": bound}, number)
+            self._sample(f"{name}_sum", labels, total)
+            self._sample(f"{name}_count", labels, within["+Inf"])
+
+    def _sample(self, name: str, labels: Labels, value: float, at: float = 0.0) -> None:
+        inside = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in sorted(labels.items()))
+        stamp = f" {int(at * 1000)}" if at else ""
+        self._lines.append(f"{name}{{{inside}}} {value!r}{stamp}" if inside else f"{name} {value!r}{stamp}")
 
     def text(self) -> str:
         """The page."""
@@ -218,6 +231,26 @@ def _container_rows(pod: PodUse) -> Iterable[tuple[ContainerUse, Labels]]:
     for each in pod.containers:
         own = {"container": each.status.name, "image": each.status.image_name, "name": each.status.id}
         yield each, {**_NOTHING, **_pod_labels(pod), **own, "id": f"/{pod.cgroup}/{each.status.id}"}
+
+
+def probes(counts: Iterable[tuple[Probed, Count]]) -> str:
+    """/metrics/probes: what each probe of a container said, and how long those took that succeeded."""
+    page, durations, totals = Page(), [], []
+    for probed, count in counts:
+        labels = probed._asdict()
+        for result in ("failed", "successful"):
+            if number := getattr(count, result):
+                totals.append(({**labels, "result": result}, number, 0.0))
+        if count.successful:
+            del labels["pod_uid"]
+            within = {f"{bound:g}": number for bound, number in zip(BUCKETS, count.within, strict=True)}
+            durations.append((labels, {**within, "+Inf": count.successful}, count.seconds))
+    page.histogram("prober_probe_duration_seconds", "Duration in seconds for a probe response.", durations)
+    text = "Cumulative number of a liveness, readiness or startup probe for a container by result."
+    page.family("prober_probe_total", "counter", text, totals)
+    text = "Start time of the process since unix epoch in seconds."
+    page.family("process_start_time_seconds", "gauge", text, [({}, psutil.Process().create_time(), 0)])
+    return page.text()
 
 
 def kubelet(

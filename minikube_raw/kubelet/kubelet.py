@@ -50,6 +50,7 @@ from minikube_raw.kubelet.ownnode import OwnNode
 from minikube_raw.kubelet.persistent import Claims
 from minikube_raw.kubelet.podnetwork import PodNetwork
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.probecounts import ProbeCounts
 from minikube_raw.kubelet.reclaim import Reclaim
 from minikube_raw.kubelet.registration import Registration
 from minikube_raw.kubelet.room import NodeView, Room
@@ -116,7 +117,8 @@ class Kubelet:
             client, self._statuses, lambda: self._static.objects, lambda: self._node.object, self._clock
         )
         self._workers: PodWorkers | None = None
-        self._stats = StatsProvider(options, self, runtime, self._counted)
+        self._probed = ProbeCounts()
+        self._stats = StatsProvider(options, self, runtime, self._counted, self._probed)
         collector = ImageCollector(options, images, lambda: self._stats.file_systems()[1], self._node.warn, self._clock)
         self._reclaim = Reclaim(lambda: self._workers, collector)
         self._eviction = self._make_eviction()
@@ -286,6 +288,7 @@ class Kubelet:
             links=LogLinks(self._options.logs_dir),
             cpus=self._cpus if self._cpus.static else None,
             memory=self._memory,
+            probed=self._probed,
         )
 
     def _log_rotation(self) -> LogRotation:

@@ -150,6 +150,7 @@ class PodEnd:
     def _over(self) -> None:
         self.done = True
         self._tools.room.release(self._uid)
+        self._tools.probed.forget(self._uid)
 
     async def _clean_up(self, pod: Pod | None, found: syncpod.Found) -> None:
         """Remove what the pod has on the node, but its logs: they can be read as long as the object is there."""
@@ -160,6 +161,7 @@ class PodEnd:
         await self._tools.preparation.release(self._uid, pod)
         self._holds.cancel()
         self._prober.stop()
+        self._tools.probed.forget(self._uid)
 
     async def _remove_logs(self) -> None:
         left = {str(each) for each in Path(self._tools.logs_dir).glob(f"*_{glob.escape(self._uid)}")}

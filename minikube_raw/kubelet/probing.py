@@ -146,9 +146,14 @@ class _ContainerProbes:
         asked = self._asked
         assert asked is not None
         for _ in range(TRIES):
+            began = self._tools.clock.now()
             result = await probe_actions.run(self._tools.runtime, asked, probe)
             if result.outcome is not Outcome.UNKNOWN:
                 break
+        if result.outcome is not Outcome.UNKNOWN:
+            self._tools.probed.add(
+                asked.pod, asked.container.name, kind, result, max(self._tools.clock.now() - began, 0.0)
+            )
         told = probes.event(kind, result)
         if told is not None:
             self._tools.record(asked.pod, "Warning", told[0], told[1], asked.container.name)

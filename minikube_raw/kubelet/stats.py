@@ -21,6 +21,7 @@ from minikube_raw.kubelet.diskusage import DiskUsage, Holding
 from minikube_raw.kubelet.measures import Measure
 from minikube_raw.kubelet.nodeview import Node
 from minikube_raw.kubelet.options import KubeletOptions
+from minikube_raw.kubelet.probecounts import ProbeCounts
 from minikube_raw.kubelet.summary import PodDisk
 from minikube_raw.kubelet.thresholds import Observation
 from minikube_raw.kubelet.usage import NodeUse, Subject, UsageReader
@@ -41,9 +42,11 @@ class StatsProvider:
         agent: Node,
         runtime: cri.RuntimeService,
         counted: Callable[[], Awaitable[Sequence[Measure]]] | None = None,
+        probed: ProbeCounts | None = None,
     ) -> None:
         self._options = options
         self._counted = counted
+        self._probed = probed if probed is not None else ProbeCounts()
         self._agent = agent
         self._runtime = runtime
         self._reader = UsageReader(options.cgroup_root)
@@ -119,6 +122,10 @@ class StatsProvider:
             node=self._options.node_name,
             counted=await self._counted() if self._counted is not None else (),
         )
+
+    def probes(self) -> str:
+        """/metrics/probes."""
+        return exposition.probes(self._probed)
 
     async def _containers(self, pod: Pod) -> list[cri.ContainerStatus]:
         """Newest attempts first."""

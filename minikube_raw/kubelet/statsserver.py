@@ -1,4 +1,4 @@
-"""The figures' part of the kubelet's API: /stats/summary, /metrics, /metrics/resource, /metrics/cadvisor, as the kubelet serves them."""
+"""The figures' part of the kubelet's API: /stats/summary, /metrics, /metrics/resource, /metrics/cadvisor and /metrics/probes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ def add_routes(app: web.Application, stats: StatsProvider) -> None:
     async def metrics(request: web.Request) -> web.Response:
         return _page(await stats.metrics())
 
+    async def probes(request: web.Request) -> web.Response:
+        return _page(stats.probes())
+
     for path, handler in (
         ("/stats/summary", summary),
         ("/metrics/resource", resource),
         ("/metrics/cadvisor", cadvisor),
+        ("/metrics/probes", probes),
         ("/metrics", metrics),
     ):
         app.router.add_get(path, handler)

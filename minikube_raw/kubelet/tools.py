@@ -15,6 +15,7 @@ from minikube_raw.kubelet.images import EventSink
 from minikube_raw.kubelet.loglinks import LogLinks
 from minikube_raw.kubelet.memorymanager import MemoryManager
 from minikube_raw.kubelet.preparation import Preparation
+from minikube_raw.kubelet.probecounts import ProbeCounts
 from minikube_raw.kubelet.room import Room
 from minikube_raw.runtime import cri
 
@@ -52,6 +53,7 @@ class Tools(msgspec.Struct, frozen=True):
     links: LogLinks = msgspec.field(default_factory=LogLinks)
     cpus: CPUManager | None = None  # None: wherever the kernel puts them
     memory: MemoryManager | None = None  # likewise
+    probed: ProbeCounts = msgspec.field(default_factory=ProbeCounts)
 
     async def find(self, uid: str) -> syncpod.Found:
         """What the runtime has of a pod."""

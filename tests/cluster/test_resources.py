@@ -59,6 +59,7 @@ def test_a_kubelets_pages_of_figures_know_the_pod(cluster: Cluster, namespace: s
     received = [line for line in cadvisor.splitlines() if line.startswith("container_network_receive_packets_total{")]
     assert any(f'interface="eth0",name="",namespace="{namespace}",pod="seen"' in line for line in received)
     assert "container_fs_usage_bytes{" in cadvisor
+    assert "# TYPE prober_probe_total counter" in cluster.kubectl("get", "--raw", raw + "metrics/probes").stdout
     assert "kubelet_running_pods" in cluster.kubectl("get", "--raw", raw + "metrics").stdout
 
 

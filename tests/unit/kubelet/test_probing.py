@@ -49,6 +49,20 @@ async def test_a_container_is_ready_when_its_probe_says_so_and_no_longer(node, e
     assert [each for each in node.events if "probe" in each] == [failed] * 3
 
 
+async def test_what_probes_said_is_counted_until_the_pod_is_gone(node, eventually) -> None:
+    node.runtime.answers["readiness"] = [FAILED, OK]
+    node.workers.update(probed(readiness={}))
+    await eventually(lambda: node.phase() == "Running" and node.runtime.execs)
+    await tick(node, eventually)
+    await eventually(lambda: node.container["ready"])
+
+    ((about, count),) = node.tools.probed
+    assert about == ("ns", "p", "u1", "c", "Readiness")
+    assert (count.failed, count.successful) == (1, 1)
+    node.workers.remove("u1")
+    await eventually(lambda: not list(node.tools.probed))
+
+
 async def test_a_container_that_fails_its_liveness_probe_is_restarted(node, eventually) -> None:
     node.runtime.answers["liveness"] = [FAILED]
     node.workers.update(probed(liveness={"terminationGracePeriodSeconds": 5}))

@@ -10,6 +10,8 @@ from pod_builders import pod, run
 from minikube_raw.kubelet import exposition, summary
 from minikube_raw.kubelet.interfaces import Traffic
 from minikube_raw.kubelet.measures import Attempts, Measure
+from minikube_raw.kubelet.probecounts import ProbeCounts
+from minikube_raw.kubelet.probes import Kind, Outcome, Result
 from minikube_raw.kubelet.summary import Around, PodDisk
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
 from minikube_raw.linux.cgroups import Pressure, Stats, Transfers
@@ -76,6 +78,27 @@ def test_resource_metrics_are_the_kubelets_lines() -> None:
     assert "node_memory_working_set_bytes 5000000 1700000010000" in lines
     assert "# TYPE container_start_time_seconds gauge" in lines
     assert "resource_scrape_error 0" in lines
+
+
+def test_probe_metrics_are_the_kubelets_lines() -> None:
+    counts, wish = ProbeCounts(), pod()
+    for outcome, seconds in ((Outcome.SUCCESS, 0.014), (Outcome.FAILURE, 9.0), (Outcome.SUCCESS, 20.0)):
+        counts.add(wish, "c", Kind.LIVENESS, Result(outcome), seconds)
+    lines = exposition.probes(counts).splitlines()
+    probe = 'container="c",namespace="ns",pod="p"'
+    assert [line for line in lines if line.startswith("prober_probe_total")] == [
+        f'prober_probe_total{{{probe},pod_uid="u1",probe_type="Liveness",result="failed"}} 1',
+        f'prober_probe_total{{{probe},pod_uid="u1",probe_type="Liveness",result="successful"}} 2',
+    ]
+    durations = {line for line in lines if line.startswith("prober_probe_duration_seconds")}
+    within = {"0.005": 0, "0.01": 0, "+Inf": 2} | dict.fromkeys(
+        ["0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10"], 1
+    )
+    name, labels = "prober_probe_duration_seconds", f'{probe},probe_type="Liveness"'
+    assert durations == {f"{name}_sum{{{labels}}} 20.014", f"{name}_count{{{labels}}} 2"} | {
+        f'{name}_bucket{{container="c",le="{bound}",namespace="ns",pod="p",probe_type="Liveness"}} {number}'
+        for bound, number in within.items()
+    }
 
 
 def test_cadvisor_metrics_name_the_node_the_pod_and_the_container() -> None:
