@@ -74,6 +74,9 @@ def resource(use: NodeUse) -> str:
         swaps = [(labels, row.stats.swap_usage or 0, row.at) for labels, row in rows]
         page.family(f"{level}_swap_usage_bytes", "gauge", f"Current amount of the {level} swap usage in bytes", swaps)
         if level == "container":
+            most = [(labels, row.stats.swap_limit, row.at) for labels, row in rows if row.stats.swap_limit is not None]
+            text = "Current amount of the container swap limit in bytes"
+            page.family("container_swap_limit_bytes", "gauge", text, most)
             starts = [(labels, row.since, 0.0) for labels, row in rows]
             text = "Start time of the container since unix epoch in seconds"
             page.family("container_start_time_seconds", "gauge", text, starts)

@@ -191,7 +191,7 @@ def _check_non_root(pod: Pod, wanted: Container, image_user: str) -> None:
     if uid == 0:
         raise env.ConfigError(f"container's runAsUser breaks non-root policy {where}")
     is_number = user.isascii() and user.isdigit()
-    if uid is None and (user in ("", "root") or (is_number and not user.strip("0"))):
+    if uid is None and (not user or (is_number and not user.strip("0"))):
         raise env.ConfigError(f"container has runAsNonRoot and image will run as root {where}")
     if uid is None and not is_number:
         text = f"container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"

@@ -12,7 +12,7 @@ import msgspec
 
 from minikube_raw.client.clock import timestamp
 from minikube_raw.kubelet.usage import ContainerUse, NodeUse, PodUse, Reading
-from minikube_raw.linux.cgroups import Pressure
+from minikube_raw.linux.cgroups import Pressure, Stats
 from minikube_raw.linux.disk_usage import FileSystem, Use
 
 Json = dict[str, Any]
@@ -125,7 +125,7 @@ def _figures(reading: Reading, full: bool, *, psi: bool) -> Json:
             "majorPageFaults": stats.page_faults_major or 0,
             **pressed("memory"),
         },
-        "swap": {"time": at, "swapUsageBytes": stats.swap_usage or 0},
+        "swap": {"time": at, **_swap_available(stats), "swapUsageBytes": stats.swap_usage or 0},
     }
     return told | ({"io": {"time": at, **pressed("io")}} if full else {})
 
@@ -133,6 +133,12 @@ def _figures(reading: Reading, full: bool, *, psi: bool) -> Json:
 def _available(reading: Reading) -> Json:
     limit = reading.stats.memory_limit
     return {} if limit is None else {"availableBytes": max(limit - (reading.stats.memory_working_set or 0), 0)}
+
+
+def _swap_available(stats: Stats) -> Json:
+    return (
+        {} if stats.swap_limit is None else {"swapAvailableBytes": max(stats.swap_limit - (stats.swap_usage or 0), 0)}
+    )
 
 
 def _pressure(line: Pressure) -> Json:

@@ -114,6 +114,8 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.page_faults, stats.page_faults_major = detail.get("total_pgfault"), detail.get("total_pgmajfault")
     stats.swap_usage = detail.get("total_swap")
     stats.memory_limit = limit if limit is not None and limit < _NO_LIMIT_FROM else None
+    both = files.read_number(f"{directory}/memory.memsw.limit_in_bytes")
+    stats.swap_limit = max(both - (limit or 0), 0) if both is not None and both < _NO_LIMIT_FROM else None
     stats.oom_kills = oom.kills(oom_file(directory))
 
 

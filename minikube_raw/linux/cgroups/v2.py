@@ -121,6 +121,7 @@ def read_memory(directory: str, stats: Stats) -> None:
     stats.memory_rss, stats.memory_cache = detail.get("anon"), detail.get("file")
     stats.page_faults, stats.page_faults_major = detail.get("pgfault"), detail.get("pgmajfault")
     stats.swap_usage = files.read_number(f"{directory}/memory.swap.current")
+    stats.swap_limit = files.read_number(f"{directory}/memory.swap.max")
     stats.memory_limit = files.read_number(f"{directory}/memory.max")
     stats.oom_kills = oom.kills(oom_file(directory))
 

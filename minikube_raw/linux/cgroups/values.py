@@ -102,7 +102,8 @@ class Stats(_Values):
 
     cpu_limit is the quota in CPUs, None without one; cpu_throttled_periods of cpu_periods ran into it.
     memory_working_set is use without inactive file cache, what the kubelet compares with eviction thresholds;
-    memory_peak is the highest use so far; memory_limit is None without one; oom_kills counts this cgroup alone.
+    memory_peak is the highest use so far; memory_limit and swap_limit (swap alone) are None without one.
+    oom_kills counts this cgroup alone.
     transfers are by block device ("254:0").
     """
 
@@ -122,6 +123,7 @@ class Stats(_Values):
         "page_faults",
         "page_faults_major",
         "pids",
+        "swap_limit",
         "swap_usage",
         "transfers",
     )
@@ -143,6 +145,7 @@ class Stats(_Values):
         self.page_faults_major: int | None = None
         self.pids: int | None = None
         self.swap_usage: int | None = None
+        self.swap_limit: int | None = None
         self.transfers: dict[str, Transfers] | None = None
 
 

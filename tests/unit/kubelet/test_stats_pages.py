@@ -25,6 +25,7 @@ def reading(memory: int, limit: int | None = None, **psi: dict[str, Pressure]) -
     stats = Stats()
     stats.cpu_usage_ns, stats.memory_usage, stats.memory_working_set = 74_068_567, memory, memory
     stats.memory_rss, stats.memory_limit, stats.page_faults, stats.pids = 114_688, limit, 5307, 2
+    stats.swap_limit, stats.swap_usage = (4096, 1024) if limit else (None, None)
     return Reading(AT, AT - 10, stats, 0.0037, 10.0, psi)
 
 
@@ -60,6 +61,7 @@ def test_the_summary_has_the_kubelets_shape_and_figures() -> None:
         "pageFaults": 5307,
         "majorPageFaults": 0,
     }
+    assert container["swap"] == {"time": "2023-11-14T22:13:30Z", "swapAvailableBytes": 3072, "swapUsageBytes": 1024}
     assert container["cpu"]["usageNanoCores"] == 3_700_000
     assert (container["rootfs"]["usedBytes"], container["rootfs"]["inodesUsed"]) == (28_672, 10)
     assert seen["volume"][0]["name"] == "v"
@@ -76,6 +78,7 @@ def test_resource_metrics_are_the_kubelets_lines() -> None:
     assert 'container_cpu_usage_seconds_total{container="c",namespace="ns",pod="p"} 0.074068567 1700000010000' in lines
     assert 'pod_memory_working_set_bytes{namespace="ns",pod="p"} 450560 1700000010000' in lines
     assert "node_memory_working_set_bytes 5000000 1700000010000" in lines
+    assert 'container_swap_limit_bytes{container="c",namespace="ns",pod="p"} 4096 1700000010000' in lines
     assert "# TYPE container_start_time_seconds gauge" in lines
     assert "resource_scrape_error 0" in lines
 

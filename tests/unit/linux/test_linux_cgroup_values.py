@@ -186,6 +186,7 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "memory.usage_in_bytes": "1000",
         "memory.max_usage_in_bytes": "2000",
         "memory.limit_in_bytes": "4096",
+        "memory.memsw.limit_in_bytes": "4608",
         "memory.stat": "inactive_file 1\nrss 2\ntotal_rss 600\ntotal_inactive_file 300\ntotal_cache 400\n"
         "total_pgfault 50\ntotal_pgmajfault 5\ntotal_swap 10",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
@@ -201,6 +202,7 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "memory.max": "4096",
         "memory.stat": "anon 600\ninactive_file 300\nfile 400\npgfault 50\npgmajfault 5",
         "memory.swap.current": "10",
+        "memory.swap.max": "512",
         "memory.events.local": "oom 3\noom_kill 2",
         "pids.current": "4",
         "io.stat": "254:0 rbytes=8192 wbytes=4096 rios=2 wios=1 dbytes=0 dios=0",
@@ -229,6 +231,7 @@ def test_the_same_use_reads_the_same_in_both_versions(tmp_path: Path) -> None:
         "page_faults": 50,
         "page_faults_major": 5,
         "pids": 4,
+        "swap_limit": 512,
         "swap_usage": 10,
         "transfers": {"254:0": Transfers(8192, 4096, 2, 1)},
     }
