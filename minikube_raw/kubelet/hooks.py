@@ -52,7 +52,7 @@ async def _exec(runtime: cri.RuntimeService, asked: Asked, command: list[str]) -
 
 
 async def _http(asked: Asked, handler: LifecycleHandler) -> None:
-    """Any answer is a success; a server that speaks no TLS is asked without."""
+    """Any answer is a success; a server that speaks no TLS is asked without, and is not told who is authorised."""
     action = handler.http_get
     assert action is not None
     try:
@@ -62,7 +62,8 @@ async def _http(asked: Asked, handler: LifecycleHandler) -> None:
         except probe_http.ExchangeError as error:
             if action.scheme != "HTTPS" or not str(error).endswith(_PLAIN_ANSWER):
                 raise
-            await probe_http.get(msgspec.structs.replace(where, url=where.url.replace("https:", "http:", 1)))
+            headers = tuple(each for each in where.headers if each[0].lower() != "authorization")
+            await probe_http.get(probe_http.Target(where.url.replace("https:", "http:", 1), headers))
     except (probe_http.ExchangeError, probe_http.NamedPortError) as error:
         raise HookError(f"HTTP lifecycle hook ({action.path}) {_where(asked)} failed - error: {error}") from None
 

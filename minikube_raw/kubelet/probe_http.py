@@ -10,7 +10,7 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
@@ -22,6 +22,10 @@ USER_AGENT = "kube-probe/1.36"
 MAX_BODY = 10 << 10
 MAX_REDIRECTS = 10
 _MAX_HEADERS = 1 << 18
+_IN_PATHS = "/%!$&'()*+,;=:@~[]"
+_IN_QUERIES = f"{_IN_PATHS}?"
+_SWITCHING = 101
+_WITHOUT_BODY = (204, 304)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -61,7 +65,7 @@ def port_number(port: int | str, container: Container) -> int:
 def target(action: HTTPGetAction, container: Container, pod_ip: str) -> Target:
     """The GET that an action asks for. Raises NamedPortError."""
     address = host_port(action.host or pod_ip, port_number(action.port, container))
-    path = action.path if action.path.startswith("/") else f"/{action.path}"
+    path = _escaped(action.path if action.path.startswith("/") else f"/{action.path}")
     given = [(header.name, header.value) for header in action.http_headers]
     names = {name.lower() for name, _ in given}
     headers = [("Host", address)] if "host" not in names else []
@@ -70,6 +74,15 @@ def target(action: HTTPGetAction, container: Container, pod_ip: str) -> Target:
     ]
     headers += [(name, value) for name, value in given if value or name.lower() not in ("user-agent", "accept")]
     return Target(f"{action.scheme.lower()}://{address}{path}", tuple(headers))
+
+
+def _escaped(path: str) -> str:
+    """A path and its query as a request line can carry them: what a manifest has as text (blanks, umlauts) is escaped.
+
+    What is after a # is for browsers, and sent to nobody.
+    """
+    before, _, query = path.partition("#")[0].partition("?")
+    return quote(before, safe=_IN_PATHS) + (f"?{quote(query, safe=_IN_QUERIES)}" if query else "")
 
 
 async def probe(where: Target, timeout: float) -> Result:
@@ -103,13 +116,14 @@ async def get(where: Target) -> Response:
         following = urljoin(where.url, location)
         if urlsplit(following).hostname != first or urlsplit(following).scheme not in ("http", "https"):
             return response
-        where = Target(following, tuple(_for_other_address(where, following)))
+        where = Target(following, _for_next(where, following, kept=not urlsplit(location).netloc))
     raise ExchangeError(f"{_quoted(where)}: stopped after {MAX_REDIRECTS} redirects")
 
 
-def _for_other_address(where: Target, following: str) -> list[tuple[str, str]]:
+def _for_next(where: Target, following: str, *, kept: bool) -> tuple[tuple[str, str], ...]:
+    """The headers of the next request: Host as it was if the redirect names no host, as Go has it."""
     netloc = urlsplit(following).netloc
-    return [(name, netloc if name.lower() == "host" else value) for name, value in where.headers]
+    return tuple((name, netloc if name.lower() == "host" and not kept else value) for name, value in where.headers)
 
 
 async def _exchange(where: Target) -> Response:
@@ -148,7 +162,32 @@ def _request(where: Target) -> bytes:
 
 
 async def _response(reader: asyncio.StreamReader) -> Response:
-    """Raises ValueError for what is not HTTP."""
+    """Raises ValueError for what is not HTTP, ExchangeError where the body breaks off, IncompleteReadError before."""
+    status, headers = await _head(reader)
+    while 100 <= status < 200 and status != _SWITCHING:
+        status, headers = await _head(reader)
+    if status < 200 or status in _WITHOUT_BODY:  # its connection may well stay open
+        return Response(status, headers, b"")
+    try:
+        return Response(status, headers, await _body(reader, headers))
+    except asyncio.IncompleteReadError:
+        raise ExchangeError("unexpected EOF") from None
+
+
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+    """Up to MAX_BODY of it, and no byte is waited for that the headers do not promise."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        return await _chunked(reader)
+    length = headers.get("content-length", "")
+    if length.isdigit():
+        return await reader.readexactly(min(int(length), MAX_BODY))
+    body = b""
+    while len(body) < MAX_BODY and (chunk := await reader.read(MAX_BODY - len(body))):
+        body += chunk
+    return body
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     head = await reader.readuntil(b"\r\n")
     words = head.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
@@ -157,12 +196,20 @@ async def _response(reader: asyncio.StreamReader) -> Response:
     while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
         name, _, value = line.decode(errors="replace").partition(":")
         headers[name.strip().lower()] = value.strip()
-    length = headers.get("content-length", "")
-    wanted = min(int(length), MAX_BODY) if length.isdigit() else MAX_BODY
+    return int(words[1]), headers
+
+
+async def _chunked(reader: asyncio.StreamReader) -> bytes:
+    """The pieces of a body, up to MAX_BODY: a server that sends pieces need not close the connection after the last."""
     body = b""
-    while len(body) < wanted and (chunk := await reader.read(wanted - len(body))):
-        body += chunk
-    return Response(int(words[1]), headers, body)
+    while len(body) < MAX_BODY:
+        size = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
+        if not size:
+            break
+        body += await reader.readexactly(min(size, MAX_BODY - len(body)))
+        if len(body) < MAX_BODY:
+            await reader.readexactly(len(b"\r\n"))
+    return body
 
 
 @functools.cache

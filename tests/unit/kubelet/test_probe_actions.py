@@ -16,9 +16,10 @@ import msgspec
 import pytest
 from pod_builders import pod
 
+from minikube_raw.api.containers import LifecycleHandler
 from minikube_raw.api.core import Container, Probe
 from minikube_raw.apiserver.pki import issue, make_ca
-from minikube_raw.kubelet import probe_actions, probe_http
+from minikube_raw.kubelet import hooks, probe_actions, probe_http
 from minikube_raw.kubelet.probes import Outcome, Result
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -80,8 +81,8 @@ async def test_a_get_says_who_it_is_and_carries_the_given_headers() -> None:
 @pytest.mark.parametrize(
     ("status", "outcome", "output"),
     [
-        pytest.param(204, Outcome.SUCCESS, "ok", id="204"),
-        pytest.param(304, Outcome.WARNING, "Probe terminated redirects, Response body: ok", id="304"),
+        pytest.param(204, Outcome.SUCCESS, "", id="204"),
+        pytest.param(304, Outcome.WARNING, "Probe terminated redirects, Response body: ", id="304"),
         pytest.param(404, Outcome.FAILURE, "HTTP probe failed with statuscode: 404", id="404"),
         pytest.param(500, Outcome.FAILURE, "HTTP probe failed with statuscode: 500", id="500"),
     ],
@@ -98,6 +99,63 @@ async def test_a_redirect_within_the_host_is_followed_one_to_elsewhere_is_a_warn
     async with serving(answering(reply(302, "gone", Location="http://192.0.2.1/x"))) as port:
         result = await run(httpGet={"port": port})
     assert result == Result(Outcome.WARNING, "Probe terminated redirects, Response body: gone")
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        pytest.param("/next", "web.example", id="a path alone keeps it"),
+        pytest.param("http://127.0.0.1:PORT/next", "127.0.0.1:PORT", id="an address goes before it"),
+    ],
+)
+async def test_a_host_header_outlives_a_redirect_that_names_no_host(location: str, host: str) -> None:
+    seen: list[str] = []
+    async with serving(answering(reply(302, Location=location), seen, then=reply(200))) as port:
+        await run(httpGet={"port": port, "httpHeaders": [{"name": "Host", "value": "web.example"}]})
+
+    assert f"\r\nHost: {host.replace('PORT', str(port))}\r\n" in seen[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        pytest.param("/a b/ä?q=ü x", "/a%20b/%C3%A4?q=%C3%BC%20x", id="text is escaped"),
+        pytest.param("/a%20b?x=1&y=[2]", "/a%20b?x=1&y=[2]", id="once"),
+        pytest.param("/a#b", "/a", id="what is for browsers is not sent"),
+        pytest.param("/a HTTP/1.1\r\nX-Evil: 1", "/a%20HTTP/1.1%0D%0AX-Evil:%201", id="nor a header"),
+    ],
+)
+async def test_a_path_of_any_text_is_one_that_a_request_can_carry(path: str, sent: str) -> None:
+    seen: list[str] = []
+    async with serving(answering(reply(200), seen)) as port:
+        await run(httpGet={"port": port, "path": path})
+
+    assert seen[0].partition("\r\n")[0] == f"GET {sent} HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        pytest.param("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "abcde", id="chunks"),
+        pytest.param("HTTP/1.1 204 No Content\r\n\r\n", "", id="no content"),
+        pytest.param(f"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{reply(200, 'late')}", "late", id="hints before it"),
+    ],
+)  # fmt: skip
+async def test_an_answer_ends_where_it_says_though_the_connection_stays(answer: str, body: str) -> None:
+    over = asyncio.Event()
+
+    async def keeps_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer.encode())
+        await over.wait()
+
+    async with serving(keeps_open) as port:
+        assert await run(httpGet={"port": port}) == Result(Outcome.SUCCESS, body)
+        over.set()
+
+
+async def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    async with serving(answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")) as port:
+        assert await run(httpGet={"port": port}) == Result(Outcome.FAILURE, "unexpected EOF")
 
 
 async def test_redirects_in_a_circle_end() -> None:
@@ -253,3 +311,22 @@ async def test_grpc_to_a_server_that_speaks_something_else_times_out() -> None:
 
     text = f'timeout: failed to connect service "127.0.0.1:{port}" within 1s: context deadline exceeded'
     assert result == Result(Outcome.FAILURE, text)
+
+
+async def test_a_hook_tells_a_server_without_tls_nothing_that_was_meant_for_one_with_it() -> None:
+    seen: list[str] = []
+
+    async def plain_alone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(1)
+        if first == b"G":
+            seen.append((first + await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(reply(200).encode())
+
+    async with serving(plain_alone) as port:
+        headers = [{"name": "Authorization", "value": "secret"}, {"name": "X-A", "value": "b"}]
+        action = {"port": port, "scheme": "HTTPS", "httpHeaders": headers}
+        handler = msgspec.convert({"httpGet": action}, LifecycleHandler)
+        await hooks.run(None, None, probe_actions.Asked(pod(), Container(name="c"), "c1", HERE), handler)  # type: ignore[arg-type]
+
+    assert "X-A: b" in seen[0]
+    assert "secret" not in seen[0]
