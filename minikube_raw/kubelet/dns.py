@@ -11,6 +11,8 @@ from minikube_raw.api.core import Pod, PodDNSConfig
 from minikube_raw.runtime.cri import DNSConfig
 
 HOST_NAME_MAX = 64  # sethostname(2)
+MAX_SERVERS = 3  # resolvers ask no more
+MAX_SEARCHES, MAX_SEARCH_LINE, MAX_SEARCH = 32, 2048, 253
 
 
 class NameTooLong(ValueError):
@@ -41,10 +43,36 @@ def parse_resolv_conf(text: str) -> DNSConfig:
 
 
 def pod_dns(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> DNSConfig:
-    """The resolver configuration of a pod."""
+    """The resolver configuration of a pod, of which no more is kept than resolvers read."""
+    asked = _asked(pod, cluster, node)
+    return DNSConfig(servers=asked.servers[:MAX_SERVERS], searches=_fitting(asked.searches), options=asked.options)
+
+
+def omissions(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> list[str]:
+    """What of it was left out, as the messages of DNSConfigForming Events."""
+    asked, given = _asked(pod, cluster, node), pod_dns(pod, cluster, node)
+    kinds = (
+        ("Nameserver", "nameservers", "nameserver", asked.servers, given.servers),
+        ("Search Line", "search paths", "search", asked.searches, given.searches),
+    )
+    return [
+        f"{what} limits were exceeded, some {many} have been omitted, the applied {line} line is: {' '.join(kept)}"
+        for what, many, line, wanted, kept in kinds
+        if wanted != kept
+    ]
+
+
+def _asked(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> DNSConfig:
     base = _by_policy(pod, cluster, node)
     config = pod.spec.dns_config
     return base if config is None else _merged(base, config)
+
+
+def _fitting(searches: tuple[str, ...]) -> tuple[str, ...]:
+    kept = [each for each in searches[:MAX_SEARCHES] if len(each) <= MAX_SEARCH]
+    while len(" ".join(kept)) > MAX_SEARCH_LINE:
+        kept.pop()
+    return tuple(kept)
 
 
 def _by_policy(pod: Pod, cluster: ClusterDNS, node: DNSConfig) -> DNSConfig:
@@ -64,7 +92,7 @@ def _merged(base: DNSConfig, config: PodDNSConfig) -> DNSConfig:
     """dnsConfig adds servers and searches; an option of the same name replaces."""
     options = {each.split(":")[0]: each for each in base.options}
     for option in config.options:
-        options[option.name] = option.name if option.value is None else f"{option.name}:{option.value}"
+        options[option.name] = f"{option.name}:{option.value}" if option.value else option.name
     return DNSConfig(
         servers=_unique(base.servers, config.nameservers),
         searches=_unique(base.searches, config.searches),

@@ -66,7 +66,10 @@ class Starter:
         logs = f"{self._tools.logs_dir}/{log_directory_name(pod)}"
         try:
             handler = await self._tools.check_runtime(pod)
-            config = convert.sandbox_config(pod, action.attempt, logs, self._tools.node(), handler)
+            node = self._tools.node()
+            config = convert.sandbox_config(pod, action.attempt, logs, node, handler)
+            for omitted in dns.omissions(pod, node.cluster, node.resolver):
+                self._tools.record(pod, "Warning", "DNSConfigForming", omitted)
             await runtime.run_pod_sandbox(config if self._tools.cpus is None else self._tools.cpus.pod(config, pod))
         except (cri.RuntimeServiceError, dns.NameTooLong) as error:
             message = f"Failed to create pod sandbox: {error}"

@@ -21,6 +21,7 @@ NODE = convert.NodeFacts(
     allocatable={"cpu": "2", "memory": "8Gi"},
 )
 GUARANTEED = {"limits": {"cpu": "100m", "memory": "32Mi"}}
+CLUSTER_SEARCHES = ("ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org")
 
 
 def with_resources(*resources: dict) -> object:
@@ -185,10 +186,54 @@ def test_what_is_missing_is_said_in_kubernetes_words(reference, message) -> None
             cri.DNSConfig(("1.2.3.4",), (), ("ndots:2",)),
             id="None",
         ),
+        pytest.param(
+            {"dnsPolicy": "None", "dnsConfig": {"options": [{"name": "edns0"}, {"name": "trust-ad", "value": ""}]}},
+            cri.DNSConfig((), (), ("edns0", "trust-ad")),
+            id="options without a value",
+        ),
     ],
 )  # fmt: skip
 def test_resolv_conf_by_policy(spec, expected) -> None:
     assert dns.pod_dns(pod(**spec), NODE.cluster, NODE.resolver) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "kept", "told"),
+    [
+        pytest.param(
+            {"nameservers": ["1.1.1.1", "2.2.2.2", "3.3.3.3"]},
+            cri.DNSConfig(("10.96.0.10", "1.1.1.1", "2.2.2.2"), CLUSTER_SEARCHES, ("ndots:5",)),
+            [("Nameserver limits were exceeded, some nameservers have been omitted, "
+             "the applied nameserver line is: 10.96.0.10 1.1.1.1 2.2.2.2")],
+            id="three servers",
+        ),
+        pytest.param(
+            {"searches": ["x" * 254, *[f"s{number}" for number in range(28)]]},
+            cri.DNSConfig(("10.96.0.10",), (*CLUSTER_SEARCHES, *[f"s{number}" for number in range(27)]), ("ndots:5",)),
+            ["Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+             + " ".join([*CLUSTER_SEARCHES, *[f"s{number}" for number in range(27)]])],
+            id="32 searches, none longer than a name",
+        ),
+        pytest.param(
+            {"searches": [letter * 250 for letter in "abcdefgh"]},
+            cri.DNSConfig(("10.96.0.10",), (*CLUSTER_SEARCHES, *[letter * 250 for letter in "abcdefg"]), ("ndots:5",)),
+            ["Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+             + " ".join([*CLUSTER_SEARCHES, *[letter * 250 for letter in "abcdefg"]])],
+            id="2048 characters of searches",
+        ),
+        pytest.param(
+            {"searches": ["a.b"]},
+            cri.DNSConfig(("10.96.0.10",), (*CLUSTER_SEARCHES, "a.b"), ("ndots:5",)),
+            [],
+            id="what fits is told to nobody",
+        ),
+    ],
+)  # fmt: skip
+def test_resolv_conf_has_no_more_than_resolvers_read_and_what_is_left_out_is_told(config, kept, told) -> None:
+    wish = pod(dnsConfig=config)
+
+    assert dns.pod_dns(wish, NODE.cluster, NODE.resolver) == kept
+    assert dns.omissions(wish, NODE.cluster, NODE.resolver) == told
 
 
 def test_a_sandbox_config_says_which_namespaces_are_the_nodes() -> None:
