@@ -179,11 +179,19 @@ def _has_started(found: Json, since: float) -> bool:
     ends = [
         each["state"]["terminated"] for each in status.get("containerStatuses", ()) if "terminated" in each["state"]
     ]
+    if any(map(_start_error, status.get("containerStatuses", ()))):
+        return False
     return status.get("phase") == "Running" and not any(
         each.get("reason") == "ContainerStatusUnknown"  # its end is known since the agent looked, no more
         or ((always or each["exitCode"]) and times.parse(each["finishedAt"]).timestamp() <= int(since))
         for each in ends
     )
+
+
+def _start_error(container: Json) -> str:
+    """Why a container that waits to be tried again could not be started; "" for any other."""
+    end = container.get("lastState", {}).get("terminated", {})
+    return end.get("message", "") if "waiting" in container["state"] and end.get("reason") == "StartError" else ""
 
 
 def _is_ready(found: Json, since: float) -> bool:
@@ -202,7 +210,7 @@ def _looks(agent: KubeletOptions, asked: Json, deadline: float) -> Iterator[Json
         if found is not None:
             yield found
             reasons = {each["state"].get("waiting", {}).get("reason") for each in statuses(found)}
-            if reasons & _HOPELESS:
+            if reasons & _HOPELESS or any(map(_start_error, statuses(found))):
                 return
         if time.monotonic() > deadline:
             return
@@ -215,7 +223,7 @@ def _hindrances(found: Json) -> Iterator[str]:
     for each in statuses(found) if "status" in found else ():
         waiting = each["state"].get("waiting")
         if waiting:
-            yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+            yield f"{waiting['reason']}: {_start_error(each) or waiting.get('message', '')}".rstrip(": ")
 
 
 def _last_warning(agent: KubeletOptions, uid: str) -> Iterator[str]:

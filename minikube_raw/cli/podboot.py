@@ -68,7 +68,7 @@ def start(options: Options, name: str | None, namespace: str, wait: bool, timeou
         wanted = [_begin_anew(agent, namespace, name)]
     else:
         wanted = _wished(agent)
-        if wanted:
+        if wanted or Path(agent.run_dir).exists():  # an agent that was killed while it removed the last pod left that
             with localagent.take_lock(agent):
                 podagent.ensure(agent)
     for each in wanted if wait else ():

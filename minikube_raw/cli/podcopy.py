@@ -66,6 +66,8 @@ def _sides(source: str, destination: str) -> tuple[tuple[str, str], str]:
     if len(inside) != 1:
         raise Failure(f"cannot tell what to copy from {source} to {destination}", "write one of them as POD:PATH")
     pod, _, path = inside[0].partition(":")
+    if not pod or not path:  # a forgotten path is not the container's whole root
+        raise Failure(f"{inside[0]} lacks its {'path' if pod else 'pod'}", "write it as POD:PATH")
     # Without . and .. in it: the last name is looked up by itself. /a/.. is /, whatever /a is.
     return (pod, posixpath.normpath(f"/{path.lstrip('/')}")), destination if inside[0] is source else source
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import yaml
 
 from minikube_raw.api.plain_text import one_line
 from minikube_raw.cli import podagent, podmanifests
@@ -91,7 +92,7 @@ def stop(options: Options, name: str, namespace: str, wait: bool) -> None:
     agent = podagent.agent_of(options)
     path = podagent.manifest(agent, namespace, name)
     with localagent.take_lock(agent):
-        pod, objects = manifests.documents(path)
+        pod, objects = _documents(path)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         pod["metadata"].setdefault("annotations", {})[manifests.STOPPED] = stamp
         manifests.write(path, pod, objects)
@@ -120,7 +121,7 @@ def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, vo
     if every:
         paths = sorted(agent.manifests_dir.glob("*.yaml"))
         wanted = [(path.stem.partition("_")[0], path.stem.partition("_")[2]) for path in paths]
-    if not paths:
+    if not paths and not Path(agent.run_dir).exists():
         return
     with localagent.take_lock(agent):
         podagent.ensure(agent)  # what is left of a pod whose agent died is removed by a new one
@@ -133,9 +134,17 @@ def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, vo
         _remove_data(agent, claim)
 
 
+def _documents(path: Path) -> tuple[Json, list[Json]]:
+    try:
+        return manifests.documents(path)
+    except (ValueError, yaml.YAMLError) as error:
+        text = f"{path} cannot be read: {one_line(' '.join(str(error).split()))}"
+        raise Failure(text, "`minikube-raw pod rm` removes it with its pod, or mend it") from error
+
+
 def _claims(path: Path) -> list[tuple[str, str]]:
     """Namespace and name of the claims beside a pod."""
-    _, objects = manifests.documents(path)
+    _, objects = _documents(path)
     found = [each["metadata"] for each in objects if each["kind"] == "PersistentVolumeClaim"]
     return [(meta["namespace"], meta["name"]) for meta in found]
 

@@ -21,7 +21,12 @@ from minikube_raw.kubelet import localagent
 @click.pass_obj
 def list_(options: Options, output: str) -> None:
     """List the pods of this host."""
-    print_as(output, podagent.pods(podagent.agent_of(options)), pod_table)
+    agent = podagent.agent_of(options)
+    print_as(output, podagent.pods(agent), pod_table)
+    if not localagent.answers(agent) and Path(agent.run_dir).exists():  # it would have removed that
+        kept = len([*agent.manifests_dir.glob("*.yaml")])
+        told = f"no agent runs, and what is here ({kept} to be kept) is looked after by nobody"
+        click.echo(f"{told}: `minikube-raw pod start` starts one", err=True)
 
 
 @click.command()

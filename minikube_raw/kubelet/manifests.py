@@ -18,6 +18,7 @@ from minikube_raw.kubelet import env, givenvolumes, pods
 from minikube_raw.linux.durability import write_file
 
 OBJECT_KINDS = ("ConfigMap", "Secret", "PersistentVolumeClaim", "PersistentVolume")
+_IDENTITY = ("name", "namespace", "uid")
 STOPPED = "minikube-raw.io/stopped"
 Json = dict[str, Any]
 
@@ -59,7 +60,12 @@ def write(path: Path, pod: Json, objects: Iterable[Json] = ()) -> None:
 
 def documents(path: Path) -> tuple[Json, list[Json]]:
     """A manifest as plain data: the pod and the objects beside it. Raises OSError, ValueError, yaml.YAMLError."""
-    pod, *objects = yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)
+    pod, *objects = [*yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)] or [None]
+    meta = pod.get("metadata") if isinstance(pod, dict) else None
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(each), str) and meta[each] for each in _IDENTITY):
+        raise ValueError("its first document is no pod with a name, a namespace and a uid")
+    if path.stem != f"{meta['namespace']}_{meta['name']}":
+        raise ValueError(f"it is not named after its pod, {meta['namespace']}/{meta['name']}")
     return pod, objects
 
 

@@ -59,10 +59,13 @@ class Host:
         return done.stdout if status == 0 else done.stderr
 
     @contextlib.contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs until we are done with it."""
+    def started(self, *arguments: str, errors: bool = False) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs until we are done with it; with `errors` what it complains of is in its output."""
         command = [sys.executable, "-m", "minikube_raw", "--state-dir", str(self.state), "--run-dir", str(self.run_dir)]
-        with subprocess.Popen([*self.enter, *command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        kept = subprocess.STDOUT if errors else None
+        with subprocess.Popen(
+            [*self.enter, *command, *arguments], stdout=subprocess.PIPE, stderr=kept, text=True
+        ) as process:
             try:
                 yield process
             finally:

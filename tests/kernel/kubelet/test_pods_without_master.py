@@ -620,6 +620,7 @@ def test_a_command_that_cannot_says_what_on_what_and_the_cure(host: Host, tmp_pa
         (("events", "nosuch"), "there is no pod default/nosuch on this host", "pod list"),
         (("cp", "one:/nosuch", str(tmp_path)), "copying /nosuch of the container to", "name a file that is there"),
         (("cp", "/etc/hostname", "one:/no/dir"), "of the container: No such file or directory: /no", "a directory"),
+        (("cp", "/etc/hostname", "one:"), "one: lacks its path", "write it as POD:PATH"),
     ):
         first, second = host("pod", *arguments, status=1).splitlines()
         assert message in first
@@ -652,6 +653,60 @@ def test_what_keeps_a_pod_from_running_is_told(host: Host) -> None:
     said = host("pod", "run", "-f", host.manifest("bad", ENDING % "nosuch"))
     assert said.startswith("pod default/bad failed: container c: StartError (128)")
     assert 'exec: "nosuch": executable file not found in $PATH' in said
+
+
+NEVER_STARTS = """
+kind: Pod
+metadata: {{name: {name}}}
+spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: busybox, command: [nosuch]}}]}}
+"""
+
+
+def test_a_pod_whose_program_cannot_be_executed_has_not_started_and_can_be_replaced(host: Host) -> None:
+    complaint = host("pod", "run", "-f", host.manifest("never", NEVER_STARTS), status=1)
+
+    assert complaint.startswith("minikube-raw: pod default/never has not started: ")
+    assert 'exec: "nosuch": executable file not found in $PATH' in complaint
+    assert host("pod", "run", "--replace", "-f", host.manifest("never")) == "pod default/never running\n"
+
+
+def test_pods_whose_agent_was_killed_are_not_passed_over_and_files_that_are_no_manifests_are(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("kept"))
+    agent = host.agent()
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.wait()
+    with host.started("pod", "list", errors=True) as listing:
+        assert "no agent runs, and what is here (1 to be kept) is looked after by nobody" in listing.communicate()[0]
+    directory = host.state / "standalone/manifests"
+    files = {"broken": "{{{", "empty": "", "nobodys": "kind: Pod\nmetadata: {name: nobodys, namespace: default}"}
+    files["copy"] = (directory / "default_kept.yaml").read_text()
+    for name, text in files.items():
+        (directory / f"default_{name}.yaml").write_text(text)
+
+    host("pod", "start")
+
+    assert [each["metadata"]["name"] for each in host.pods()] == ["kept"]
+    assert "cannot be read: it is not named after its pod, default/kept" in host("pod", "stop", "copy", status=1)
+    host("pod", "rm", *files)
+    assert [each["status"]["phase"] for each in host.pods()] == ["Running"]
+
+
+@pytest.mark.parametrize("command", [("start",), ("rm", "--all")])
+def test_a_pod_whose_agent_was_killed_while_it_removed_it_is_ended_by_the_next(
+    host: Host, command: tuple[str, ...]
+) -> None:
+    host("pod", "run", "-f", host.manifest("left"))
+    agent = host.agent()
+    assert agent is not None
+    agent.suspend()
+    (host.state / "standalone/manifests/default_left.yaml").unlink()
+    agent.kill()
+    agent.wait()
+
+    host("pod", *command)
+
+    gone(host)
 
 
 def test_who_may_not_ask_the_agent_is_not_told_that_there_are_no_pods(host: Host) -> None:
