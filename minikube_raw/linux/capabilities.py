@@ -80,13 +80,14 @@ def names(bits: int) -> list[str]:
 def container_set(add: Iterable[str] = (), drop: Iterable[str] = (), *, privileged: bool = False) -> int:
     """Returns what a container asked for: DEFAULT (all if privileged) plus `add` minus `drop`, as containerd does.
 
-    drop: ALL empties the default before the others are added, so that drop ALL + add X means X alone.
+    drop: ALL empties the default, and what add: ALL gave, before the others are added: drop ALL + add X means X alone.
     """
-    added, dropped = mask(add), [name.upper().removeprefix("CAP_") for name in drop]
+    added, dropped = list(add), [name.upper().removeprefix("CAP_") for name in drop]
     start = mask(["ALL"]) if privileged else mask(DEFAULT)
     if "ALL" in dropped:
-        return added & ~mask(name for name in dropped if name != "ALL")
-    return (start | added) & ~mask(dropped)
+        one_by_one = mask(name for name in added if name.upper() not in ("ALL", "CAP_ALL"))
+        return one_by_one & ~mask(name for name in dropped if name != "ALL")
+    return (start | mask(added)) & ~mask(dropped)
 
 
 def available() -> int:

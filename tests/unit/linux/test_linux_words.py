@@ -29,6 +29,8 @@ def bit(name: str) -> int:
         pytest.param([], ["CHOWN"], False, DEFAULT & ~bit("CAP_CHOWN"), id="dropped"),
         pytest.param([], ["ALL"], False, 0, id="all dropped"),
         pytest.param(["NET_BIND_SERVICE"], ["ALL"], False, bit("CAP_NET_BIND_SERVICE"), id="one beside all dropped"),
+        pytest.param(["ALL"], ["ALL"], False, 0, id="all added and all dropped"),
+        pytest.param(["all", "CHOWN"], ["all"], False, bit("CAP_CHOWN"), id="one beside all added and all dropped"),
         pytest.param(["ALL"], ["SYS_ADMIN"], False, EVERY & ~bit("CAP_SYS_ADMIN"), id="all but one"),
         pytest.param([], [], True, EVERY, id="privileged"),
         pytest.param([], ["SYS_ADMIN"], True, EVERY & ~bit("CAP_SYS_ADMIN"), id="privileged but one"),
