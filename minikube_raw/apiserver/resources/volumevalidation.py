@@ -147,8 +147,13 @@ def _projection(projection: Object, path: str, whole: str, taken: set[str]) -> I
         if token.get("expirationSeconds", 3600) < 600:
             detail = "may not specify a duration less than 10 minutes"
             yield field.invalid(f"{path}.serviceAccountToken.expirationSeconds", token["expirationSeconds"], detail)
+        if token.get("expirationSeconds", 3600) > 1 << 32:
+            detail = "may not specify a duration larger than 2^32 seconds"
+            yield field.invalid(f"{path}.serviceAccountToken.expirationSeconds", token["expirationSeconds"], detail)
         if not token.get("path"):
             yield field.required(f"{path}.serviceAccountToken.path")
+        else:
+            yield from localpaths.local_path(token["path"], f"{path}.serviceAccountToken.path")
 
 
 def _taken(path: str, whole: str, source: str, taken: set[str]) -> Iterator[Cause]:

@@ -12,6 +12,7 @@ from served_api import CORE, Api, pod
 
 from minikube_raw.apiserver import issuer, jwt
 from minikube_raw.apiserver.issuer import Issuer
+from minikube_raw.apiserver.resources import volumevalidation
 from minikube_raw.apiserver.server import APIServer, Options
 from minikube_raw.store.sqlite import SQLiteStore
 
@@ -76,6 +77,25 @@ async def run_pod(served: Served, name: str = "p", node: str = "n1", **spec: Any
         CORE + "pods", pod(name, nodeName=node, serviceAccountName="robot", volumes=[volume], **spec)
     )
     return made
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ({"path": "t", "expirationSeconds": 599}, "may not specify a duration less than 10 minutes"),
+        ({"path": "t", "expirationSeconds": (1 << 32) + 1}, "may not specify a duration larger than 2^32 seconds"),
+        ({"path": "../t"}, "must not contain '..'"),
+        ({"path": "/t"}, "must be a relative path"),
+        ({"path": "..data"}, "must not start with '..'"),
+        ({"path": "t", "expirationSeconds": 1 << 32}, None),
+    ],
+)
+def test_a_projected_token_lives_within_bounds_and_lies_within_its_volume(
+    token: dict[str, Any], message: str | None
+) -> None:
+    volume = {"name": "t", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    causes = list(volumevalidation.volumes([volume], "spec.volumes", {}))
+    assert [each.message.rpartition(": ")[2] for each in causes] == ([message] if message else [])
 
 
 def bound_to(obj: dict[str, Any], **change: str) -> dict[str, str]:
