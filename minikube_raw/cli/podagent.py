@@ -66,6 +66,11 @@ def pods(agent: KubeletOptions) -> Json:
     return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
 
 
+def names(agent: KubeletOptions) -> list[tuple[str, str]]:
+    """Namespace and name of every pod."""
+    return [_key(meta) for meta in _metadata(agent)]
+
+
 def pod(agent: KubeletOptions, namespace: str, name: str) -> Json:
     """One pod. Raises Failure."""
     for item in pods(agent)["items"]:
@@ -123,7 +128,7 @@ def need_running(found: Json, name: str) -> None:
 def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float = 120.0) -> None:
     """Wait until nothing of a pod is left. Raises Failure after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while (namespace, name) in [(m.get("namespace"), m["name"]) for m in _metadata(agent)]:
+    while (namespace, name) in names(agent):
         if time.monotonic() > deadline:
             raise Failure(
                 f"waited {timeout:.0f} s for pod {namespace}/{name} to go", f"see {agent.state_dir}/agent.log"
@@ -131,10 +136,13 @@ def until_gone(agent: KubeletOptions, namespace: str, name: str, timeout: float 
         select.select([], [], [], _LOOK_SECONDS)
 
 
-def until_left(agent: KubeletOptions, timeout: float = 30.0) -> None:
-    """Wait until an agent that is leaving has left; its last act is to remove its run directory. Raises Failure."""
+def until_left(agent: KubeletOptions, timeout: float = 30.0, *, unless_kept: bool = False) -> None:
+    """Wait until an agent that is leaving has left; its last act is to remove its run directory. Raises Failure.
+
+    With `unless_kept` no longer than until there is a manifest again, which keeps it.
+    """
     deadline = time.monotonic() + timeout
-    while Path(agent.run_dir).exists():
+    while Path(agent.run_dir).exists() and not (unless_kept and any(agent.manifests_dir.glob("*.yaml"))):
         if time.monotonic() > deadline:
             raise Failure(f"the agent has not left within {timeout:.0f} s", f"see {agent.state_dir}/agent.log")
         select.select([], [], [], _LOOK_SECONDS)
@@ -160,7 +168,7 @@ def wait_for(agent: KubeletOptions, asked: Json, state: str, timeout: float, sin
         if _has_ended(status) or (state != "ended" and _REACHED[state](found, since)):
             return found
     reasons = [*_hindrances(found), *_last_warning(agent, meta["uid"])]
-    if not found["status"] and _key(meta) in map(_key, _metadata(agent)):
+    if not found["status"] and _key(meta) in names(agent):
         reasons.append("the pod that had its name before has not ended yet")
     why = "; ".join(dict.fromkeys(reasons)) or f"its phase is {found['status'].get('phase', 'unknown')}"
     verb = {"started": "started", "ready": "become ready", "ended": "ended"}[state]

@@ -120,16 +120,19 @@ def rm(options: Options, names: tuple[str, ...], namespace: str, every: bool, vo
     paths = [podagent.manifest(agent, *each) for each in wanted]
     if every:
         paths = sorted(agent.manifests_dir.glob("*.yaml"))
-        wanted = [(path.stem.partition("_")[0], path.stem.partition("_")[2]) for path in paths]
     if not paths and not Path(agent.run_dir).exists():
         return
     with localagent.take_lock(agent):
         podagent.ensure(agent)  # what is left of a pod whose agent died is removed by a new one
         claims = [claim for path in paths for claim in _claims(path)] if volumes else []
+        if every:
+            wanted = podagent.names(agent)
         for path in paths:
             path.unlink(missing_ok=True)
     for where in wanted if wait else ():
         podagent.until_gone(agent, *where)
+    if every and wait:
+        podagent.until_left(agent, 120.0, unless_kept=True)  # for what it removes and no longer knows the name of
     for claim in claims:
         _remove_data(agent, claim)
 

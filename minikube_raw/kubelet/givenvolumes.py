@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.storage import PersistentVolume, PersistentVolumeClaim
-from minikube_raw.linux import removal
+from minikube_raw.linux import filenames, removal
 
 _TRASH = ".removed"
 Json = dict[str, Any]
@@ -36,8 +36,8 @@ def given(objects: Iterable[Json]) -> Given:
 
 
 def directory_name(namespace: str, claim: str) -> str:
-    """Where the data of a claim lies below the node's volumes; names hold no underscore."""
-    return f"{namespace}_{claim}"
+    """Where the data of a claim lies below the node's volumes."""
+    return filenames.of_object(namespace, claim)
 
 
 def remove(root: Path, namespace: str, claim: str) -> None:

@@ -84,8 +84,8 @@ def submit(options: KubeletOptions, pod: Json, objects: Iterable[Json] = (), *, 
 
 
 def manifest_path(options: KubeletOptions, namespace: str, name: str) -> Path:
-    """Where a pod's manifest lies; names hold no underscore."""
-    return options.manifests_dir / f"{namespace}_{name}.yaml"
+    """Where a pod's manifest lies."""
+    return options.manifests_dir / manifests.file_name(namespace, name)
 
 
 def ensure_agent(options: KubeletOptions) -> None:

@@ -15,10 +15,12 @@ import yaml
 
 from minikube_raw.api.core import ConfigMap, Pod, Secret
 from minikube_raw.kubelet import env, givenvolumes, pods
+from minikube_raw.linux import filenames
 from minikube_raw.linux.durability import write_file
 
 OBJECT_KINDS = ("ConfigMap", "Secret", "PersistentVolumeClaim", "PersistentVolume")
 _IDENTITY = ("name", "namespace", "uid")
+SUFFIX = ".yaml"
 STOPPED = "minikube-raw.io/stopped"
 Json = dict[str, Any]
 
@@ -52,6 +54,11 @@ class GivenObjects:
         self._given.pop(uid, None)
 
 
+def file_name(namespace: str, name: str) -> str:
+    """The file of a pod's manifest: namespace_name.yaml, shortened when a file could not be named so."""
+    return filenames.of_object(namespace, name, beside=len(SUFFIX)) + SUFFIX
+
+
 def write(path: Path, pod: Json, objects: Iterable[Json] = ()) -> None:
     """Write a manifest so that a reader sees the old one or the new one. Raises OSError."""
     text = yaml.dump_all([pod, *objects], Dumper=yaml.CSafeDumper, sort_keys=False)
@@ -64,7 +71,7 @@ def documents(path: Path) -> tuple[Json, list[Json]]:
     meta = pod.get("metadata") if isinstance(pod, dict) else None
     if not isinstance(meta, dict) or not all(isinstance(meta.get(each), str) and meta[each] for each in _IDENTITY):
         raise ValueError("its first document is no pod with a name, a namespace and a uid")
-    if path.stem != f"{meta['namespace']}_{meta['name']}":
+    if path.name != file_name(meta["namespace"], meta["name"]):
         raise ValueError(f"it is not named after its pod, {meta['namespace']}/{meta['name']}")
     return pod, objects
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from minikube_raw.api.core import Container, Pod
+from minikube_raw.linux import filenames
 
 CONFIG_SOURCE = "kubernetes.io/config.source"
 _CONFIG_MIRROR = "kubernetes.io/config.mirror"
@@ -78,9 +79,9 @@ def grace_period(pod: Pod) -> int:
 
 
 def log_directory_name(pod: Pod) -> str:
-    """The directory of a pod's logs: namespace_name_uid, as under /var/log/pods."""
+    """The directory of a pod's logs: namespace_name_uid, as under /var/log/pods; long names are shortened."""
     meta = pod.metadata
-    return f"{meta.namespace}_{meta.name}_{meta.uid}"
+    return f"{filenames.of_object(meta.namespace, meta.name, beside=1 + len(meta.uid))}_{meta.uid}"
 
 
 def logged(logs_dir: Path) -> list[str]:

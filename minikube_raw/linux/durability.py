@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from . import filenames
 from .syscalls import bind, checked
 
 _syncfs = bind("syncfs", ctypes.c_int)
@@ -24,7 +25,9 @@ def write_file(path: str | os.PathLike[str], content: bytes, *, sync: bool = Fal
 
     With `sync` it has survived a power cut once this returns (file and directory are fsynced).
     """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    directory, name = os.path.split(os.fspath(path))
+    suffix = f".{os.getpid()}.tmp"
+    temporary = os.path.join(directory, os.fsdecode(os.fsencode(name)[: filenames.LONGEST - len(suffix)]) + suffix)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         view = memoryview(content)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from minikube_raw.linux import steps
+from minikube_raw.linux import filenames, steps
 
 from . import recording
 from .callwords import words
@@ -75,8 +75,8 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def trace_path(directory: str, namespace: str, name: str) -> str:
-    """Returns the file of a pod's trace; names of pods and namespaces hold no underscore."""
-    return f"{directory}/{namespace}_{name}.json"
+    """Returns the file of a pod's trace."""
+    return f"{directory}/{filenames.of_object(namespace, name, beside=len('.json'))}.json"
 
 
 def load(directory: str, namespace: str, name: str) -> dict[str, Any] | None:

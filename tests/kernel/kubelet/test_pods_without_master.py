@@ -706,7 +706,38 @@ def test_a_pod_whose_agent_was_killed_while_it_removed_it_is_ended_by_the_next(
 
     host("pod", *command)
 
+    if command == ("rm", "--all"):
+        assert (host.launchers(), host.run_dir.joinpath("standalone").exists()) == ([], False)
     gone(host)
+
+
+LONG_NAMED = """
+kind: Pod
+metadata: {name: %s}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: busybox, command: [sh, -c, "trap 'exit 0' TERM; echo up; while true; do sleep 0.05; done"]}]
+"""
+
+
+@pytest.mark.parametrize("length", [242, 253])
+def test_a_pods_name_may_be_as_long_as_the_api_allows(host: Host, length: int) -> None:
+    name = ".".join(["a" * 63] * 4)[: length - 1] + "z"
+    namespace = "n" * 63 if length == 253 else "default"
+    text = LONG_NAMED % name
+    host("pod", "run", "-n", namespace, "-f", "-", stdin=text)
+    host("pod", "run", "-n", namespace, "-f", "-", stdin=LONG_NAMED % f"{name[:-1]}y")
+
+    assert host("pod", "logs", "-n", namespace, name) == "up\n"
+    assert "exists" in host("pod", "run", "-n", namespace, "-f", "-", status=1, stdin=text)
+    host("pod", "rm", "-n", namespace, name)
+    host("pod", "stop", "-n", namespace, f"{name[:-1]}y")
+    assert [each["metadata"]["name"] for each in host.pods()] == [f"{name[:-1]}y"]
+    host("pod", "start", "-n", namespace, f"{name[:-1]}y")
+    host("pod", "rm", "--all")
+
+    assert [*(host.state / "standalone/manifests").iterdir()] == []
+    assert [*(host.state / "standalone").glob("**/*aaaa*")] == []
 
 
 def test_who_may_not_ask_the_agent_is_not_told_that_there_are_no_pods(host: Host) -> None:
