@@ -41,10 +41,10 @@ def prepare(volume: str, path: str, mount: VolumeMount, container: Container) ->
     where = f'subPath for volumeMount "{mount.name}" of container "{container.name}"'
     root = os.open(volume, os.O_PATH | os.O_CLOEXEC)
     try:
-        os.close(paths.open_beneath(root, path))
+        os.close(paths.open_in_volume(root, volume, path))
     except FileNotFoundError:
         try:
-            make_directories(root, path, stat.S_IMODE(os.fstat(root).st_mode) & 0o777)
+            make_directories(root, volume, path, stat.S_IMODE(os.fstat(root).st_mode) & 0o777)
         except OSError as error:
             text = where.replace("subPath", "subPath directory", 1)
             raise env.ConfigError(f"failed to create {text}") from error
@@ -54,8 +54,8 @@ def prepare(volume: str, path: str, mount: VolumeMount, container: Container) ->
         os.close(root)
 
 
-def make_directories(root: int, path: str, mode: int) -> None:
-    """Make the missing part of `path` beneath `root`, through no link in that part; existing links are followed inside."""
+def make_directories(root: int, volume: str, path: str, mode: int) -> None:
+    """Make the missing part of `path` beneath `root` (at `volume`), through no link in that part; existing links are followed inside."""
     names = [name for name in path.split("/") if name not in ("", ".")]
     current = os.dup(root)
     try:
@@ -63,7 +63,7 @@ def make_directories(root: int, path: str, mode: int) -> None:
         for name in names:
             done = f"{done}/{name}" if done else name
             try:
-                below = paths.open_beneath(root, done, os.O_PATH | os.O_DIRECTORY)
+                below = paths.open_in_volume(root, volume, done, os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
                 below = _make_directory(current, name, mode)
             os.close(current)

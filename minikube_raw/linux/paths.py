@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 
 from . import features, steps
@@ -31,6 +32,7 @@ __all__ = [
     "make_directories_in_root",
     "open_beneath",
     "open_in_root",
+    "open_in_volume",
     "openat2",
 ]
 
@@ -70,6 +72,53 @@ def open_in_root(rootfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, 
 def open_beneath(dirfd: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, resolve: int = 0) -> int:
     """Opens `path` below `dirfd`; absolute links and .. that leave it are EXDEV. For volume subPaths."""
     return _open(dirfd, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve)
+
+
+def open_in_volume(dirfd: int, volume: str, path: str, flags: int = os.O_PATH) -> int:
+    """`open_beneath` that follows absolute links too whose text leads below `volume`, the path of `dirfd`; others are EXDEV.
+
+    What is opened in the end is named without a link, so that who swaps one meanwhile gets an error and nothing outside.
+    """
+    try:
+        return open_beneath(dirfd, path, flags)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    return open_beneath(dirfd, _without_links(dirfd, volume.rstrip("/"), path), flags, resolve=RESOLVE_NO_SYMLINKS)
+
+
+def _without_links(dirfd: int, volume: str, path: str) -> str:
+    """`path` with its links replaced by what they say. Raises OSError for what leads outside."""
+    done, names, links = list[str](), path.split("/"), 40
+    while names:
+        name = names.pop(0)
+        if name == ".." and not done:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+        if name in ("", ".", ".."):
+            del done[len(done) - (name == "..") :]
+            continue
+        target = _link(dirfd, "/".join([*done, name]))
+        if target is None:
+            done.append(name)
+            continue
+        links -= 1
+        if target.startswith("/"):
+            if target != volume and not target.startswith(f"{volume}/"):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+            done, target = [], target[len(volume) :]
+        if not links:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        names[:0] = target.split("/")
+    return "/".join(done) or "."
+
+
+def _link(dirfd: int, path: str) -> str | None:
+    """What the link at `path` says, None for anything else. Raises OSError, also for links on the way."""
+    found = open_beneath(dirfd, path, os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE_NO_SYMLINKS)
+    try:
+        return os.readlink("", dir_fd=found) if stat.S_ISLNK(os.fstat(found).st_mode) else None
+    finally:
+        os.close(found)
 
 
 def _open(dirfd: int, path: str, flags: int, mode: int, resolve: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from minikube_raw.linux import mounts
+from minikube_raw.linux import mounts, paths
 
 
 def open_volume(entry: dict[str, Any]) -> int:
@@ -18,7 +18,7 @@ def open_volume(entry: dict[str, Any]) -> int:
         return mounts.open_tree(entry["source"])
     volume = os.open(entry["beneath"], os.O_PATH | os.O_CLOEXEC)
     try:
-        found = mounts.open_beneath(volume, entry["path"])
+        found = paths.open_in_volume(volume, entry["beneath"], entry["path"])
     except OSError as error:
         raise OSError(error.errno, error.strerror, entry["path"]) from None
     finally:

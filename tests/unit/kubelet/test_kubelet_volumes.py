@@ -13,6 +13,7 @@ from minikube_raw.kubelet import atomicwriter, downward, env, projection
 from minikube_raw.kubelet.atomicwriter import File
 from minikube_raw.kubelet.mounterror import MountError
 from minikube_raw.kubelet.volumes import VolumeManager
+from minikube_raw.runtime import opening
 
 CM = ConfigMap(data={"a.txt": "one\n", "b": "two"}, binary_data={"bin": "AAEC"})
 
@@ -136,6 +137,37 @@ def test_a_sub_path_is_made_inside_the_volume(tmp_path, mount) -> None:
     manager.set_up(of, sources())
 
     assert mounted(manager, of).is_dir()
+
+
+@pytest.mark.parametrize("sub_path", ["link", "link/made"])
+def test_an_absolute_link_that_leads_back_into_its_volume_is_followed(tmp_path, sub_path) -> None:
+    manager, of = VolumeManager(tmp_path), wish({"emptyDir": {}}, subPath=sub_path)
+    manager.set_up(of, sources())
+    volume = tmp_path / "u1/volumes/kubernetes.io~empty-dir/v"
+    (volume / "a/there").mkdir(parents=True)
+    os.symlink(volume / "a/hop", volume / "link")
+    os.symlink(f"{volume}/a/./deep/../there", volume / "a/hop")
+    (volume / "a/deep").mkdir()
+
+    mounted(manager, of)
+
+    assert (volume / sub_path.replace("link", "a/there")).is_dir()
+    opened = opening.open_volume({"source": "", "beneath": str(volume), "path": "link"})
+    assert os.fstat(opened).st_ino == (volume / "a/there").stat().st_ino
+    os.close(opened)
+
+
+@pytest.mark.parametrize(
+    "beyond", ["/etc", "{volume}/../out", "{volume}x", "{volume}/loop", "/proc/self/root{volume}/a"]
+)
+def test_an_absolute_link_that_leads_elsewhere_is_refused(tmp_path, beyond) -> None:
+    volume = tmp_path / "v"
+    (volume / "a").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "vx").mkdir()
+    os.symlink(beyond.format(volume=volume), volume / "loop")
+    with pytest.raises(OSError):
+        opening.open_volume({"source": "", "beneath": str(volume), "path": "loop"})
 
 
 @pytest.mark.parametrize("sub_path", ["../x", "/etc", "link", "link/deeper"])
