@@ -17,6 +17,7 @@ from minikube_raw.cli.tracelayout import KINDS, LANES, Bar, Lane, Picture, Step
 ROW_PX = 18
 _PADDING_PX = 10
 _NAME_PX = 58  # a lane is at least as high as its name
+_LINE_PX = 24  # of a process that does nothing in the picture
 
 Json = dict[str, Any]
 
@@ -63,15 +64,25 @@ def _legend(steps: list[Step]) -> str:
 
 
 def _height(lane: Lane) -> int:
+    if not lane.bars:
+        return _LINE_PX
     return max(lane.rows * ROW_PX + _PADDING_PX, _NAME_PX)
 
 
 def _name(lane: Lane) -> str:
-    notes = [LANES.get(lane.who, "")]
-    notes += [f"{lane.ahead} steps ahead of time"] if lane.ahead else []
-    notes += [f"{lane.later} steps later"] if lane.later else []
+    notes = [LANES.get(lane.who, ""), *_outside(lane)] if lane.bars else []
     lines = "".join(f"<span>{_text(note)}</span>" for note in notes)
-    return f'<div class="name" style="height:{_height(lane)}px"><b>{_text(_who(lane.who, lane.pid))}</b>{lines}</div>'
+    head = f"<b>{_text(_who(lane.who, lane.pid))}</b>"
+    return f'<div class="name{"" if lane.bars else " flat"}" style="height:{_height(lane)}px">{head}{lines}</div>'
+
+
+def _outside(lane: Lane) -> list[str]:
+    notes = [f"{_steps(lane.ahead)} ahead of time"] if lane.ahead else []
+    return notes + ([f"{_steps(lane.later)} later"] if lane.later else [])
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'' if number == 1 else 's'}"
 
 
 def _who(who: str, pid: int) -> str:
@@ -87,6 +98,7 @@ def _first_instruction(start: float | None, picture: Picture) -> str:
 
 def _lane(lane: Lane, steps: list[Step], end: float) -> str:
     bars = "".join(_bar(bar, steps[bar.step], end) for bar in lane.bars)
+    bars = bars or f'<span class="note">{_text(", ".join(_outside(lane)))}</span>'
     return f'<div class="lane" data-who="{_text(lane.who)}" style="height:{_height(lane)}px">{bars}</div>'
 
 

@@ -103,6 +103,15 @@ def test_every_step_has_a_row_and_those_of_the_start_a_bar() -> None:
     }
 
 
+def test_a_process_without_a_step_in_the_picture_takes_one_line() -> None:
+    later = [step(60_000.0 + number, 0.1, "mount", "x", "child", 100 + number) for number in range(9)]
+    elements = Elements(tracepage.page("ns/web", {**TRACE, "steps": [*TRACE["steps"], *later]}))
+    heights = [int(re.findall(r"height:(\d+)px", each["style"])[0]) for each in elements.of("lane")]
+    assert heights == [int(re.findall(r"height:(\d+)px", each["style"])[0]) for each in elements.of("name")]
+    assert (min(heights[:4]) >= 58, set(heights[4:])) == (True, {24})
+    assert elements.text.count("1 step later") == 10
+
+
 def test_the_page_needs_nothing_but_itself() -> None:
     text = tracepage.page("ns/web", TRACE)
     assert not re.search(r"https?://|\bsrc=|@import|url\(|<link", text)
