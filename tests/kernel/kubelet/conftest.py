@@ -24,7 +24,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path, holder.pid)
     yield made
     for each in made.pods():
-        made("pod", "rm", each["metadata"]["name"])
+        made("pod", "rm", "-n", each["metadata"]["namespace"], each["metadata"]["name"])
     gone(made)
     assert not psutil.wait_procs(made.launchers(), timeout=60)[1]
     holder.stdout.close()
