@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import struct
 from ctypes import c_int, c_size_t, c_ssize_t, c_uint
 
@@ -25,6 +26,13 @@ def waiting(fd: int) -> int:
     """Returns how many bytes wait in a pipe."""
     (count,) = struct.unpack("i", fcntl.ioctl(fd, FIONREAD, bytes(4)))
     return int(count)
+
+
+def full(fd: int) -> bool:
+    """Whether a pipe takes nothing more: it has room for a number of pages, and what was moved into it takes one however small."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return not poll.poll(0)
 
 
 def move(source: int, pipe: int, size: int) -> int:

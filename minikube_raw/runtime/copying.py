@@ -31,6 +31,7 @@ DISK_SECONDS = 1.0
 # How long an unfinished line may wait for its rest, at least: several of the periods (100 ms) for which a CPU limit stops its writer
 REST_SECONDS = 0.5
 _NOT_IN_LOG = 2**63 - 1
+_PACKING = -1  # in the place of how much the log has: what is staged stands behind the note, and is being put together
 _NOTE = struct.Struct("qqq")
 
 
@@ -46,8 +47,11 @@ class Output:
         self._refused = False  # the disk did not take what is staged
         self._held = 0  # counts the times that an unfinished line was held back
         self._waits_for_rest = False
+        offset, logged, staged = _NOTE.unpack(os.pread(self._offset, _NOTE.size, 0).ljust(_NOTE.size, b"\0"))
+        if logged == _PACKING:
+            self._stage_again(os.pread(self._offset, staged, _NOTE.size))
+            logged = 0
         if waiting := pipes.waiting(staging):
-            offset, logged, staged = _NOTE.unpack(os.pread(self._offset, _NOTE.size, 0).ljust(_NOTE.size, b"\0"))
             if logged and waiting == staged:
                 os.read(staging, logged)
             self._log.cut(offset)
@@ -61,6 +65,8 @@ class Output:
         try:
             moved = pipes.move(self._source, self._staging, STAGING_SIZE)
         except BlockingIOError:
+            if pipes.full(self._staging) and self._pack():
+                return self.copy()
             return self._log_rest()
         except OSError:  # EIO: a terminal whose last user has gone
             moved = 0
@@ -72,6 +78,28 @@ class Output:
     def _log_rest(self) -> bool:
         """Logs what was held back; False when there is nothing."""
         return bool(pipes.waiting(self._staging)) and self._log_staged()
+
+    def _pack(self) -> bool:
+        """Puts the pieces of an unfinished line together: a pipe has room for few pieces, however small. False when they cannot be.
+
+        They stand behind the note until the next one is made, so a keeper that is killed here loses none.
+        """
+        staged = pipes.peek(self._staging, self._pod.scratch, STAGING_SIZE)
+        if self._refused or len(staged) >= MAX_LINE:
+            return False
+        try:
+            os.pwrite(self._offset, staged, _NOTE.size)
+        except OSError:
+            return False
+        self._note(_NOT_IN_LOG, _PACKING, len(staged))
+        self._stage_again(staged)
+        return True
+
+    def _stage_again(self, staged: bytes) -> None:
+        """Puts what stands behind the note in the place of what is staged."""
+        if waiting := pipes.waiting(self._staging):
+            os.read(self._staging, waiting)
+        os.write(self._staging, staged)
 
     def drain(self) -> bool:
         """Copies all there is; False when the disk did not take it."""

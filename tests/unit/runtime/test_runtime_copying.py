@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -47,38 +49,49 @@ class Keeper:
         return called
 
 
-@pytest.mark.parametrize("dies_at", range(1, 20))
-def test_the_next_keeper_goes_on_exactly_there(tmp_path: Path, dies_at: int) -> None:
-    source, staging = tmp_path / "source", tmp_path / "staging"
-    held = []
-    for fifo in (source, staging):
-        os.mkfifo(fifo)
-        held.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # as the launcher holds them
-    os.write(held[0], b"one\ntwo\nthr")
-    descriptors = [os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in (source, staging)]
+ENDLESS = 10**9
+write = os.write  # the container's, which outlives its keeper
 
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        keeper = Keeper(monkeypatch, dies_at)
-        try:
-            output = Output(keeper, LogFile(str(tmp_path / "log")), "stdout", *descriptors, str(tmp_path / "offset"))  # type: ignore[arg-type]
+
+@pytest.mark.parametrize("again", [1, 2, 3, 4, ENDLESS], ids=lambda step: f"the second at step {step}")
+@pytest.mark.parametrize("size", [11, 1], ids=["pieces", "pieces that the staging has no room for"])
+def test_the_next_keeper_goes_on_exactly_there(tmp_path: Path, size: int, again: int) -> None:
+    text = b"one\ntwo\nthree\nfour, which is a long one\n"
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    for dies_at in itertools.count(1):
+        place = tmp_path / str(dies_at)
+        place.mkdir()
+        held = [fd for name in ("source", "staging") for fd in fifo(place / name)[:1]]  # as the launcher holds them
+        sent, survived = run_keeper(place, dies_at, pieces)
+        for keeper_after in (again, ENDLESS):
+            run_keeper(place, keeper_after, [])
+        wire.close(held)
+        assert logged(place / "log") == sent, dies_at
+        if survived:
+            return
+
+
+def run_keeper(place: Path, dies_at: int, pieces: list[bytes]) -> tuple[bytes, bool]:
+    """Runs a keeper until all is copied or it dies; returns what was written until then, and whether it lived."""
+    sent = b""
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.suppress(Killed), contextlib.ExitStack() as at_death:
+        keeper, log = Keeper(monkeypatch, dies_at), LogFile(str(place / "log"))
+        source, staging = (os.open(place / name, os.O_RDWR | os.O_NONBLOCK) for name in ("source", "staging"))
+        output = Output.__new__(Output)  # to have it also when it dies in its making
+        at_death.callback(lambda: (output.close(), log.close(), wire.close(keeper.scratch)))
+        Output.__init__(output, keeper, log, "stdout", source, staging, str(place / "offset"))  # type: ignore[arg-type]
+        for piece in pieces:
+            sent += piece
+            write(source, piece)
             output.copy()
-            os.write(held[0], b"ee\nfour\n")
-            output.copy()
-        except Killed:
-            pass
-    written = b"one\ntwo\nthree\nfour\n"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        keeper = Keeper(monkeypatch, 10**9)
-        descriptors = [os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in (source, staging)]
-        output = Output(keeper, LogFile(str(tmp_path / "log")), "stdout", *descriptors, str(tmp_path / "offset"))  # type: ignore[arg-type]
         output.drain()
-    log = (tmp_path / "log").read_bytes()
-    text = b"".join(
-        body + (b"\n" if tag == b"F" else b"") for tag, body in re.findall(rb"^\S+ stdout ([FP]) (.*)$", log, re.M)
-    )
-    assert text in (written, b"one\ntwo\nthr"), log  # the second when it died before more was written
-    for fd in held:
-        os.close(fd)
+        return sent, True
+    return sent, False
+
+
+def logged(log: Path) -> bytes:
+    found = re.findall(rb"^\S+ stdout ([FP]) (.*)$", log.read_bytes(), re.M)
+    return b"".join(body + (b"\n" if tag == b"F" else b"") for tag, body in found)
 
 
 class Stream:
@@ -138,6 +151,15 @@ def test_a_line_without_a_rest_is_logged_as_a_piece_when_its_wait_ends(stream: S
     assert stream.records() == []
     stream.keeper.end_waits()
     assert stream.records() == [b"P name? "]
+
+
+def test_a_line_of_more_pieces_than_a_pipe_has_room_for_is_whole(stream: Stream) -> None:
+    for _ in range(500):
+        os.write(stream.writer, b".")
+        stream.output.copy()
+    os.write(stream.writer, b"\n")
+    stream.output.copy()
+    assert stream.records() == [b"F " + b"." * 500]
 
 
 def test_a_line_waits_longer_than_a_cpu_limit_stops_its_writer() -> None:
