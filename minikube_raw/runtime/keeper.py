@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 
-from minikube_raw.linux import fds, process, proctitle
+from minikube_raw.linux import fds, pidfd, process, proctitle
 
-from . import handover, wire, worker
+from . import handover, sandbox, wire, worker
 from .child import Child
 from .container import Container
 from .copying import STAGING_SIZE
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _RECONNECT_SECONDS = 0.2
 _KILLED = 137
+_LAST_SECONDS = 0.5  # from the first end in a PID namespace that ends to the last, unless one resists
 _STRANGER_SECONDS = 0.5  # what an OCI runtime has beside a container ends right after it
 
 
@@ -105,6 +106,7 @@ class Keeper:
         self._execs: dict[int, Socket] = {}  # number → its worker's control
         self._last_exec = 0
         self._workers: set[int] = set()
+        self._over = False  # it is told that the shared PID namespace has ended
         self._spare: tuple[str, int, int, int] | None = None  # a child that waits: cgroup, pid, pidfd, status
 
     def serve(self, message: Request, given: Descriptors, control: Socket, first: int) -> None:
@@ -113,10 +115,13 @@ class Keeper:
         listener, connection = wire.adopt(given.pop("listener")), wire.adopt(given.pop("connection"))
         if (spare := message["spare"]) is not None:
             self._spare = (spare["cgroup"], spare["pid"], given.pop("spare process"), given.pop("spare status"))
+            self.loop.watch(self._spare[2], self._spare_ended)
         launcher = given.pop("launcher", -1)
         received = [given.pop(name) for name in list(given) if name.startswith("received ")]
         self._take(message, given)
         self._connect_launcher(launcher)
+        if "pause" in self._held:
+            self.loop.watch(self._held["pause"], self._pause_ended)
         for known in message["containers"]:
             self._know(known).take(self._held)
         self.loop.watch(listener.fileno(), lambda: self._accept(listener))
@@ -148,8 +153,43 @@ class Keeper:
         """Tells every client that a container has ended; its record is on the disk by now."""
         if "runtime" in container.request:
             self.loop.call_later(_STRANGER_SECONDS, self._reap_strangers)
+        if not self._over and self._pause_is_over():
+            self.loop.call_later(_LAST_SECONDS, self._tell_of_pause)  # if that does not come to its end before
+            return
         for client in list(self._clients.values()):
             self._send(client, {"event": "exited", "container": container.id, "exit": container.exit})
+
+    # What else may end.
+
+    def _spare_ended(self) -> None:
+        """Somebody killed the child that waits. Unreaped, it would keep PID 1 of a shared PID namespace from ending."""
+        assert self._spare is not None
+        descriptors, self._spare = self._spare[2:], None
+        self._reap(descriptors[0])
+        wire.close(descriptors)
+
+    def _pause_ended(self) -> None:
+        """The pod's shared PID namespace has ended, and before it, which the kernel sees to, all who were in it."""
+        self._reap(self._held["pause"])
+        self._tell_of_pause()
+
+    def _pause_is_over(self) -> bool:
+        return "pause" in self._held and sandbox.pause_is_over(self._held["pause"])
+
+    def _tell_of_pause(self) -> None:
+        """Tells it with all ends at once: who hears of one before would start that container again, in vain."""
+        if self._over:
+            return
+        self._over = True
+        for client in list(self._clients.values()):
+            self._send(client, {"event": "pause ended", **self._hello()})
+
+    def _reap(self, process: int) -> None:
+        self.loop.forget(process)
+        try:
+            pidfd.reap(process)
+        except ChildProcessError:
+            pass  # an earlier keeper's, or reaped with the strangers
 
     # Workers.
 
@@ -211,6 +251,8 @@ class Keeper:
     def _start(self, request: Request, volumes: list[int], answer: Any) -> None:
         """Has a worker start a container. A worker that dies over it leaves nobody who knows what runs, so we die too."""
         spare, self._spare = self._spare, None
+        if spare is not None:
+            self.loop.forget(spare[2])
         if "runtime" in request:
             process.become_subreaper()  # what an OCI runtime leaves behind is ours then
 
@@ -218,7 +260,9 @@ class Keeper:
             process.go_with_others()  # while something is executed its keeper does not
             if spare is not None:
                 made.spare = Child.again(*spare)
-            made.tell(made.start(request, volumes))
+            started = made.start(request, volumes)
+            made.dismiss_child()  # one that waited for a container that never came
+            made.tell(started)
 
         def hear(message: Request, _descriptors: Descriptors) -> None:
             if message:
@@ -389,7 +433,8 @@ class Keeper:
         for container in self._containers.values():
             known = {"pid": container.pid, "started_at": container.started_at, "exit": container.exit}
             containers[container.id] = known
-        return {"version": wire.VERSION, "pid": os.getpid(), "containers": containers}
+        over = self._pause_is_over()
+        return {"version": wire.VERSION, "pid": os.getpid(), "containers": containers, "pause_ended": over}
 
     # The launcher.
 

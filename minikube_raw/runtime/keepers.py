@@ -235,6 +235,8 @@ class Keepers:
             ended = sandbox.exec_ended(message["exec"])
             if not ended.done():
                 ended.set_result(message["exit_code"])
+        elif message.get("event") == "pause ended":
+            self._take_word(sandbox, message)
 
     def _gone(self, sandbox: Sandbox, peer: Peer) -> None:
         """Replaces a keeper that died while its sandbox is meant to live."""
@@ -265,6 +267,7 @@ class Keepers:
     def _take_word(self, sandbox: Sandbox, hello: Message) -> None:
         """Brings our containers up to what a keeper knows; one that ran, has no record and is unknown to it is lost."""
         sandbox.version = hello["version"]
+        sandbox.pause_ended = hello.get("pause_ended", False)
         for container in sandbox.containers.values():
             known = hello["containers"].get(container.id)
             if known is None and container.running:

@@ -32,6 +32,9 @@ class Sandbox:
         self.peer: Peer | None = None
         self.version = 0  # of the protocol that its keeper speaks (wire.VERSION)
         self.replacing = False  # its keeper has died, another is taking over; containers run on meanwhile
+        self.pause_ended = (
+            False  # PID 1 of its containers' shared PID namespace, in which nothing can be started any more
+        )
         self.containers: dict[str, Container] = {}
         self.execs: dict[int, asyncio.Future[int]] = {}
         self.trace: PodTrace | None = None
@@ -69,7 +72,7 @@ class Sandbox:
         """Its CRI status: READY needs a keeper, or the prospect of one: without it the pod would be made anew."""
         record = self.record
         kept = self.replacing or (self.peer is not None and not self.peer.closed)
-        ready = record.ready and not record.stopped and kept
+        ready = record.ready and not record.stopped and kept and not self.pause_ended
         state = SandboxState.READY if ready else SandboxState.NOTREADY
         return PodSandboxStatus(record.id, record.config, state, record.created_at, record.ips, record.netns)
 

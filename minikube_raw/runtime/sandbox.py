@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from minikube_raw.linux import fds, files, mounts, namespaces, process, procfs, signals, steps
+from minikube_raw.linux import fds, files, mounts, namespaces, pidfd, process, procfs, signals, steps
 from minikube_raw.linux.cgroups import DEFAULT_DEVICES, DeviceRule, Limits, manager
 
 TYPE_CHECKING = False
@@ -154,21 +154,33 @@ def start_pause(request: Request, fork: Callable[[int, str, int], tuple[int, int
     """
     cgroup = f"{request['cgroup']}/pause"
     create_cgroup(cgroup, all_devices=False)
-    pid, pidfd = fork(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS, cgroup, -1)
+    pid, opened = fork(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNS, cgroup, -1)
     if pid == 0:
         _pause(cgroup, request["mountPoint"])
-    return pid, pidfd
+    return pid, opened
 
 
 def find_pause(request: Request) -> tuple[int, int]:
     """Finds the process that start_pause() started, by its cgroup; (pid, pidfd). Raises ProcessLookupError when it has ended."""
     group = manager(f"{request['cgroup']}/pause")
     for pid in group.procs():
-        pidfd = os.pidfd_open(pid)
+        found = os.pidfd_open(pid)
         if pid in group.procs():
-            return pid, pidfd
-        os.close(pidfd)
+            return pid, found
+        os.close(found)
     raise ProcessLookupError(errno.ESRCH, "the pod's process namespace has ended")
+
+
+def pause_is_over(process: int) -> bool:
+    """Says whether the process that start_pause() started has ended, or is about to and has the rest of its namespace killed.
+
+    It has no memory by then (do_exit()), and is no zombie before everybody else is reaped (zap_pid_ns_processes()).
+    """
+    try:
+        with open(f"/proc/{pidfd.pid_of(process)}/statm", "rb") as file:
+            return file.read(2) == b"0 "
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _pause(cgroup: str, mount_point: str) -> NoReturn:

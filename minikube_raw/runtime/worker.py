@@ -286,8 +286,9 @@ class First(Worker):
             self.trace()
             return {"adopted": True}, {}
         poll = select.poll()
-        for each in (connection, listener):
-            poll.register(each.fileno(), select.POLLIN)
+        ends = [self.held.get("pause", -1), -1 if self.spare is None else self.spare.pidfd]  # the keeper reaps
+        for fd in (connection.fileno(), listener.fileno(), *(fd for fd in ends if fd >= 0)):
+            poll.register(fd, select.POLLIN)
         if not any(fd == connection.fileno() for fd, _ in poll.poll(FIRST_SECONDS * 1000)):
             return {}, {}
         try:

@@ -187,15 +187,8 @@ def roles(node: Node, name: str) -> dict[str, list[int]]:
         elif text == f"keeper default/{name}":
             with suppress(OSError):
                 found["worker" if title(parent(pid)).startswith("keeper default/") else "keeper"].append(pid)
-    found["child"] = [pid for pid in processes(node, "kubepods") if not is_pause(pid)]
+    found["child"] = processes(node, "kubepods")
     return found
-
-
-def is_pause(pid: int) -> bool:
-    """Whether a process is PID 1 of a pod's shared PID namespace, after whose end no container starts (docs/limits.md)."""
-    with suppress(OSError):
-        return "/pause\n" in Path(f"/proc/{pid}/cgroup").read_text()
-    return False
 
 
 def processes(node: Node, group: str) -> list[int]:

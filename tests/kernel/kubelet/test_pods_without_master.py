@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -146,6 +147,36 @@ def test_a_killed_agent_is_replaced_and_no_container_notices(host: Host) -> None
     assert [each["restartCount"] for each in statuses["kept"]["containerStatuses"]] == [0, 0]
     assert host("pod", "exec", "kept", "--", "cat", "/proc/1/stat").split()[21] == pid
     assert len(host.launchers()) == 1
+
+
+SHARING = """
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  shareProcessNamespace: true
+  containers:
+  - {{name: a, image: busybox, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.05; done"]}}
+  - {{name: b, image: busybox, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.05; done"]}}
+"""
+
+
+def test_a_pod_whose_shared_process_namespace_has_ended_is_made_anew(host: Host) -> None:
+    host("pod", "run", "-f", host.manifest("sharing", SHARING))
+    (listed,) = host.pods()
+    pod = f"{options_for(host.state, host.run_dir).cgroup_root}/kubepods/besteffort/pod{listed['metadata']['uid']}"
+    (pause,) = manager(f"{pod}/pause").procs()
+    os.kill(pause, signal.SIGKILL)
+
+    def statuses() -> list[dict[str, Any]]:
+        (listed,) = host.pods()
+        return sorted(listed["status"]["containerStatuses"], key=lambda each: str(each["name"]))
+
+    until(lambda: all(each["restartCount"] and each["ready"] for each in statuses()), "the containers run again")
+    assert [(each["restartCount"], each["lastState"]["terminated"]["exitCode"]) for each in statuses()] == [
+        (1, 137)
+    ] * 2
+    for name in ("a", "b"):
+        assert host("pod", "exec", "sharing", "-c", name, "--", "cat", "/proc/1/comm") == "pause\n"
 
 
 IN_MEMORY = """
