@@ -328,11 +328,14 @@ class Containers:
         if not await self._kill(container):
             text = f"container {container_id} does not end: a process of it is in uninterruptible sleep"
             raise RuntimeServiceError("KillContainerError", text)
+        sandbox = self._state.sandboxes[container.record.sandbox_id]
         try:
-            await asyncio.wait_for(container.ended.wait(), EXIT_TIMEOUT)
+            # The keeper of a stopped sandbox is not replaced any more, also if that had begun.
+            told = sandbox.peer is not None or (sandbox.replacing and not sandbox.record.stopped)
+            await asyncio.wait_for(container.ended.wait(), EXIT_TIMEOUT if told else 0)
         except TimeoutError:  # there is no keeper to say how it ended
-            sandbox = self._state.sandboxes[container.record.sandbox_id]
-            self._state.finish(sandbox, container, adoption.lost(container))
+            ended = self._state.exit_records.read(container.id) or adoption.lost(container)
+            self._state.finish(sandbox, container, ended)
 
     async def _kill(self, container: Container) -> bool:
         """SIGKILL until the cgroup is empty; False if something of it resists.

@@ -89,13 +89,27 @@ class Keepers:
         """Brings a recorded sandbox back into our hands: through its keeper, or a new one in its place."""
         sandbox.replacing = True  # should it die while we greet it, we do that here
         try:
-            sandbox.peer = self._peer(sandbox, wire.connect(self._state.layout.keeper_socket(sandbox.id)))
-            answer, _ = await self.ask(sandbox, {"op": "hello"})
+            answer = await self._greet(sandbox)
         except (OSError, Gone):
             await self._adopt(sandbox)
         else:
             self._take_word(sandbox, answer)
             self._settle(sandbox)
+
+    async def hear_out(self, sandbox: Sandbox) -> None:
+        """Has the keeper of a sandbox that is being stopped tell how its containers end; one that died is not replaced."""
+        try:
+            answer = await self._greet(sandbox)
+        except (OSError, Gone):
+            self._give_up(sandbox)
+        else:
+            self._take_word(sandbox, answer)
+
+    async def _greet(self, sandbox: Sandbox) -> Message:
+        """Connects to a sandbox's keeper and returns what it knows. Raises OSError or Gone when there is none."""
+        sandbox.peer = self._peer(sandbox, wire.connect(self._state.layout.keeper_socket(sandbox.id)))
+        answer, _ = await self.ask(sandbox, {"op": "hello"})
+        return answer
 
     async def dismiss(self, sandbox: Sandbox) -> None:
         """Ends a keeper and gives up what the launcher holds for its sandbox; both may be gone already."""
@@ -156,6 +170,7 @@ class Keepers:
             if container.identity is None and container.exit is None:
                 # Whatever was let go counts as started, also if it has ended since: no program runs twice.
                 container.identity = read_identity(self._state.layout, container.id)
+        self._read_ends(sandbox)
         sandbox.replacing = True
         try:
             self._take_word(sandbox, await self._take_over(sandbox))
@@ -184,9 +199,16 @@ class Keepers:
         peer, sandbox.peer = sandbox.peer, None
         if peer is not None:
             peer.close()
+        self._read_ends(sandbox)
         for container in sandbox.containers.values():
             if container.running and not container.is_alive():
                 self._state.finish(sandbox, container, adoption.lost(container))
+
+    def _read_ends(self, sandbox: Sandbox) -> None:
+        """Takes note of the ends that a keeper wrote down and did not live to tell us."""
+        for container in sandbox.containers.values():
+            if container.running and (ended := self._state.exit_records.read(container.id)) is not None:
+                self._state.finish(sandbox, container, ended)
 
     async def _start(self, sandbox: Sandbox, request: Message, netns: asyncio.Future[int] | None = None) -> Answer:
         ours, theirs = wire.pair()
@@ -198,7 +220,6 @@ class Keepers:
         except OSError as error:
             peer, sandbox.peer = sandbox.peer, None
             peer.close()
-            answered.exception()  # nobody will wait for it
             raise RuntimeServiceError("RuntimeUnavailable", f"the launcher cannot be reached: {error}") from error
         finally:
             theirs.close()
@@ -245,8 +266,11 @@ class Keepers:
                 ended.set_result(KILLED)
         if sandbox.peer is not peer or sandbox.replacing:
             return
+        if sandbox.record.stopped:
+            self._give_up(sandbox)
+            return
         sandbox.peer = None
-        if sandbox.record.ready and not sandbox.record.stopped:
+        if sandbox.record.ready:
             sandbox.replacing = True
             self._state.background(self._replace(sandbox))
 

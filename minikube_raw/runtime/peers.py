@@ -112,6 +112,7 @@ class Peer:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(Gone("keeper"))
+                future.exception()  # whoever was to wait for it may have been called off
         self._waiting.clear()
         self._on_close()
 

@@ -132,6 +132,8 @@ class Runtime:
             self._bury(sandbox)
         elif record.ready and not record.stopped:
             await self._keepers.recover(sandbox)
+        elif record.stopped:
+            await self._keepers.hear_out(sandbox)
 
     def _bury(self, sandbox: Sandbox) -> None:
         """Marks a sandbox of an earlier boot as stopped: nothing of it can run any more."""

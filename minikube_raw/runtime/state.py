@@ -40,6 +40,7 @@ class NodeState:
         self.look_again: Callable[[str], None] = lambda uid: None
         self._threads = ThreadPoolExecutor(_THREADS, "runtime", process.go_with_others)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def load(self) -> None:
         """Reads all records; those that cannot be read are set aside with a warning."""
@@ -150,8 +151,10 @@ class NodeState:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts work that nobody waits for; settled() does."""
+        """Starts work that nobody waits for; settled() does. After close() nothing of it is done."""
         task = asyncio.get_running_loop().create_task(work)
+        if self._closed:
+            task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -167,6 +170,7 @@ class NodeState:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closed = True
         for sandbox in self.sandboxes.values():
             if sandbox.peer is not None:
                 peer, sandbox.peer = sandbox.peer, None

@@ -165,7 +165,22 @@ class Life:
         await eventually(lambda: all(is_over(int(pid)) for pid in self.killed if pid != "kubelet"))
         for status in await self.statuses():
             if status.state is ContainerState.RUNNING and is_over(status.pid):
-                await asyncio.wait_for(self.runtime._state.containers[status.id].ended.wait(), 60)
+                try:
+                    await asyncio.wait_for(self.runtime._state.containers[status.id].ended.wait(), 60)
+                except TimeoutError as error:
+                    error.add_note(await self.known(status))
+                    raise
+
+    async def known(self, status: ContainerStatus) -> str:
+        """What the runtime and the pod's keeper know of a container, for whoever wonders."""
+        state = self.runtime._state
+        sandbox, made = state.sandboxes[status.sandbox_id], state.containers[status.id]
+        try:
+            word, _ = await self.runtime._keepers.ask(sandbox, {"op": "hello"})
+        except RuntimeServiceError as error:
+            word = {"error": str(error)}
+        record = f"ready {sandbox.record.ready}, stopped {sandbox.record.stopped}, replacing {sandbox.replacing}"
+        return f"{status}; sandbox: {record}; identity {made.identity}; keeper: {word}"
 
 
 def is_over(pid: int) -> bool:

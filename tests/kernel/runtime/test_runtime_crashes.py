@@ -286,6 +286,75 @@ async def test_an_end_that_neither_keeper_nor_kubelet_lived_to_see_is_known(node
     assert (status.exit_code, status.reason) == (23, "Error")
 
 
+async def crash_over_a_stop(node: Node, runtime: Runtime, sandbox: str) -> Runtime:
+    """A kubelet that stops a sandbox notes that first. This one does nothing more; returns the next."""
+    record = runtime._state.sandboxes[sandbox].record
+    record.stopped = True
+    runtime._state.sandbox_records.write(sandbox, record)
+    return await restart_kubelet(node, runtime)
+
+
+async def test_an_end_after_a_kubelet_died_over_stopping_the_pod_is_known_to_the_next(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created = await counting(node, runtime)
+    fresh = await crash_over_a_stop(node, runtime, sandbox)
+    try:
+        await stop_counting_and_compare(node, fresh, created)
+        await fresh.remove_pod_sandbox(sandbox)
+    finally:
+        await fresh.close()
+
+
+async def test_what_ended_with_its_keeper_while_a_kubelet_died_over_stopping_the_pod_does_not_seem_to_run(
+    node: Node, runtime: Runtime
+) -> None:
+    sandbox, created = await start(node, runtime, "sleep", "1000")
+    status = await runtime.container_status(created)
+    assert status is not None
+    runtime._state.sandboxes[sandbox].record.stopped = True  # else another keeper takes over at once
+    kill(await keeper_pid(runtime, sandbox))
+    kill(status.pid)
+    fresh = await crash_over_a_stop(node, runtime, sandbox)
+    try:
+        after = await fresh.container_status(created)
+        assert after is not None
+        assert (after.state, after.exit_code) == (ContainerState.EXITED, 137)
+        await fresh.remove_pod_sandbox(sandbox)
+    finally:
+        await fresh.close()
+
+
+@pytest.mark.parametrize("kubelet", ["the same", "the next"])
+async def test_a_stop_waits_for_no_word_of_a_keeper_that_died_over_it(
+    node: Node, runtime: Runtime, kubelet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minikube_raw.runtime.containers.EXIT_TIMEOUT", 3600)
+    sandbox, _ = await start(node, runtime, "sleep", "1000")
+    runtime._state.sandboxes[sandbox].record.stopped = True
+    kill(await keeper_pid(runtime, sandbox))
+    if kubelet == "the next":
+        runtime = await crash_over_a_stop(node, runtime, sandbox)
+    try:
+        await asyncio.wait_for(runtime.remove_pod_sandbox(sandbox), 60)
+        assert await runtime.list_containers() == []
+    finally:
+        await runtime.close()
+
+
+async def test_an_end_that_a_killed_keeper_wrote_down_and_told_nobody_is_known(node: Node, runtime: Runtime) -> None:
+    sandbox, created = await start(node, runtime, "sh", "-c", "trap 'exit 42' TERM; while :; do sleep 0.01; done")
+    state = runtime._state
+    status = await runtime.container_status(created)
+    assert status is not None
+    state.sandboxes[sandbox].record.stopped = True
+    state.sandboxes[sandbox].peer._on_event = lambda *_: None  # type: ignore[union-attr]  # deaf to what the keeper says
+    os.kill(status.pid, signal.SIGTERM)
+    await eventually(lambda: state.exit_records.read(created) is not None)
+    kill(await keeper_pid(runtime, sandbox))
+    assert (await ended(runtime, created)).exit_code == 42
+
+
 async def test_a_pod_whose_keeper_is_being_replaced_is_still_ready(node: Node, runtime: Runtime) -> None:
     sandbox, created = await counting(node, runtime)
     known = runtime._state.sandboxes[sandbox]

@@ -55,3 +55,15 @@ async def test_work_that_is_begun_while_other_work_is_called_off_ends_with_it(tm
     await state.close()
     assert len(begun) == 2
     assert all(task.done() for task in begun)
+
+
+async def test_work_for_the_background_of_a_runtime_that_has_left_is_called_off(tmp_path: Path) -> None:
+    state = NodeState(Layout(str(tmp_path / "state"), str(tmp_path / "run")), "")
+    await state.close()
+
+    async def work() -> None:
+        await state.in_thread(lambda: None)
+
+    task = state.background(work())
+    await asyncio.wait([task])
+    assert task.cancelled()
