@@ -127,6 +127,7 @@ async def test_a_child_that_waits_for_the_first_container_does_not_hide_it(node:
 async def test_a_waiting_child_that_no_container_wanted_does_not_hide_it(node: Node, runtime: Runtime) -> None:
     sandbox = await runtime.run_pod_sandbox(node.pod(namespaces=SHARED_PID))
     runtime._state.sandboxes[sandbox].next_container_id()  # as of a container that could not be created
-    await run_to_end(runtime, sandbox, container("true"))
+    for name in ("first", "second"):  # one that the sandbox's own worker starts, and one that another does
+        await run_to_end(runtime, sandbox, container("true", name=name))
     kill(pause_of(runtime, sandbox))
     await told(runtime, sandbox)
