@@ -163,6 +163,8 @@ class Life:
     async def told(self) -> None:
         """Wait until the runtime knows of the ends of all containers that the blow has ended."""
         await eventually(lambda: all(is_over(int(pid)) for pid in self.killed if pid != "kubelet"))
+        # Only a new keeper knows of a container whose start the blow has interrupted.
+        await eventually(lambda: not any(each.replacing for each in self.runtime._state.sandboxes.values()))
         for status in await self.statuses():
             if status.state is ContainerState.RUNNING and is_over(status.pid):
                 try:
