@@ -343,7 +343,8 @@ async def test_a_stop_waits_for_no_word_of_a_keeper_that_died_over_it(
 
 
 async def test_an_end_that_a_killed_keeper_wrote_down_and_told_nobody_is_known(node: Node, runtime: Runtime) -> None:
-    sandbox, created = await start(node, runtime, "sh", "-c", "trap 'exit 42' TERM; while :; do sleep 0.01; done")
+    sandbox, created = await start(node, runtime, "sh", "-c", "trap 'exit 42' TERM; while :; do echo; sleep 0.01; done")
+    await grown(node, runtime, created)  # the trap is set
     state = runtime._state
     status = await runtime.container_status(created)
     assert status is not None
