@@ -53,7 +53,7 @@ def eviction(candidate: Candidate, met: Met, grace: int) -> Ending:
     """How the chosen pod ends; `grace` in seconds counts where the threshold is a soft one."""
     counted = quantity.DECIMAL_SI if met.resource in _COUNTED else quantity.BINARY_SI
     message = f"The node was low on resource: {met.resource}. "
-    message += f"Threshold quantity: {_shown(met.quantity, met.format)}, available: {_shown(met.available, counted)}. "
+    message += f"Threshold quantity: {met.text or _shown(met.quantity)}, available: {_shown(met.available, counted)}. "
     for container in candidate.pod.spec.containers:
         used = candidate.containers.get(container.name, 0)
         asked = quantity.resource(container.resources.requests, met.resource)

@@ -40,7 +40,7 @@ class Threshold(msgspec.Struct, frozen=True):
 
     amount: int = 0
     share: float | None = None
-    format: str = quantity.BINARY_SI  # that of the amount, for messages
+    text: str = ""  # the amount as it was given, for messages
 
     def of(self, capacity: int) -> int:
         """The amount, given the capacity."""
@@ -60,7 +60,7 @@ def threshold(text: str) -> Threshold:
     parsed = quantity.parse(text)
     if parsed.nanos < 0:
         raise ValueError(f"invalid threshold {text}: an amount is not negative")
-    return Threshold(amount=parsed.value(), format=parsed.format)
+    return Threshold(amount=parsed.value(), text=text)
 
 
 def check(options: Mapping[str, Amounts]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from minikube_raw.api.quantity import BINARY_SI
 from minikube_raw.kubelet import reserved
 from minikube_raw.kubelet.options import KubeletOptions
 from minikube_raw.kubelet.reserved import Threshold
@@ -43,7 +42,7 @@ class Met(msgspec.Struct, frozen=True):
     quantity: int
     available: int
     hard: bool
-    format: str = BINARY_SI  # of the quantity
+    text: str = ""  # the quantity as it was given, nothing for a share
 
     @property
     def resource(self) -> str:
@@ -115,4 +114,4 @@ class Thresholds:
         wanted = quantity
         if (signal, hard) in self._since:
             wanted += self._least(signal, found)
-        return Met(signal, quantity, found.available, hard, threshold.format) if found.available < wanted else None
+        return Met(signal, quantity, found.available, hard, threshold.text) if found.available < wanted else None

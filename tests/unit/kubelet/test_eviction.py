@@ -140,7 +140,7 @@ def test_the_message_names_resource_threshold_and_the_containers_beyond_their_re
     ("signal", "threshold", "left", "told"),
     [
         ("pid.available", "2048", 1024, "pids. Threshold quantity: 2048, available: 1024. "),
-        ("nodefs.inodesFree", "50k", 12_000, "inodes. Threshold quantity: 50k, available: 12k. "),
+        ("nodefs.inodesFree", "50000", 12_000, "inodes. Threshold quantity: 50000, available: 12k. "),
         ("nodefs.inodesFree", "50%", 12_000, "inodes. Threshold quantity: 50Ki, available: 12k. "),
         ("memory.available", "500M", MIB, "memory. Threshold quantity: 500M, available: 1Mi. "),
     ],
