@@ -21,6 +21,7 @@ from minikube_raw.apiserver.resources import STRATEGIES
 from minikube_raw.apiserver.resources.strategy import Strategy
 from minikube_raw.cli.errors import Failure
 from minikube_raw.kubelet.manifests import OBJECT_KINDS
+from minikube_raw.oci import plainroots
 
 Json = dict[str, Any]
 _SEPARATOR = re.compile(r"^---(?:[ \t].*)?\r?$", re.MULTILINE)
@@ -133,7 +134,7 @@ def _make_absolute(spec: Json) -> None:
     named += [(each["image"], "reference") for each in spec.get("volumes") or () if each.get("image")]
     for where, key in named:
         scheme, colon, path = where[key].partition(":")
-        if scheme in ("dir", "tar") and path.startswith(("/", "./", "../", "~/")):
+        if plainroots.is_plain(where[key]) and path.startswith(("/", "./", "../", "~/")):
             where[key] = f"{scheme}{colon}{Path(path).expanduser().absolute()}"
 
 

@@ -14,7 +14,7 @@ def of_object(namespace: str, name: str, *, beside: int = 0) -> str:
     whole = f"{namespace}_{name}"
     if len(whole) + beside <= LONGEST:
         return whole
-    import hashlib
+    import hashlib  # here: processes that make containers import this module and have no use for it
 
     digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return f"{whole[: _SHORTENED - len(digest) - 1]}~{digest}"

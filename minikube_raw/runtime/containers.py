@@ -132,15 +132,13 @@ class Containers:
             return image, snapshot, layers, confined_by, checkpoint
 
         try:
-            image, snapshot, layers, confined_by, checkpoint = await self._state.in_thread(
-                lambda: sandbox.recorded(prepare)
-            )
-        except (ImageError, OSError) as error:
-            wire.close([root])
-            raise RuntimeServiceError(
-                "CreateContainerError", f"cannot prepare the root file system: {error}"
-            ) from error
-        try:
+            try:
+                image, snapshot, layers, confined_by, checkpoint = await self._state.in_thread(
+                    lambda: sandbox.recorded(prepare)
+                )
+            except (ImageError, OSError) as error:
+                text = f"cannot prepare the root file system: {error}"
+                raise RuntimeServiceError("CreateContainerError", text) from error
             request = self._request(sandbox, config, image, container_id, snapshot, layers, confined_by)
             if checkpoint is not None:
                 if "runtime" in request:
@@ -158,7 +156,7 @@ class Containers:
                 created_at=time.time_ns(),
             )
             self._state.container_records.write(container_id, record)
-        except BaseException:
+        except BaseException:  # a call that is called off, too
             wire.close([root])
             self._snapshots.remove(container_id)
             raise

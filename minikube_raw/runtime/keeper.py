@@ -238,9 +238,8 @@ class Keeper:
         """Takes what a worker holds since it was forked, which the launcher may not have been told, and reaps what it could not."""
         for name in [name for name in descriptors if name.startswith("held ")]:
             held = name.removeprefix("held ")
-            if (
-                held in self._held
-            ):  # of a start that a crash interrupted: its writer of stdin would keep that from ending
+            if held in self._held:
+                # of a start that a crash interrupted: its writer of stdin would keep that from ending
                 os.close(self._held[held])
             self._held[held] = descriptors.pop(name)
             if not told:

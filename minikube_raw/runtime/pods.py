@@ -32,9 +32,7 @@ class Sandbox:
         self.peer: Peer | None = None
         self.version = 0  # of the protocol that its keeper speaks (wire.VERSION)
         self.replacing = False  # its keeper has died, another is taking over; containers run on meanwhile
-        self.pause_ended = (
-            False  # PID 1 of its containers' shared PID namespace, in which nothing can be started any more
-        )
+        self.pause_ended = False  # PID 1 of the shared PID namespace: nothing can be started there any more
         self.containers: dict[str, Container] = {}
         self.execs: dict[int, asyncio.Future[int]] = {}
         self.trace: PodTrace | None = None

@@ -23,9 +23,7 @@ from minikube_raw.oci.snapshots import Snapshot
 from .checkpointing import DESCRIPTORS, external_places, find_criu, rfc3339
 from .cri import CREATE_ERROR, ContainerConfig, NamespaceMode, PodSandboxConfig, RuntimeServiceError
 
-RESTORING_VERSION = (
-    3  # of the protocol (wire.VERSION), from which on keepers restore; an older one would execute instead
-)
+RESTORING_VERSION = 3  # of wire's protocol, from which on keepers restore; an older one would execute instead
 _IMAGES = "checkpoint"
 _LARGEST_DOCUMENT = 16 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -125,7 +123,7 @@ class Checkpoint:
         return os.path.lexists(self._directory / name)
 
     def _open(self, name: str) -> Any:
-        file = open(os.open(self._directory / name, _FILE), "rb")  # noqa: SIM115
+        file = open(os.open(self._directory / name, _FILE), "rb")  # noqa: SIM115  # the caller's
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
             raise self._unusable(f"{name} is no regular file")

@@ -409,6 +409,8 @@ class First(Worker):
             os.close(process)
         except OSError:
             ended = True
+        if ended:
+            wire.close(found.values())
         return {} if ended else found
 
     def _take_held(self) -> dict[str, int]:

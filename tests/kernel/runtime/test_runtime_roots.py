@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from runtime_node import Node, container, ended, eventually, run_to_end
 from test_runtime_prepared import mounts_of
 
 from minikube_raw.runtime import trace
+from minikube_raw.runtime.cri import Mount, RuntimeServiceError
 from minikube_raw.runtime.service import Runtime
 
 pytestmark = pytest.mark.root
@@ -102,3 +104,16 @@ async def test_no_more_than_four_wait_and_those_of_the_images_used_last(node: No
             runtime, sandbox, container("cat", "/proc/mounts", name=f"of{number}", image=f"image{number}")
         )
         assert ("/.spare-" in node.output(status)) is found
+
+
+async def test_a_container_that_cannot_be_made_leaves_neither_the_root_that_waited_nor_directories(
+    node: Node, runtime: Runtime
+) -> None:
+    await a_pod_like_it_has_run(node, runtime)
+    sandbox = await runtime.run_pod_sandbox(node.pod("after"))
+    await runtime.settled()
+    before = sorted(os.listdir("/proc/self/fd")), {each.name for each in (node.state / "containers").iterdir()}
+    with pytest.raises(RuntimeServiceError, match="not found"):
+        await runtime.create_container(sandbox, container("true", mounts=(Mount("/content", image="unknown"),)))
+    left = {each.name for each in (node.state / "containers").iterdir()} - before[1] - {".removed"}
+    assert (len(os.listdir("/proc/self/fd")), left) == (len(before[0]) - 1, set())  # less the mount that waited

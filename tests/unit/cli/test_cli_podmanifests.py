@@ -26,3 +26,15 @@ def test_a_pod_that_asks_for_another_runtime_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Failure, match="pod a asks for RuntimeClass gvisor, which a master would know"):
         podmanifests.read(path)
+
+
+@pytest.mark.parametrize("scheme", ["dir", "tar", "checkpoint"])
+def test_a_path_that_names_an_image_is_meant_from_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text((POD % ("a", "")).replace("busybox", f"'{scheme}:./c.tar'"))
+    monkeypatch.chdir(tmp_path)
+
+    (wish,) = podmanifests.read(path)
+    assert wish.pod["spec"]["containers"][0]["image"] == f"{scheme}:{tmp_path}/c.tar"
